@@ -1,0 +1,236 @@
+"""The one form that all data takes: interactions, items, users, and what the loader did to them.
+
+Interactions are integer-coded and sorted by user, then time, then their order in the source file, so that ties in time
+are broken the same way on every machine. Models see codes only; raw ids live in the ``items`` and ``users`` tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+
+class Columns:
+    """Every column name of the common form."""
+
+    USER = "user"  #: int32 code, 0 … users-1: the row in the users table
+    ITEM = "item"  #: int32 code, 0 … items-1: the row in the items table
+    TIME = "time"  #: float64, seconds since 1970, or the position in the user's history where the source has no clock
+    VALUE = "value"  #: float32: stars, or 1 where the source has none
+    RAW = "raw"  #: str: the id in the source, in the items and users tables
+    TEXT = "text"  #: str: what the item says of itself; "" where the source says nothing
+
+
+class DataError(ValueError):
+    """Bad input, said so that a person can act: which file, which row or column, what was seen, what was expected."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a loader or a split kept, repaired and dropped: one line an act, with counts."""
+
+    lines: tuple[str, ...] = ()
+
+    def __add__(self, other: Report | str) -> Report:
+        return Report(self.lines + (other.lines if isinstance(other, Report) else (other,)))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Histories as one flat array: user row ``r`` holds ``items[starts[r]:starts[r + 1]]``, oldest first.
+
+    Shapes: ``items`` (N,) int32; ``starts`` (U + 1,) int64; ``users`` (U,) int32 codes; ``times`` (N,) float64 seconds or
+    None where the source has no clock.
+    """
+
+    items: np.ndarray
+    starts: np.ndarray
+    users: np.ndarray
+    times: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, histories: Iterable[Sequence[int]]) -> Sequences:
+        """From plain lists of item codes; users are numbered from 0.
+
+        >>> Sequences.of([[3, 1], []]).lengths
+        array([2, 0])
+        """
+        rows = [np.asarray(h, dtype=np.int32) for h in histories]
+        starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
+        items = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
+        return cls(items, starts, np.arange(len(rows), dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N,) the user row of each interaction."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N,) how many items stand before each interaction in its own history."""
+        return np.arange(len(self.items)) - np.repeat(self.starts[:-1], self.lengths)
+
+    def take(self, rows: np.ndarray) -> Sequences:
+        """These user rows, in this order."""
+        return self.ranges(rows, self.starts[:-1][rows], self.starts[1:][rows])
+
+    def prefixes(self, at: np.ndarray) -> Sequences:
+        """For each flat index in ``at``, the history that stands before that interaction."""
+        rows = np.searchsorted(self.starts, at, side="right") - 1
+        return self.ranges(rows, self.starts[rows], at)
+
+    def last(self, n: int) -> Sequences:
+        """The newest ``n`` items of each history."""
+        return self.ranges(np.arange(len(self)), np.maximum(self.starts[:-1], self.starts[1:] - n), self.starts[1:])
+
+    def ranges(self, rows: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Sequences:
+        """One history ``items[begin[i]:end[i]]`` for each row."""
+        lengths = end - begin
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.arange(starts[-1]) + np.repeat(begin - starts[:-1], lengths)
+        return Sequences(self.items[flat], starts, self.users[rows], None if self.times is None else self.times[flat])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Interactions with the items and users that they name.
+
+    Attributes:
+        name: short, lower case, fit for a path, such as ``ml-1m``.
+        interactions: columns ``user``, ``item``, ``time``, ``value``, sorted by user, then time, then source order.
+        items: row = item code; at least ``raw`` and ``text``; further fields as the source has them.
+        users: row = user code; at least ``raw``; further attributes as the source has them.
+        clock: whether ``time`` is in real seconds (else it is the position in the history).
+        features: (items, d) float32 item vectors, or None; what content models read.
+        report: what was kept, repaired and dropped on the way here.
+    """
+
+    name: str
+    interactions: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame
+    clock: bool = True
+    features: np.ndarray | None = None
+    report: Report = field(default=Report(), repr=False)
+
+    @classmethod
+    def from_raw(
+        cls,
+        name: str,
+        interactions: pd.DataFrame,
+        items: pd.DataFrame,
+        users: pd.DataFrame | None = None,
+        clock: bool = True,
+        report: Report = Report(),
+    ) -> Dataset:
+        """Code raw ids and sort. ``interactions`` has raw ids in ``user`` and ``item``, in the order of the source file.
+
+        Items are numbered in the order of the ``items`` table (all of them, also those that nobody took); users in the
+        order of ``users``, or of first appearance where there is no such table.
+
+        Raises:
+            DataError: an interaction names an unknown item or user, a raw id stands twice in a table, or nothing is left.
+        """
+        if interactions.empty:
+            raise DataError(f"{name}: no interactions; nothing to load")
+        if users is None:
+            users = pd.DataFrame({Columns.RAW: pd.unique(interactions[Columns.USER].astype(str))})
+        tables = {Columns.ITEM: items, Columns.USER: users}
+        codes = {}
+        for column, table in tables.items():
+            raw = table[Columns.RAW].astype(str)
+            twice = raw[raw.duplicated()]
+            if len(twice):
+                raise DataError(
+                    f"{name}: {column} id {twice.iloc[0]!r} stands {(raw == twice.iloc[0]).sum()} times in the {column} table; expected once"
+                )
+            found = pd.Index(raw).get_indexer(interactions[column].astype(str))
+            if (found < 0).any():
+                row = int(np.flatnonzero(found < 0)[0])
+                raise DataError(
+                    f"{name}: interaction row {row} names {column} {interactions[column].iloc[row]!r}, which the {column} table"
+                    f" does not hold ({int((found < 0).sum())} such rows); add it there or drop those rows"
+                )
+            codes[column] = found.astype(np.int32)
+        time = interactions[Columns.TIME].to_numpy(np.float64) if clock else np.arange(len(interactions), dtype=np.float64)
+        order = np.lexsort((np.arange(len(time)), time, codes[Columns.USER]))
+        value = interactions[Columns.VALUE] if Columns.VALUE in interactions else pd.Series(np.ones(len(interactions)))
+        coded = pd.DataFrame(
+            {
+                Columns.USER: codes[Columns.USER][order],
+                Columns.ITEM: codes[Columns.ITEM][order],
+                Columns.TIME: time[order],
+                Columns.VALUE: value.to_numpy(np.float32)[order],
+            }
+        )
+        data = cls(name, coded, items.reset_index(drop=True), users.reset_index(drop=True), clock, None, report)
+        if not clock:
+            coded[Columns.TIME] = data.sequences().positions.astype(np.float64)
+        return data
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_users(self) -> int:
+        """Users with at least one interaction here (a split keeps the whole users table)."""
+        return self.interactions[Columns.USER].nunique()
+
+    def __len__(self) -> int:
+        return len(self.interactions)
+
+    def sequences(self) -> Sequences:
+        """The histories of all users who have one, in the order of their codes."""
+        user = self.interactions[Columns.USER].to_numpy()
+        users, starts = np.unique(user, return_index=True)
+        times = self.interactions[Columns.TIME].to_numpy() if self.clock else None
+        return Sequences(
+            self.interactions[Columns.ITEM].to_numpy(np.int32), np.append(starts, len(user)).astype(np.int64), users.astype(np.int32), times
+        )
+
+    def where(self, keep: np.ndarray, note: str = "") -> Dataset:
+        """The interactions that the mask keeps; items, users and their codes stay as they are."""
+        return replace(self, interactions=self.interactions[keep].reset_index(drop=True), report=self.report + note if note else self.report)
+
+    def with_features(self, features: np.ndarray) -> Dataset:
+        """The same data with these item vectors, one row an item.
+
+        Raises:
+            DataError: another number of rows than items, or a value that is not finite.
+        """
+        if len(features) != self.n_items:
+            raise DataError(f"{self.name}: {len(features)} item vectors for {self.n_items} items; expected one an item")
+        if not np.isfinite(features).all():
+            row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
+            raise DataError(f"{self.name}: the vector of item {row} ({self.items[Columns.RAW][row]!r}) holds NaN or infinity")
+        return replace(self, features=np.asarray(features, np.float32))
+
+    def with_shuffled_features(self, seed: int) -> Dataset:
+        """The leak control: every item gets the vector of a random other item of the same catalogue."""
+        if self.features is None:
+            raise DataError(f"{self.name}: there are no item vectors to shuffle; call with_features first")
+        return replace(self, features=self.features[np.random.default_rng(seed).permutation(self.n_items)], name=self.name)
+
+    def sha256(self) -> str:
+        """A hash of the interactions and of the texts of the items; equal data gives an equal hash on every machine."""
+        digest = hashlib.sha256()
+        for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE):
+            digest.update(np.ascontiguousarray(self.interactions[column].to_numpy()).tobytes())
+        for column in (Columns.RAW, Columns.TEXT):
+            digest.update("\0".join(self.items[column].astype(str)).encode())
+        return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""Filters and splits. Each says what it dropped; none drops cold users or items silently, since they are the point here."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report, Sequences
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Histories together with the interactions in them that are to be predicted.
+
+    ``targets`` (N,) bool, one an interaction of ``data``: the model sees what stands before a target in the same history.
+    """
+
+    data: Dataset
+    targets: np.ndarray
+
+    @property
+    def sequences(self) -> Sequences:
+        return self.data.sequences()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Train, validation and test. ``sha256`` names this exact split in a run record."""
+
+    train: Dataset
+    valid: Fold
+    test: Fold
+    report: Report
+
+    @property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for part, targets in ((self.train, None), (self.valid.data, self.valid.targets), (self.test.data, self.test.targets)):
+            digest.update(part.sha256().encode())
+            digest.update(b"" if targets is None else np.packbits(targets).tobytes())
+        return digest.hexdigest()
+
+
+def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: int = 0, first: int = 2) -> Split:
+    """Whole users to test and train; a share of the training users is set apart for validation (ZESRec, section 4.1).
+
+    Args:
+        test: share of all users.
+        valid: share of the remaining users.
+        first: the earliest position that is a target, counted from 1; 2 asks for at least one item of history.
+    """
+    users = data.sequences().users
+    order = np.random.default_rng(seed).permutation(len(users))
+    n_test = round(test * len(users))
+    n_valid = round(valid * (len(users) - n_test))
+    if n_test == 0 or len(users) - n_test - n_valid == 0:
+        raise DataError(f"{data.name}: {len(users)} users are too few for a split with shares test={test}, valid={valid}")
+    parts = np.split(users[order], [n_test, n_test + n_valid])
+    column = data.interactions[Columns.USER].to_numpy()
+    datasets = [data.where(np.isin(column, part)) for part in parts]
+    folds = [Fold(d, d.sequences().positions >= first - 1) for d in datasets[:2]]
+    report = Report((f"{data.name}: split by user (seed {seed}): {len(parts[2])} train, {n_valid} validation, {n_test} test users",))
+    return Split(datasets[2], folds[1], folds[0], report)
+
+
+def split_by_time(data: Dataset, test: float = 0.2, valid: float = 0.1) -> Split:
+    """Train before a cut in time, validate up to a second cut, test after it; histories reach back across the cuts.
+
+    Raises:
+        DataError: the data has no clock.
+    """
+    if not data.clock:
+        raise DataError(f"{data.name}: has no time stamps, so it can't be split by time; split by user or leave one out")
+    time = data.interactions[Columns.TIME].to_numpy()
+    end = np.quantile(time, 1 - test, method="lower")
+    begin = np.quantile(time[time <= end], 1 - valid, method="lower")
+    train, seen = data.where(time <= begin), data.where(time <= end)
+    folds = [Fold(d, d.interactions[Columns.TIME].to_numpy() > cut) for d, cut in ((seen, begin), (data, end))]
+    lines = (f"{data.name}: split by time: {len(train)} train, {folds[0].targets.sum()} validation, {folds[1].targets.sum()} test interactions",)
+    return Split(train, folds[0], folds[1], Report(lines))
+
+
+def split_leave_one_out(data: Dataset) -> Split:
+    """The newest item of each user is the test target, the one before it the validation target, the rest trains."""
+    sequences = data.sequences()
+    left = np.repeat(sequences.lengths, sequences.lengths) - sequences.positions  # 1 at the newest
+    train, seen = data.where(left > 2), data.where(left > 1)
+    valid_targets = (left == 2)[left > 1] & (seen.sequences().positions > 0)
+    test_targets = (left == 1) & (sequences.positions > 0)
+    short = int((sequences.lengths < 3).sum())
+    lines = (f"{data.name}: leave one out: {test_targets.sum()} test targets; {short} users with fewer than 3 interactions do not train",)
+    return Split(train, Fold(seen, valid_targets), Fold(data, test_targets), Report(lines))
+
+
+def at_least(data: Dataset, user: int = 1, item: int = 1, repeat: bool = True) -> Dataset:
+    """Keep users and items with this many interactions, again and again until nothing changes (k-core), or once.
+
+    The catalogue stays whole: an item without interactions can still be recommended. See ``compact`` to cut it.
+    """
+    kept = data
+    while True:
+        counts = [kept.interactions[c].map(kept.interactions[c].value_counts()) for c in (Columns.USER, Columns.ITEM)]
+        keep = (counts[0].to_numpy() >= user) & (counts[1].to_numpy() >= item)
+        if keep.all():
+            break
+        kept = kept.where(keep)
+        if not repeat or not len(kept):
+            break
+    if not len(kept):
+        raise DataError(f"{data.name}: nothing is left with at least {user} interactions a user and {item} an item; ask for less")
+    note = f"{data.name}: at least {user} a user and {item} an item: kept {len(kept)} of {len(data)} interactions, {kept.n_users} of {data.n_users} users"
+    return kept.where(np.ones(len(kept), bool), note)
+
+
+def compact(data: Dataset) -> Dataset:
+    """Cut the catalogue and the users table down to those that have interactions, and code them anew."""
+    taken = np.unique(data.interactions[Columns.ITEM])
+    users = np.unique(data.interactions[Columns.USER])
+    return select_items(data, taken, f"{data.name}: catalogue cut to the {len(taken)} of {data.n_items} items with interactions", users)
+
+
+def select_items(data: Dataset, items: np.ndarray, note: str, users: np.ndarray | None = None) -> Dataset:
+    """Only these items (codes, sorted), coded anew in that order; interactions with other items are dropped."""
+    code = np.full(data.n_items, -1, np.int32)
+    code[items] = np.arange(len(items), dtype=np.int32)
+    kept = data.where(code[data.interactions[Columns.ITEM]] >= 0, note)
+    frame = kept.interactions.assign(**{Columns.ITEM: code[kept.interactions[Columns.ITEM]]})
+    table = data.users
+    if users is not None:
+        user_code = np.full(len(table), -1, np.int32)
+        user_code[users] = np.arange(len(users), dtype=np.int32)
+        frame[Columns.USER] = user_code[frame[Columns.USER]]
+        table = table.iloc[users].reset_index(drop=True)
+    features = None if data.features is None else data.features[items]
+    return Dataset(data.name, frame, data.items.iloc[items].reset_index(drop=True), table, data.clock, features, kept.report)
+
+
+def without_repeats(data: Dataset) -> Dataset:
+    """Keep the first time that a user takes an item (the later version of the ZESRec paper judges on such data)."""
+    keep = ~data.interactions.duplicated([Columns.USER, Columns.ITEM]).to_numpy()
+    return data.where(keep, f"{data.name}: dropped {int((~keep).sum())} repeated interactions of {len(data)}")
+
+
+def subset_of_users(data: Dataset, interactions: int, seed: int) -> Dataset:
+    """Random users with their whole histories until at least this many interactions are reached (ZESRec, Figures 2 and 3).
+
+    Raises:
+        DataError: the data holds fewer.
+    """
+    if interactions > len(data):
+        raise DataError(f"{data.name}: asked for {interactions} interactions, but there are {len(data)}")
+    sequences = data.sequences()
+    order = np.random.default_rng(seed).permutation(len(sequences))
+    enough = int(np.searchsorted(np.cumsum(sequences.lengths[order]), interactions)) + 1
+    chosen = sequences.users[order[:enough]]
+    return data.where(
+        np.isin(data.interactions[Columns.USER], chosen), f"{data.name}: {enough} random users with {interactions} interactions (seed {seed})"
+    )

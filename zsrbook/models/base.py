@@ -1,0 +1,123 @@
+"""What every recommender of the book can do.
+
+A recommender is fitted on one data set and scores that data set's items. If it is ``zero_shot``, ``transfer`` gives a copy
+that scores the items of another data set, of which it reads the item vectors and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zsrbook.data.dataset import DataError, Dataset, Sequences
+from zsrbook.data.splits import Fold
+
+#: scores held at once while ranking: 16 million float32 are 64 MB
+SCORES_AT_ONCE = 16_000_000
+
+
+class Recommender(ABC):
+    """Scores every item of a catalogue for every history; a higher score means a better guess at the next item.
+
+    Subclasses set ``n_items`` in ``fit``.
+    """
+
+    zero_shot: ClassVar[bool] = False
+    n_items: int
+
+    @abstractmethod
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        """Learn from ``data``; ``valid`` serves early stopping alone."""
+
+    @abstractmethod
+    def scores(self, histories: Sequences) -> Tensor:
+        """(U, n_items) float32: one row a history, which may be empty."""
+
+    def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """For each flat index in ``at``, the scores given what stands before it; in chunks of (indices, (n, n_items))."""
+        for chunk in in_chunks(at, self.n_items):
+            yield chunk, self.scores(sequences.prefixes(chunk))
+
+    def transfer(self, target: Dataset) -> Self:
+        """A copy that scores the items of ``target`` and has learned nothing from it.
+
+        Raises:
+            DataError: the model knows items by their ids only.
+        """
+        if not self.zero_shot:
+            raise DataError(f"{type(self).__name__} knows items by their ids, so it can't score the items of {target.name}; fit it there")
+        moved = copy.copy(self)
+        moved.bind(target)
+        return moved
+
+    def bind(self, target: Dataset) -> None:
+        """Take over the catalogue of ``target``; zero-shot models override this."""
+        self.n_items = target.n_items
+
+    def state(self) -> dict[str, Tensor]:
+        """All that ``load`` needs to score again."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``state``."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        """Write the state as safetensors."""
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state().items()}, path)
+
+    def load(self, path: Path) -> Self:
+        """Read what ``save`` wrote into a model made with the same settings."""
+        self.restore(load_file(path))
+        return self
+
+
+class VectorRecommender(Recommender):
+    """Score = inner product of a user vector and an item vector, so all positions of a user cost one pass."""
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """(n_items, d) float32."""
+
+    @abstractmethod
+    def user_vectors(self, sequences: Sequences) -> Tensor:
+        """(N + U, d) float32: for each user a vector before the first item, after the first, … after the last.
+
+        The vector before ``items[i]`` of user row ``r`` stands at ``i + r``; the one after all of its items at ``starts[r + 1] + r``.
+        """
+
+    def scores(self, histories: Sequences) -> Tensor:
+        last = torch.as_tensor(histories.starts[1:] + np.arange(len(histories)))
+        return self.user_vectors(histories)[last] @ self.item_vectors().T
+
+    def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        vectors, items = self.user_vectors(sequences), self.item_vectors()
+        rows = np.searchsorted(sequences.starts, at, side="right") - 1
+        for chunk, row in zip(in_chunks(at, self.n_items), in_chunks(rows, self.n_items), strict=True):
+            yield chunk, vectors[torch.as_tensor(chunk + row)] @ items.T
+
+
+def in_chunks(indices: np.ndarray, n_items: int) -> Iterator[np.ndarray]:
+    """Pieces so small that one row of scores for each index stays within ``SCORES_AT_ONCE``."""
+    step = max(1, SCORES_AT_ONCE // max(1, n_items))
+    for begin in range(0, len(indices), step):
+        yield indices[begin : begin + step]
+
+
+def features_of(data: Dataset, model: str) -> Tensor:
+    """(items, d) the item vectors of ``data``.
+
+    Raises:
+        DataError: there are none.
+    """
+    if data.features is None:
+        raise DataError(f"{model} knows items by their vectors, and {data.name} has none; call data.with_features(encoder.encode(texts)) first")
+    return torch.as_tensor(data.features, dtype=torch.float32)
