@@ -1,0 +1,1 @@
+"""How good a recommender is: ranks with ties, metrics a prediction at a time, intervals, and the protocol that they obey."""
