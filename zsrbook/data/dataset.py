@@ -7,6 +7,7 @@ are broken the same way on every machine. Models see codes only; raw ids live in
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -143,7 +144,7 @@ class Dataset:
         order of ``users``, or of first appearance where there is no such table.
 
         Raises:
-            DataError: an interaction names an unknown item or user, a raw id stands twice in a table, or nothing is left.
+            DataError: an interaction names an unknown item or user or has no time, a raw id stands twice in a table, or nothing is left.
         """
         if interactions.empty:
             raise DataError(f"{name}: no interactions; nothing to load")
@@ -167,6 +168,9 @@ class Dataset:
                 )
             codes[column] = found.astype(np.int32)
         time = interactions[Columns.TIME].to_numpy(np.float64) if clock else np.arange(len(interactions), dtype=np.float64)
+        if not np.isfinite(time).all():
+            row = int(np.flatnonzero(~np.isfinite(time))[0])
+            raise DataError(f"{name}: interaction row {row} has no time ({time[row]}); expected seconds since 1970, or clock=False for all rows")
         order = np.lexsort((np.arange(len(time)), time, codes[Columns.USER]))
         value = interactions[Columns.VALUE] if Columns.VALUE in interactions else pd.Series(np.ones(len(interactions)))
         coded = pd.DataFrame(
@@ -224,13 +228,15 @@ class Dataset:
         """The leak control: every item gets the vector of a random other item of the same catalogue."""
         if self.features is None:
             raise DataError(f"{self.name}: there are no item vectors to shuffle; call with_features first")
-        return replace(self, features=self.features[np.random.default_rng(seed).permutation(self.n_items)], name=self.name)
+        order = np.random.default_rng(seed).permutation(self.n_items)
+        shuffled = np.empty_like(self.features)
+        shuffled[order] = self.features[np.roll(order, 1)]  # one cycle through all items, so none keeps its own vector
+        return replace(self, features=shuffled)
 
     def sha256(self) -> str:
         """A hash of the interactions and of the texts of the items; equal data gives an equal hash on every machine."""
         digest = hashlib.sha256()
-        for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE):
-            digest.update(np.ascontiguousarray(self.interactions[column].to_numpy()).tobytes())
-        for column in (Columns.RAW, Columns.TEXT):
-            digest.update("\0".join(self.items[column].astype(str)).encode())
+        for column, kind in ((Columns.USER, "<i4"), (Columns.ITEM, "<i4"), (Columns.TIME, "<f8"), (Columns.VALUE, "<f4")):
+            digest.update(self.interactions[column].to_numpy().astype(kind).tobytes())
+        digest.update(json.dumps([self.items[column].astype(str).tolist() for column in (Columns.RAW, Columns.TEXT)]).encode())
         return digest.hexdigest()

@@ -155,6 +155,6 @@ def subset_of_users(data: Dataset, interactions: int, seed: int) -> Dataset:
     order = np.random.default_rng(seed).permutation(len(sequences))
     enough = int(np.searchsorted(np.cumsum(sequences.lengths[order]), interactions)) + 1
     chosen = sequences.users[order[:enough]]
-    return data.where(
-        np.isin(data.interactions[Columns.USER], chosen), f"{data.name}: {enough} random users with {interactions} interactions (seed {seed})"
-    )
+    kept = int(sequences.lengths[order[:enough]].sum())
+    note = f"{data.name}: {enough} random users with {kept} interactions, the first to reach {interactions} (seed {seed})"
+    return data.where(np.isin(data.interactions[Columns.USER], chosen), note)
