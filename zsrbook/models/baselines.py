@@ -1,0 +1,142 @@
+"""What every zero-shot table must be held against: popularity, chance, and neighbours in the text space that learn nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zsrbook.data.dataset import Dataset, Sequences
+from zsrbook.data.splits import Fold
+from zsrbook.models.base import Recommender, VectorRecommender, features_of
+
+
+class Popularity(VectorRecommender):
+    """POP: how often each item was taken in training, for everybody alike (ZESRec section 4.2). It has seen the target."""
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.n_items = data.n_items
+        self.counts = torch.as_tensor(np.bincount(data.interactions["item"], minlength=data.n_items), dtype=torch.float32)
+        return self
+
+    def item_vectors(self) -> Tensor:
+        return self.counts[:, None]
+
+    def user_vectors(self, sequences: Sequences) -> Tensor:
+        return torch.ones(len(sequences.items) + len(sequences), 1)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"counts": self.counts}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.counts = state["counts"]
+        self.n_items = len(self.counts)
+
+
+class Random(Recommender):
+    """Scores drawn from a hash of history and item: no pattern, and yet the same history always gets the same list."""
+
+    zero_shot = True
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.n_items = data.n_items
+        return self
+
+    def scores(self, histories: Sequences) -> Tensor:
+        # a history's key is the sum of the mixed (position, item) pairs
+        pairs = _mix(histories.positions.astype(np.uint64) << np.uint64(32) | histories.items.astype(np.uint64))
+        sums = np.concatenate([[np.uint64(0)], np.cumsum(pairs, dtype=np.uint64)])
+        keys = _mix(sums[histories.starts[1:]] - sums[histories.starts[:-1]] + np.uint64(self.seed))
+        mixed = _mix(keys[:, None] ^ _mix(np.arange(self.n_items, dtype=np.uint64)))
+        return torch.as_tensor((mixed >> np.uint64(40)).astype(np.float32) / np.float32(2**24))
+
+    def state(self) -> dict[str, Tensor]:
+        return {"n_items": torch.tensor(self.n_items), "seed": torch.tensor(self.seed)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.n_items, self.seed = int(state["n_items"]), int(state["seed"])
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser (Steele et al. 2014): every input bit flips each output bit about half of the time."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class EmbKNNSettings:
+    """Emb-KNN is one line in the paper, and each version reads it differently, so each reading is a row."""
+
+    history: Literal["mean", "last", "decay"] = "mean"  #: which items speak for the user; "mean" is the later version's
+    similarity: Literal["inner", "cosine"] = "inner"  #: the paper says inner product
+    whiten: bool = False  #: centre the catalogue's vectors, and give every direction the same variance
+    decay: float = 0.7  #: weight of an item relative to the one after it, for "decay"
+
+
+class EmbKNN(VectorRecommender):
+    """Items nearest to the history in the space of frozen text vectors (ZESRec section 4.2). Nothing is learned from behaviour."""
+
+    zero_shot = True
+
+    def __init__(self, settings: EmbKNNSettings = EmbKNNSettings()):
+        self.settings = settings
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.bind(data)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        self.vectors = features_of(target, "Emb-KNN")
+        if self.settings.whiten:
+            self.vectors = whitened(self.vectors)
+        if self.settings.similarity == "cosine":
+            self.vectors = torch.nn.functional.normalize(self.vectors, dim=1)
+        self.n_items = target.n_items
+
+    def item_vectors(self) -> Tensor:
+        return self.vectors
+
+    def user_vectors(self, sequences: Sequences) -> Tensor:
+        return history_vectors(self.vectors, sequences, self.settings.history, self.settings.decay)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"vectors": self.vectors}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.vectors = state["vectors"]
+        self.n_items = len(self.vectors)
+
+
+def history_vectors(items: Tensor, sequences: Sequences, pooling: str, decay: float) -> Tensor:
+    """(N + U, d) one vector a prefix, laid out as ``VectorRecommender.user_vectors``; the empty prefix gets zeros.
+
+    ``mean`` averages the prefix, ``last`` takes its newest item, ``decay`` sums it with weights decay^age.
+    """
+    keep = {"mean": 1.0, "last": 0.0, "decay": decay}[pooling]
+    out = torch.zeros(len(sequences.items) + len(sequences), items.shape[1])
+    codes = torch.as_tensor(sequences.items, dtype=torch.int64)
+    order = np.argsort(-sequences.lengths, kind="stable")  # longest first, so that those still going on are a prefix
+    longest_first = sequences.lengths[order]
+    running = torch.zeros(len(sequences), items.shape[1])
+    for step in range(int(longest_first[0]) if len(order) else 0):
+        going_on = order[: np.searchsorted(-longest_first, -step)]
+        at = sequences.starts[going_on] + step
+        running[: len(going_on)] = running[: len(going_on)] * keep + items[codes[at]]
+        out[at + going_on + 1] = running[: len(going_on)] / (step + 1 if pooling == "mean" else 1)
+    return out
+
+
+def whitened(vectors: Tensor, floor: float = 1e-3) -> Tensor:
+    """Centred, rotated to principal axes, and scaled to equal variance; axes below ``floor`` of the largest are not blown up."""
+    centred = vectors - vectors.mean(0)
+    variance, axes = torch.linalg.eigh(centred.T.double() @ centred.double() / len(vectors))
+    scale = variance.clamp(min=float(variance[-1]) * floor).rsqrt()
+    return ((centred.double() @ axes) * scale).float()

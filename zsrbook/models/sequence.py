@@ -1,0 +1,116 @@
+"""User networks shared by the chapters: what a user did so far, step by step, into one vector a step.
+
+All of them are causal: the output at step k depends on the inputs 0 … k alone. Histories are padded on the right, so the
+padding comes after everything that counts and changes nothing.
+
+Shape legend: B users in the batch, L longest history in it, d width of item and user vectors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+#: edges of the gap buckets of HRNN, in seconds: a minute, ten, an hour, six, a day, a week, a month, a year
+GAP_EDGES = (60.0, 600.0, 3600.0, 21600.0, 86400.0, 604800.0, 2592000.0, 31536000.0)
+
+
+class GRU(nn.Module):
+    """GRU4Rec's recurrent network over a whole history, trained through time (Hidasi et al. 2016; ZESRec Eq. 5).
+
+    GRU4Rec proper trains on parallel sessions one step at a time and cuts the gradient between steps. Histories here are
+    long, so the gradient runs through all of a history instead.
+    """
+
+    def __init__(self, width: int, dropout: float, layers: int = 1):
+        super().__init__()
+        self.cells = nn.GRU(width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, steps: Tensor, times: Tensor | None) -> Tensor:
+        """(B, L + 1, d) start vector and item vectors, (B, L) times unused → (B, L + 1, d) user vectors."""
+        return self.dropout(self.cells(self.dropout(steps))[0])
+
+
+class TCN(nn.Module):
+    """Temporal convolutional network: dilated causal convolutions with residuals (Bai et al. 2018).
+
+    With kernel k and n levels of two convolutions each, a step sees the last 1 + 2 (k - 1) (2^n - 1) inputs: 61 by default.
+    """
+
+    def __init__(self, width: int, dropout: float, levels: int = 4, kernel: int = 3):
+        super().__init__()
+        self.blocks = nn.ModuleList(CausalBlock(width, kernel, 2**level, dropout) for level in range(levels))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, steps: Tensor, times: Tensor | None) -> Tensor:
+        """(B, L + 1, d) start vector and item vectors, (B, L) times unused → (B, L + 1, d) user vectors."""
+        x = self.dropout(steps).transpose(1, 2)  # (B, d, L + 1)
+        for block in self.blocks:
+            x = block(x)
+        return x.transpose(1, 2)
+
+
+class CausalBlock(nn.Module):
+    """Twice (weight-normalised convolution padded on the left, ReLU, dropout), then the residual and a last ReLU."""
+
+    def __init__(self, width: int, kernel: int, dilation: int, dropout: float):
+        super().__init__()
+        self.pad = (kernel - 1) * dilation
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, width, kernel, dilation=dilation) for _ in range(2))
+        for convolution in self.convolutions:
+            nn.init.normal_(convolution.weight, 0.0, 0.01)
+            weight_norm(convolution)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, d, L + 1) → (B, d, L + 1)."""
+        out = x
+        for convolution in self.convolutions:
+            out = self.dropout(F.relu(convolution(F.pad(out, (self.pad, 0)))))
+        return F.relu(out + x)
+
+
+class HRNN(nn.Module):
+    """A GRU that is told about sessions through its inputs: an **approximation** of HRNN (Ma et al. 2020).
+
+    The text of that paper could not be had. What is public says that session context enters a flat RNN as input, in place
+    of the second level of Quadrana et al. 2017. So each step gets, added to the item vector: the bucket of the time since
+    the step before (log-spaced), whether it opens a session, and a summary of the session before, which is the state that a
+    first pass without summaries reached at that session's end (no gradient flows into it).
+    Where the source has no clock there is nothing to tell, and this is the GRU at twice its cost.
+    """
+
+    def __init__(self, width: int, dropout: float, session_gap: float = 86400.0):
+        super().__init__()
+        self.session_gap = session_gap
+        self.gap = nn.Embedding(len(GAP_EDGES) + 1, width)
+        self.opens = nn.Parameter(torch.zeros(width))
+        self.summary = nn.Linear(width, width, bias=False)
+        for weight in (self.gap.weight, self.summary.weight):
+            nn.init.zeros_(weight)  # begins as the plain GRU
+        self.cells = nn.GRU(width, width, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("edges", torch.tensor(GAP_EDGES, dtype=torch.float64), persistent=False)
+
+    def forward(self, steps: Tensor, times: Tensor | None) -> Tensor:
+        """(B, L + 1, d) start vector and item vectors, (B, L) times in seconds or None → (B, L + 1, d) user vectors."""
+        if times is not None and times.shape[1] > 0:
+            gaps = torch.diff(times, dim=1, prepend=times[:, :1])  # (B, L), 0 for the first item
+            opens = gaps > self.session_gap
+            context = self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens  # (B, L, d)
+            steps = torch.cat([steps[:, :1], steps[:, 1:] + context], dim=1)
+            with torch.no_grad():
+                states = self.cells(steps)[0]  # (B, L + 1, d); states[:, k] follows item k
+            # a session's summary is the state before its first item; before the first session there is none
+            at = torch.arange(times.shape[1], device=times.device).expand_as(opens)
+            opened = torch.where(opens, at, -1).cummax(dim=1).values  # (B, L) index of the item that opened the session
+            previous = states.gather(1, opened.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+            previous = previous * (opened >= 0).unsqueeze(-1)
+            steps = torch.cat([steps[:, :1], steps[:, 1:] + self.summary(previous)], dim=1)
+        return self.dropout(self.cells(self.dropout(steps))[0])
+
+
+USER_NETWORKS = {"gru": GRU, "tcn": TCN, "hrnn": HRNN}

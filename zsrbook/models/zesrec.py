@@ -1,0 +1,303 @@
+"""ZESRec: items known by their text, users by their sequence (Ding et al. 2021, arXiv 2105.08318v1).
+
+One network serves ten rows of the paper's Table 2. Its two halves are chosen by name:
+
+- ``items="ids"``: a learned vector an item. With ``users="gru" | "tcn" | "hrnn"`` these are GRU4Rec, TCN and HRNN.
+- ``items="text"``: an MLP over frozen text vectors (Eq. 4). Fitted in the target these are the "-Meta" rows; fitted in the
+  source and transferred they are ZESRec-G, -T and -H. There is no other difference between the two.
+
+The score of item i for user j after k steps is the inner product z_i · u_jk (Eq. 3): no output bias, so no item popularity
+can ride along. Input and output share the item vectors (section 3.5).
+
+Shape legend: B users in a batch, L longest history in it, P targets in it, I items, f width of text vectors, d width (300).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
+
+from zsrbook.data.dataset import Dataset, Sequences
+from zsrbook.data.splits import Fold
+from zsrbook.models.base import VectorRecommender, features_of
+from zsrbook.models.sequence import USER_NETWORKS
+from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
+from zsrbook.training import Processes, Training, pick_device, train
+
+
+@dataclass(frozen=True)
+class ZESRecSettings:
+    """One line a choice; ``DEC`` marks what the paper leaves open and the book decides (see the deviation register)."""
+
+    items: Literal["text", "ids"] = "text"
+    users: Literal["gru", "tcn", "hrnn"] = "gru"
+    width: int = 300  #: of item and user vectors; paper
+    hidden: int = 512  #: between the two layers of the item MLP; paper
+    nonlinearity: Literal["relu", "none"] = "relu"  #: between them; DEC
+    standardise: bool = False  #: text vectors to mean 0 and variance 1 by the source's statistics; DEC
+    dropout: float = 0.2  #: paper
+    max_length: int = 256  #: longer histories are trained in pieces of this length; DEC
+    batch_targets: int = 2048  #: targets a step; DEC
+    sampled_above: int = 50_000  #: items above which the softmax is sampled; DEC
+    negatives: int = 4096  #: of the sampled softmax; DEC
+    item_offset: float | None = None  #: λ_v of the later, hierarchical version: a free offset an item, dropped in the target
+    user_offset: float | None = None  #: λ_u of that version: an offset a step, dropped in the target
+    training: Training = field(default_factory=Training)
+
+
+class Batch(NamedTuple):
+    """Histories padded on the right with item 0; ``lengths`` says where each ends."""
+
+    items: Tensor  # (B, L) int64
+    lengths: Tensor  # (B,) int64
+    times: Tensor | None  # (B, L) float64 seconds
+
+
+class ItemIds(nn.Module):
+    """A free vector an item: knows nothing of an item that it was not trained on."""
+
+    def __init__(self, n_items: int, width: int):
+        super().__init__()
+        self.table = nn.Embedding(n_items, width)
+        nn.init.uniform_(self.table.weight, -0.1, 0.1)
+
+    @property
+    def count(self) -> int:
+        return self.table.num_embeddings
+
+    def forward(self, codes: Tensor | None = None) -> Tensor:
+        """(n,) codes or None for all → (n, d)."""
+        return self.table.weight if codes is None else self.table(codes)
+
+
+class ItemText(nn.Module):
+    """z = MLP(text vector), Eq. 4: f → 512 → 300."""
+
+    def __init__(self, features: Tensor, settings: ZESRecSettings):
+        super().__init__()
+        between = nn.ReLU() if settings.nonlinearity == "relu" else nn.Identity()
+        self.mlp = nn.Sequential(nn.Linear(features.shape[1], settings.hidden), between, nn.Linear(settings.hidden, settings.width))
+        mean, spread = (features.mean(0), features.std(0).clamp(min=1e-6)) if settings.standardise else (torch.zeros(1), torch.ones(1))
+        self.register_buffer("mean", mean)
+        self.register_buffer("spread", spread)
+        self.offsets = nn.Embedding(len(features), settings.width) if settings.item_offset is not None else None
+        if self.offsets is not None:
+            nn.init.zeros_(self.offsets.weight)
+        self.bind(features)
+
+    def bind(self, features: Tensor) -> None:
+        """Take these items for the catalogue; kept out of the state so that the learned part is the same everywhere."""
+        self.register_buffer("features", features.to(self.mean.device), persistent=False)
+
+    @property
+    def count(self) -> int:
+        return len(self.features)
+
+    def forward(self, codes: Tensor | None = None) -> Tensor:
+        """(n,) codes or None for all → (n, d). Large catalogues go through in pieces that the backward pass computes again."""
+        rows = self.features if codes is None else self.features[codes]
+        pieces = rows.split(16_384)
+        if len(pieces) > 1 and torch.is_grad_enabled():
+            z = torch.cat([recompute(self._encode, piece, use_reentrant=False) for piece in pieces])
+        else:
+            z = torch.cat([self._encode(piece) for piece in pieces])
+        if self.offsets is not None and self.training:
+            z = z + (self.offsets.weight if codes is None else self.offsets(codes))
+        return z
+
+    def _encode(self, rows: Tensor) -> Tensor:
+        return self.mlp((rows.float() - self.mean) / self.spread)
+
+
+class NextItemNetwork(nn.Module):
+    """Item vectors in, user vectors out, and the loss of Eq. 2 between the two."""
+
+    def __init__(self, items: ItemIds | ItemText, settings: ZESRecSettings, log_popularity: Tensor | None = None):
+        super().__init__()
+        self.settings = settings
+        self.items = items
+        self.users = USER_NETWORKS[settings.users](settings.width, settings.dropout)
+        self.start = nn.Parameter(torch.empty(settings.width).uniform_(-0.1, 0.1))  # stands before every history
+        self.register_buffer("log_popularity", log_popularity, persistent=False)
+
+    def user_vectors(self, vectors: Tensor, times: Tensor | None) -> Tensor:
+        """(B, L, d) item vectors → (B, L + 1, d) user vectors, before the first item and after each (Eq. 5)."""
+        start = self.start.to(vectors.dtype).expand(len(vectors), 1, -1)
+        return self.users(torch.cat([start, vectors], dim=1), times)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, int]:
+        """The loss summed over all positions of all histories, and their number P."""
+        if not len(batch.items):  # a process that got no part of this batch
+            return self.start.sum() * 0.0, 0
+        valid = torch.arange(batch.items.shape[1], device=batch.items.device) < batch.lengths[:, None]  # (B, L)
+        targets = batch.items[valid]  # (P,)
+        sampled = self.items.count > self.settings.sampled_above
+        if sampled:  # only the items at hand get a vector: the step costs by the batch, not by the catalogue
+            negatives = torch.multinomial(self.log_popularity.exp(), self.settings.negatives, replacement=True)
+            codes, local = torch.cat([batch.items.flatten(), negatives]).unique(return_inverse=True)
+            z = self.items(codes)
+            inputs, negative_rows = local[: batch.items.numel()].view_as(batch.items), local[batch.items.numel() :]
+        else:
+            z, inputs = self.items(), batch.items
+        times = None if batch.times is None else batch.times[:, :-1]
+        u = self.user_vectors(z[inputs[:, :-1]], times)[valid]  # (P, d): the vector before each target
+        rows = inputs[valid]
+
+        def loss_at(u: Tensor, z: Tensor) -> Tensor:
+            if sampled:
+                log_expected = self.log_popularity[negatives] + np.log(self.settings.negatives)
+                return sampled_softmax_loss(u, z, rows, negative_rows, log_expected)
+            return full_softmax_loss(u, z, rows)
+
+        if self.settings.user_offset is not None:
+            u = u + self._user_offset(u.detach(), z.detach(), loss_at)
+        loss = loss_at(u, z)
+        if getattr(self.items, "offsets", None) is not None:
+            loss = loss + 0.5 * self.settings.item_offset * self.items.offsets(targets.unique()).square().sum()
+        return loss, len(targets)
+
+    def _user_offset(self, u: Tensor, z: Tensor, loss_at) -> Tensor:
+        """The offset ξ that the later version adds to each user vector: argmin loss(u + ξ) + λ_u/2 |ξ|², by a gradient step.
+
+        By the envelope theorem the gradient of the minimum with respect to u is that of the loss at u + ξ, so ξ needs neither
+        storage nor a gradient of its own.
+        """
+        with torch.enable_grad():
+            at = u.clone().requires_grad_()
+            slope = torch.autograd.grad(loss_at(at, z), at)[0]
+        return -slope / self.settings.user_offset
+
+
+class ZESRec(VectorRecommender):
+    """The recommender around the network: batches, training, and one pass over whole histories for scoring."""
+
+    def __init__(self, settings: ZESRecSettings = ZESRecSettings(), checkpoint: Path | None = None):
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.curve: list[dict[str, float]] = []
+
+    @property
+    def zero_shot(self) -> bool:
+        return self.settings.items == "text"
+
+    def build(self, n_items: int, features: Tensor | None, log_popularity: Tensor | None = None) -> None:
+        """A fresh network for this catalogue."""
+        self.n_items = n_items
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.training.seed)
+            items = ItemText(features, self.settings) if self.zero_shot else ItemIds(n_items, self.settings.width)
+            self.network = NextItemNetwork(items, self.settings, log_popularity)
+        self.network.eval()
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        features = features_of(data, "ZESRec") if self.zero_shot else None
+        popularity = np.bincount(data.interactions["item"], minlength=data.n_items) + 1.0
+        self.build(data.n_items, features, torch.as_tensor(np.log(popularity / popularity.sum()), dtype=torch.float32))
+        pieces = in_pieces(data.sequences(), self.settings.max_length)
+        device = pick_device(self.settings.training.device)
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            return batches_of(pieces, self.settings.batch_targets, device, (self.settings.training.seed, epoch))
+
+        validate = None if valid is None else lambda: self.loss(valid)
+        title = f"{self.settings.users}/{self.settings.items} on {data.name}"
+        self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, title)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        items = ItemText(features_of(target, "ZESRec"), self.settings)
+        items.load_state_dict({k: v for k, v in self.network.items.state_dict().items() if not k.startswith("offsets")}, strict=False)
+        moved = NextItemNetwork(items, self.settings)
+        moved.users, moved.start = self.network.users, self.network.start
+        self.network = moved.to(self.network.start.device).eval()
+        self.n_items = target.n_items
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        return self.network.items().float()
+
+    @torch.no_grad()
+    def user_vectors(self, sequences: Sequences) -> Tensor:
+        network, device = self.network, self.network.start.device
+        z = network.items()
+        out = torch.empty(len(sequences.items) + len(sequences), self.settings.width, device=device)
+        for rows in by_length(sequences.lengths, 32_768):
+            batch = padded(sequences, rows, device)
+            u = network.user_vectors(z[batch.items], batch.times)  # (B, L + 1, d)
+            keep = torch.arange(u.shape[1], device=device) <= batch.lengths[:, None]
+            place = torch.as_tensor(sequences.starts[rows] + rows, device=device)[:, None] + torch.arange(u.shape[1], device=device)
+            out[place[keep]] = u[keep].float()
+        return out
+
+    @torch.no_grad()
+    def loss(self, fold: Fold) -> float:
+        """Mean of -log softmax at the fold's targets, over the full catalogue."""
+        sequences, at = fold.sequences, np.flatnonzero(fold.targets)
+        place = torch.as_tensor(at + sequences.rows[at])
+        targets = torch.as_tensor(sequences.items[at], dtype=torch.int64, device=self.network.start.device)
+        return float(full_softmax_loss(self.user_vectors(sequences)[place], self.item_vectors(), targets)) / len(at)
+
+    def state(self) -> dict[str, Tensor]:
+        kept = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        return kept | ({"features": self.network.items.features} if self.zero_shot else {})
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        features = state.get("features")
+        count = len(features) if self.zero_shot else len(state["network.items.table.weight"])
+        self.build(count, features)
+        self.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+
+
+def in_pieces(sequences: Sequences, length: int) -> Sequences:
+    """Cut histories into pieces of at most this length; a piece of one item is kept, as its own first item is a target."""
+    pieces = -(-sequences.lengths // length)
+    rows = np.repeat(np.arange(len(sequences)), pieces)
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begin = sequences.starts[:-1][rows] + number * length
+    return sequences.ranges(rows, begin, np.minimum(begin + length, sequences.starts[1:][rows]))
+
+
+def by_length(lengths: np.ndarray, budget: int, order: np.ndarray | None = None) -> list[np.ndarray]:
+    """Rows in groups of similar length, each group padded to at most ``budget`` items (a single row may be longer)."""
+    order = np.argsort(lengths, kind="stable") if order is None else order
+    groups, begin = [], 0
+    sizes = np.maximum(lengths[order], 1)
+    while begin < len(order):
+        padded_size = np.maximum.accumulate(sizes[begin : begin + budget]) * np.arange(1, len(sizes[begin : begin + budget]) + 1)
+        end = begin + max(1, int(np.searchsorted(padded_size, budget, side="right")))
+        groups.append(order[begin:end])
+        begin = end
+    return groups
+
+
+def batches_of(sequences: Sequences, targets: int, device: torch.device, seed: tuple[int, ...]) -> Iterator[Batch]:
+    """Batches of about this many targets, of similar lengths, in random order; with several processes, this one's share."""
+    rng = np.random.default_rng(seed)
+    jitter = rng.permutation(len(sequences))  # so that users of one length do not always meet the same others
+    order = jitter[np.argsort(sequences.lengths[jitter], kind="stable")]
+    groups = by_length(sequences.lengths, targets, order)
+    processes = Processes()
+    for i in rng.permutation(len(groups)):
+        rows = groups[i]
+        share = rows[processes.rank :: processes.count]
+        yield padded(sequences, share if len(share) else rows[:0], device)
+
+
+def padded(sequences: Sequences, rows: np.ndarray, device: torch.device) -> Batch:
+    """The histories of these rows side by side."""
+    lengths = sequences.lengths[rows]
+    steps = np.arange(lengths.max(initial=0))
+    place = np.minimum(sequences.starts[rows][:, None] + steps, max(0, len(sequences.items) - 1))
+    inside = steps < lengths[:, None]
+    items = np.where(inside, sequences.items[place], 0) if len(sequences.items) else np.zeros(place.shape)
+    times = None
+    if sequences.times is not None:
+        times = torch.as_tensor(np.where(inside, sequences.times[place], 0.0) if len(sequences.items) else items, device=device)
+    return Batch(torch.as_tensor(items, dtype=torch.int64, device=device), torch.as_tensor(lengths, device=device), times)

