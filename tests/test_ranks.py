@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.splits import Fold
+from zsrbook.evaluation.protocol import Protocol, evaluate, summary
 from zsrbook.evaluation.ranks import RankTable, load_ranks, rank_targets, save_ranks
 from zsrbook.models import base
 from zsrbook.models.base import Recommender
@@ -161,3 +162,46 @@ def test_file_is_small_and_keeps_to_its_limit(tmp_path):
 def test_single_prediction_table_round_trips(tmp_path):
     save_ranks(tmp_path / "a.npz", {0: RankTable.of([70_000], [0], 100_000)})
     assert load_ranks(tmp_path / "a.npz")[0].greater.tolist() == [70_000]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "targets"),
+    [
+        (Protocol(), [3, 1, 3, 2]),
+        (Protocol(first=1), [3, 3, 1, 3, 0, 2]),
+        (Protocol(first=3), [1, 3]),
+        (Protocol(positions="last"), [3, 2]),
+        (Protocol(repeats="removed"), [1, 2]),
+    ],
+)
+def test_protocol_chooses_the_targets(protocol, targets):
+    fold = fold_of([[3, 3, 1, 3], [0, 2]], 5, np.ones(6, bool))
+    table = evaluate(Table([np.arange(5.0)]), fold, protocol)
+    assert table.target.tolist() == targets
+
+
+def test_protocol_removes_history_and_averages():
+    fold = fold_of([[3, 1, 2], [4, 2]], 5)
+    model = Table([np.arange(5.0)])  # the higher the code, the better
+    kept, removed = evaluate(model, fold), evaluate(model, fold, Protocol(history="removed"))
+    assert (kept.greater - removed.greater).tolist() == [1, 1, 1]
+    assert summary(kept, metrics=("Recall@3",)) == {"Recall@3": pytest.approx(2 / 3)}
+    assert summary(kept, Protocol(average="macro"), ("Recall@3",)) == {"Recall@3": pytest.approx(3 / 4)}
+
+
+def test_protocol_goes_through_a_record_and_refuses_what_it_does_not_know():
+    protocol = Protocol(positions="last", history="removed")
+    assert Protocol.of(protocol.settings()) == protocol
+    with pytest.raises(ValueError, match="unknown setting 'tie'"):
+        Protocol.of({"tie": "expected"})
+    with pytest.raises(ValueError, match="positions is 'first'"):
+        Protocol(positions="first")
+    with pytest.raises(ValueError, match="whole number from 1"):
+        Protocol(first=0)
+
+
+def test_every_setting_changes_the_caption():
+    captions = {Protocol().caption()}
+    for change in ({"positions": "last"}, {"first": 3}, {"repeats": "removed"}, {"history": "removed"}, {"average": "macro"}, {"ties": "median"}):
+        captions.add(Protocol(**change).caption())
+    assert len(captions) == 7

@@ -1,0 +1,120 @@
+"""The bootstrap covers the truth as often as it says, and finds what it should find."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval
+from zsrbook.evaluation.ranks import RankTable
+
+
+def per_user(sums, counts=None, average="micro"):
+    """From (U, S) arrays."""
+    sums = np.atleast_2d(np.asarray(sums, float).T).T
+    counts = np.ones_like(sums) if counts is None else counts
+    frames = {s: pd.DataFrame({"sum": sums[:, s], "count": counts[:, s], "mean": sums[:, s] / counts[:, s]}) for s in range(sums.shape[1])}
+    return PerUser.of(frames, average)
+
+
+def test_interval_covers_a_micro_average_19_times_in_20():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(300):
+        counts = rng.integers(1, 30, 150)
+        taste = rng.beta(2, 6, 150)  # users differ, and so the rows of one user go together
+        sums = rng.binomial(counts, taste)
+        found = interval(per_user(sums, counts[:, None]), resamples=300)
+        hits += found.low <= 0.25 <= found.high
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+def test_interval_covers_when_seeds_and_users_both_vary():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        quality = 0.3 + 0.05 * rng.normal(size=(200, 1)) + 0.01 * rng.normal(size=(1, 5)) + 0.1 * rng.normal(size=(200, 5))
+        found = interval(per_user(quality), resamples=300)
+        hits += found.low <= 0.3 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_pooling_users_of_all_seeds_would_be_too_sure():
+    """The same people are tested in each seed, so five seeds without chance tell no more than one."""
+    sums = np.random.default_rng(2).random((300, 1))
+    one, five = interval(per_user(sums)), interval(per_user(np.repeat(sums, 5, axis=1)))
+    assert five.high - five.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_p_value_is_uniform_without_a_difference_and_small_with_one():
+    rng = np.random.default_rng(3)
+    p = []
+    for _ in range(200):
+        taste = rng.random(120)
+        p.append(difference(per_user(taste + 0.1 * rng.normal(size=120)), per_user(taste + 0.1 * rng.normal(size=120)), resamples=200).p)
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.10
+    assert 0.4 <= np.mean(p) <= 0.6
+    taste = rng.random(500)
+    found = difference(per_user(taste + 0.02), per_user(taste + 0.01 * rng.normal(size=500)))
+    assert found.p < 0.01
+    assert 0.018 < found.low < found.value < found.high < 0.022
+
+
+def test_pairing_is_what_makes_it_sharp():
+    taste = np.random.default_rng(4).random(500)
+    a, b = per_user(taste + 0.01), per_user(taste)
+    assert difference(a, b).high - difference(a, b).low < 1e-6
+    assert interval(a).high - interval(a).low > 0.04
+
+
+def test_equal_methods_do_not_differ():
+    method = per_user(np.random.default_rng(5).random((100, 3)))
+    found = difference(method, method)
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_detectable_difference_is_found_8_times_in_10():
+    rng = np.random.default_rng(6)
+    size = difference(per_user(rng.normal(size=200)), per_user(np.zeros(200))).detectable
+    found = [difference(per_user(size + rng.normal(size=200)), per_user(np.zeros(200)), resamples=200).p < 0.05 for _ in range(200)]
+    assert 0.68 <= np.mean(found) <= 0.92
+
+
+def test_contrast_is_linear():
+    rng = np.random.default_rng(7)
+    a, b = per_user(rng.random((50, 2))), per_user(rng.random((50, 2)))
+    found = contrast([(2.0, a), (-0.5, b)])
+    assert found.value == pytest.approx(2 * a.value - 0.5 * b.value)
+    assert found.low < found.value < found.high
+
+
+def test_equal_seeds_give_equal_intervals():
+    method = per_user(np.random.default_rng(8).random((100, 3)))
+    assert interval(method, seed=4) == interval(method, seed=4)
+    assert interval(method, seed=4) != interval(method, seed=5)
+
+
+def test_a_method_without_chance_pairs_with_one_of_many_seeds():
+    rng = np.random.default_rng(9)
+    many, one = per_user(rng.random((80, 5))), per_user(rng.random((80, 1)))
+    found = difference(many, one)
+    assert found.value == pytest.approx(many.value - one.value)
+
+
+def test_other_predictions_are_refused():
+    a, b = per_user(np.ones((9, 1))), per_user(np.ones((9, 1)), np.full((9, 1), 2))
+    with pytest.raises(ValueError, match="same test set"):
+        difference(a, b)
+    with pytest.raises(ValueError, match="same test set"):
+        difference(a, per_user(np.ones((8, 1))))
+    with pytest.raises(ValueError, match="nothing to resample"):
+        PerUser.of({})
+
+
+def test_ranks_give_micro_and_macro_values():
+    table = RankTable.of([0, 30, 0], [0, 0, 0], 100, user=[4, 4, 7])
+    assert PerUser.of_ranks({0: table}, "Recall@20").value == pytest.approx(2 / 3)
+    assert PerUser.of_ranks({0: table}, "Recall@20", average="macro").value == pytest.approx(3 / 4)
+    other = RankTable.of([0, 0], [0, 0], 100, user=[4, 9])  # another split in another seed
+    both = PerUser.of_ranks({0: table, 1: other}, "Recall@20")
+    assert both.users.tolist() == [4, 7, 9]
+    assert both.value == pytest.approx((2 / 3 + 1) / 2)

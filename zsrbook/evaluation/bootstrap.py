@@ -1,0 +1,152 @@
+"""Intervals and tests by resampling users within seeds.
+
+A run has two sources of chance: which people happen to be in the test, and which seed trained the model. Both are resampled
+at once (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 2007): a person who is drawn twice counts twice in every
+seed, and a seed that is drawn twice counts twice for every person. With one seed only people are resampled; with five, the share
+of the variance that is due to seeds comes out a fifth too small, as in any bootstrap of five numbers.
+
+People get Poisson(1) weights, so a resample is one matrix product, and a micro average is a ratio of two resampled sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from zsrbook.evaluation.metrics import Average, TieRule, by_user, values
+from zsrbook.evaluation.ranks import RankTable
+
+#: weights held at once while resampling
+_WEIGHTS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class PerUser:
+    """A metric of one method, user by user and seed by seed.
+
+    Attributes:
+        users: (U,) sorted codes.
+        seeds: S seeds.
+        sums: (U, S) float64, the sum over the predictions of that user in that seed.
+        counts: (U, S) float64, how many predictions; 0 where the user is not in that seed's test.
+    """
+
+    users: np.ndarray
+    seeds: tuple[int, ...]
+    sums: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, frames: Mapping[int, pd.DataFrame], average: Average = "micro") -> PerUser:
+        """From one frame a seed as ``metrics.by_user`` and ``auc.gauc`` give it."""
+        if not frames or any(frame.empty for frame in frames.values()):
+            raise ValueError("there is nothing to resample: no seed, or a seed without users")
+        users = np.unique(np.concatenate([frame.index.to_numpy() for frame in frames.values()]))
+        sums, counts = np.zeros((2, len(users), len(frames)))
+        for column, frame in enumerate(frames.values()):
+            row = np.searchsorted(users, frame.index)
+            sums[row, column] = frame["sum"] if average == "micro" else frame["mean"]
+            counts[row, column] = frame["count"] if average == "micro" else 1
+        return cls(users, tuple(frames), sums, counts)
+
+    @classmethod
+    def of_ranks(cls, tables: Mapping[int, RankTable], name: str, ties: TieRule = "expected", average: Average = "micro") -> PerUser:
+        """A metric such as ``Recall@20`` from one table of ranks a seed."""
+        return cls.of({seed: by_user(table, values(table, name, ties)) for seed, table in tables.items()}, average)
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return float((self.sums.sum(0) / self.counts.sum(0)).mean())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: the estimate itself, not the mean of its resamples.
+        low, high: the interval, by percentiles.
+        p: two-sided p-value of the hypothesis that the true value is 0.
+        detectable: the smallest true difference from 0 that this test would find in 8 of 10 repetitions.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+
+
+def interval(method: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """The mean over seeds with its interval.
+
+    >>> one = pd.DataFrame({"sum": [1.0, 0.0] * 200, "count": 1, "mean": [1.0, 0.0] * 200})
+    >>> found = interval(PerUser.of({0: one}))
+    >>> found.value, 0.44 < found.low < 0.46, 0.54 < found.high < 0.56
+    (0.5, True, True)
+    """
+    return contrast([(1.0, method)], resamples, seed)
+
+
+def difference(a: PerUser, b: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """``a`` minus ``b``, paired: both are judged on the same resampled users, and seeds where they have the same.
+
+    Raises:
+        ValueError: the two were not judged on the same predictions.
+    """
+    return contrast([(1.0, a), (-1.0, b)], resamples, seed)
+
+
+def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed: int = 0) -> Estimate:
+    """A weighted sum of methods, such as ``a - 0.9 b``, all on the same resampled users.
+
+    Args:
+        terms: (weight, method) pairs.
+        resamples: how many.
+        seed: equal seeds give equal intervals.
+
+    Raises:
+        ValueError: the methods were not judged on the same predictions.
+    """
+    first = terms[0][1]
+    for _, other in terms[1:]:
+        same = np.array_equal(first.users, other.users)
+        # a method without chance may have one seed where the others have five; its users must then stand in all of theirs
+        if not same or not all(np.array_equal(c, first.counts[:, i % first.counts.shape[1]]) for i, c in enumerate(other.counts.T)):
+            raise ValueError(
+                f"can't compare {len(first.users)} users with {first.counts.sum(0).tolist()} predictions a seed and {len(other.users)} users with"
+                f" {other.counts.sum(0).tolist()}: a paired test needs the same test set; evaluate both on one fold and one protocol"
+            )
+    rng = np.random.default_rng(seed)
+    draws = {seeds: _draw_seeds(rng, resamples, len(seeds)) for seeds in dict.fromkeys(m.seeds for _, m in terms)}
+    sums = np.concatenate([m.sums for _, m in terms] + [m.counts for _, m in terms], axis=1).astype(np.float32)
+    total = np.empty((resamples, sums.shape[1]))
+    step = max(1, _WEIGHTS_AT_ONCE // len(sums))
+    for begin in range(0, resamples, step):
+        weights = rng.poisson(1.0, (min(step, resamples - begin), len(sums))).astype(np.float32)
+        total[begin : begin + step] = weights @ sums
+    found = np.zeros(resamples)
+    column, half = 0, sums.shape[1] // 2
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a resample of very few users drew none
+        for weight, method in terms:
+            n = len(method.seeds)
+            ratio = total[:, column : column + n] / total[:, half + column : half + column + n]  # (resamples, seeds)
+            found += weight * (ratio * draws[method.seeds]).sum(1)
+            column += n
+    found = found[np.isfinite(found)]
+    value = sum(weight * method.value for weight, method in terms)
+    low, high = np.quantile(found, [0.025, 0.975])
+    # float32 sums are off by a few 1e-7, so a resample that equals the estimate must not be told apart from it
+    p = (1 + (np.abs(found - value) >= abs(value) - 1e-6).sum()) / (1 + len(found))
+    detectable = (norm.ppf(0.975) + norm.ppf(0.8)) * found.std(ddof=1)
+    return Estimate(value, float(low), float(high), float(p), float(detectable))
+
+
+def _draw_seeds(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """(resamples, n) how much each seed counts; rows sum to 1."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples) / n
