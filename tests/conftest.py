@@ -1,0 +1,53 @@
+"""What may be skipped, and what may not.
+
+``ZSRBOOK_REQUIRE`` lists what this machine is known to have (``data``, ``browser``): there a test that skips for want of it fails.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIRED = set(os.environ.get("ZSRBOOK_REQUIRE", "").split())
+MARKER_OF = {"data": "small", "browser": "browser"}
+
+
+def pytest_configure(config):
+    unknown = REQUIRED - set(MARKER_OF)
+    if unknown:
+        raise pytest.UsageError(f"ZSRBOOK_REQUIRE names {', '.join(sorted(unknown))}; it may name {', '.join(MARKER_OF)}")
+
+
+def pytest_collection_modifyitems(items):
+    has_data = "data" in REQUIRED or bool(os.environ.get("ZSRBOOK_DATA")) or os.environ.get("ZSRBOOK_SCALE") == "small"
+    for item in items:
+        if item.get_closest_marker("small") and not has_data:
+            item.add_marker(pytest.mark.skip(reason="needs real public data; set ZSRBOOK_DATA to its folder"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    for name in REQUIRED:
+        if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker(MARKER_OF[name]):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} skipped, but ZSRBOOK_REQUIRE says that this machine has {name}: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def book() -> Path:
+    """The folder of the built book's pages; built first where it is absent or older than its sources.
+
+    Tests that use it carry ``xdist_group("book")``, so that one worker builds it.
+    """
+    done = subprocess.run([sys.executable, "book/build.py"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.fail(f"the book does not build:\n{(done.stdout + done.stderr)[-6000:]}", pytrace=False)
+    return ROOT / "build" / "html"

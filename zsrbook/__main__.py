@@ -1,0 +1,74 @@
+"""``python -m zsrbook``: ``doctor`` says whether this machine is ready; the other commands live beside what they serve."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib import import_module
+from importlib.util import find_spec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zsrbook.notebook import device_name, versions
+from zsrbook.scale import Scale, current_scale, data_folder
+from zsrbook.text import embedded_minilm
+from zsrbook.training import pick_device
+
+app = typer.Typer(help="Four papers on zero-shot recommendation, re-run in an interactive book.", no_args_is_help=True)
+
+#: command group -> the module with its typer ``app``
+GROUPS = {"data": "zsrbook.data.commands"}
+for name, module in GROUPS.items():
+    if find_spec(module):
+        app.add_typer(import_module(module).app, name=name)
+
+
+@app.callback()
+def main() -> None:
+    """Four papers on zero-shot recommendation, re-run in an interactive book."""
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what is missing, and what to do about it; exit code 1 if the chosen scale can't run."""
+    scale, data = current_scale(), data_folder()
+    sources = sorted(p.name for p in data.iterdir() if p.is_dir()) if data.is_dir() else []
+    needs_data = scale is not Scale.TOY
+    try:
+        encoder, advice = embedded_minilm(), "run `make setup`; until then the encoder comes from the Hugging Face hub"
+    except (OSError, ValueError) as error:
+        encoder, advice = None, str(error)
+    browser = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+    checks = [  # what, seen, is it fine, is it needed, what to do
+        ("scale", f"{scale} (ZSRBOOK_SCALE)", True, True, ""),
+        ("device", device_name(pick_device()), True, True, ""),
+        ("text encoder", str(encoder or "not found"), encoder is not None, False, advice),
+        (
+            "raw data",
+            f"{data}: {', '.join(sources) or 'nothing'}",
+            bool(sources) or not needs_data,
+            needs_data,
+            "set ZSRBOOK_DATA to the folder that holds the public data; `python -m zsrbook data` says what belongs there",
+        ),
+        ("browser", browser or "not found", browser is not None, False, "install chromium to test the built pages, or set CHROMIUM to its path"),
+    ]
+    table = Table("", "check", "seen", box=None, show_header=False)
+    for package, found in versions().itertuples(index=False):
+        table.add_row("[green]✓[/]" if found != "not installed" else "[yellow]![/]", package, found)
+    for what, seen, fine, needed, _ in checks:
+        table.add_row("[green]✓[/]" if fine else "[red]✗[/]" if needed else "[yellow]![/]", what, seen)
+    console = Console()
+    console.print(table)
+    for what, _, fine, needed, todo in checks:
+        if not fine:
+            console.print(f"{'Missing' if needed else 'Optional'}: {what}. {todo}")
+    ready = all(fine or not needed for _, _, fine, needed, _ in checks)
+    console.print(f"Ready for scale {scale}." if ready else f"Not ready for scale {scale}.")
+    raise typer.Exit(0 if ready else 1)
+
+
+if __name__ == "__main__":
+    app()
