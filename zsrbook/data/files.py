@@ -1,0 +1,277 @@
+"""Reading raw files so that bad input is caught at its line, and the last steps that all loaders share.
+
+Every function here names the file, the line, the value seen and what was expected, and none writes anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import gzip
+import html
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+
+GET_AGAIN = "delete it and get it again"
+
+
+@contextmanager
+def open_raw(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a plain file, of a ``.gz``, or of the one file inside a ``.zip``.
+
+    Raises:
+        DataError: missing, empty, truncated or damaged; or the archive holds another number of files than one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; put it there, or see `python -m zsrbook data list`")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty (0 bytes); {GET_AGAIN}")
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as stream:
+                yield stream
+        elif path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")]
+                if len(names) != 1:
+                    raise DataError(f"{path}: holds {len(names)} files; expected one; unpack it and name the file that you mean")
+                with archive.open(names[0]) as stream:
+                    yield stream
+        else:
+            with path.open("rb") as stream:
+                yield stream
+    except EOFError as error:
+        raise DataError(f"{path}: ends in the middle of its compressed data, so the download was cut short; {GET_AGAIN}") from error
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: can't be unpacked ({error}); expected {path.suffix[1:]} data; {GET_AGAIN}") from error
+
+
+def refuse_html(path: Path, start: bytes) -> None:
+    """Servers that refuse a download often send a web page instead, with the name of the file that was asked for.
+
+    Raises:
+        DataError: this is such a page.
+    """
+    seen = start.lstrip()[:60]
+    if seen[:1] == b"<" and re.match(rb"<(!doctype|html|head|\?xml|!--)", seen, re.IGNORECASE):
+        raise DataError(f"{path}: line 1 is {seen.decode('latin-1')!r}: a web page, not data; {GET_AGAIN}, and look at the page: it often says why")
+
+
+def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
+    """``data`` as text; never guesses another encoding.
+
+    Raises:
+        DataError: the encoding is unknown, or a byte (whose line is named) can't stand in it.
+    """
+    try:
+        return data.decode(encoding)
+    except LookupError:
+        raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise DataError(
+            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {codecs.lookup(encoding).name}; name the file's true encoding,"
+            f" often 'latin-1' in older files"
+        ) from None
+
+
+def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(line number from 1, text without its end) of each line that is not blank."""
+    with open_raw(path) as stream:
+        for number, raw in enumerate(stream, 1):
+            if number == 1:
+                refuse_html(path, raw)
+            if text := decode(path, raw, encoding, number).strip("\r\n"):
+                yield number, text
+
+
+def read_records(path: Path, loose: bool = False) -> Iterator[tuple[int, dict]]:
+    """(line number, record) of a file with one JSON object a line.
+
+    Args:
+        loose: also read Python literals, as the 2014 Amazon metadata has them (parsed, never run).
+    """
+    for number, line in read_lines(path):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            try:
+                record = ast.literal_eval(line) if loose else None
+            except (ValueError, SyntaxError):
+                record = None
+        if not isinstance(record, dict):
+            raise DataError(f"{path}: line {number} is {line[:60]!r}; expected one JSON object a line; {GET_AGAIN}")
+        yield number, record
+
+
+def read_json(path: Path) -> dict:
+    """A file that is one JSON object."""
+    with open_raw(path) as stream:
+        data = stream.read()
+    refuse_html(path, data[:200])
+    try:
+        value = json.loads(decode(path, data, "utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {error.lineno}: {error.msg}; expected one JSON object; {GET_AGAIN}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds a {type(value).__name__}; expected one JSON object")
+    return value
+
+
+def read_table(path: Path, separator: str = ",", columns: list[str] | None = None, encoding: str = "utf-8", quoted: bool = True) -> pd.DataFrame:
+    """A delimited file as text columns; the index is the line number in the file.
+
+    Args:
+        separator: may be longer than one character, as ``::`` in MovieLens 1M.
+        columns: the names, where the file has no header line.
+        quoted: whether ``"`` encloses fields.
+
+    Raises:
+        DataError: a line has another number of columns, or the file is empty, damaged, a web page or in another encoding.
+    """
+    with open_raw(path) as stream:
+        data = stream.read()
+    refuse_html(path, data[:200])
+    text = decode(path, data, encoding).removeprefix("\ufeff").rstrip("\r\n\t ")
+    if not text:
+        raise DataError(f"{path}: the file is empty; {GET_AGAIN}")
+    if len(separator) > 1:
+        text, separator = text.replace(separator, "\x1f"), "\x1f"
+    header = columns is None
+    names = next(iter(text.splitlines())).split(separator) if header else columns
+    names = [n.strip().strip('"') for n in names]
+    bad = []
+
+    def remember(row):
+        bad.append(row)
+        return "error"
+
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(text.encode()),
+            pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(header)),
+            pa.csv.ParseOptions(
+                delimiter=separator,
+                quote_char='"' if quoted else False,
+                ignore_empty_lines=False,
+                newlines_in_values=quoted,
+                invalid_row_handler=remember,
+            ),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        if not bad:
+            raise DataError(f"{path}: can't be read as a table with columns {', '.join(names)}: {error}") from None
+        row = bad[0]
+        line = f"line {row.number}" if row.number is not None else "a line"
+        raise DataError(
+            f"{path}: {line} has {row.actual_columns} columns; expected {row.expected_columns} ({', '.join(names)}): {row.text[:80]!r}"
+        ) from None
+    frame = table.to_pandas()
+    frame.index = pd.RangeIndex(1 + header, 1 + header + len(frame), name="line")
+    return frame
+
+
+def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """The column as float64, all from ``low`` to ``high``; the index of the column holds line numbers.
+
+    Raises:
+        DataError: a value is missing, no number, or out of range.
+    """
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    require(path, column, (values >= low) & (values <= high) & np.isfinite(values), expected)
+    return values
+
+
+def filled(path: Path, column: pd.Series, expected: str) -> pd.Series:
+    """The column as text, none of it empty."""
+    require(path, column, (column.notna() & column.astype(str).str.strip().ne("")).to_numpy(bool), expected)
+    return column.astype(str)
+
+
+def require(path: Path, column: pd.Series, good: np.ndarray, expected: str) -> None:
+    """Raises DataError naming the first line where ``good`` is false, its value, and how many more there are."""
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        value = column.iloc[row]
+        raise DataError(
+            f"{path}: line {column.index[row]}: {column.name} is {'missing' if pd.isna(value) else repr(value)}; expected {expected}"
+            f" ({int((~good).sum())} such of {len(column)} lines); correct the file or {GET_AGAIN}"
+        )
+
+
+#: scripts and styles with what they hold; tags, also one that the end of the text cuts off
+TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|</?[a-zA-Z!][^<>]*(?:>|$)", re.IGNORECASE | re.DOTALL)
+
+
+def plain(text: str) -> str:
+    """Text of a web shop without HTML: entities resolved, tags and scripts gone, runs of white space made one space.
+
+    >>> plain("Salt &amp; Pepper<br>Grinder")
+    'Salt & Pepper Grinder'
+    """
+    return " ".join(TAGS.sub(" ", html.unescape(text)).split())
+
+
+def joined(*parts: str) -> str:
+    """The parts that are not empty, with a space between: title, then description.
+
+    >>> joined("Grinder", "")
+    'Grinder'
+    """
+    return " ".join(p for p in parts if p)
+
+
+def build(
+    name: str,
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    users: pd.DataFrame | None = None,
+    clock: bool = True,
+    report: Report = Report(),
+    drop_duplicates: bool = True,
+) -> Dataset:
+    """The steps that all loaders end with: drop rows that repeat another exactly, count what is odd, code and sort.
+
+    Rows are equal if user, item, time and value are; where there is no clock a repeat can't be told from a second purchase,
+    so all are kept. Users with one interaction and items without text are kept and counted.
+    """
+    if interactions.empty:
+        raise DataError(f"{name}: no interactions; nothing to load")
+    if clock:
+        repeated = interactions.duplicated().to_numpy()
+        if repeated.any() and drop_duplicates:
+            interactions = interactions[~repeated]
+        if repeated.any():
+            report += f"{name}: {'dropped' if drop_duplicates else 'kept'} {repeated.sum():,} rows that repeat another exactly"
+        time = interactions[Columns.TIME]
+        back = (time.groupby(interactions[Columns.USER], sort=False).diff() < 0).sum()
+        if back:
+            report += f"{name}: sorted by time: {back:,} rows stood after a later row of the same user; rows of equal time keep the file's order"
+    data = Dataset.from_raw(name, interactions, items, users, clock, report)
+    lengths = data.sequences().lengths
+    lines = [
+        f"{name}: kept {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items" + ("" if clock else "; no clock, order kept")
+    ]
+    odd = {
+        "users with one interaction": int((lengths == 1).sum()),
+        "users without any": len(data.users) - data.n_users,
+        "items that nobody took": data.n_items - data.interactions[Columns.ITEM].nunique(),
+        "items without text (kept; a content model can't tell them apart)": int(items[Columns.TEXT].eq("").sum()),
+    }
+    lines += [f"{name}: {count:,} {what}" for what, count in odd.items() if count]
+    return Dataset(name, data.interactions, data.items, data.users, clock, None, data.report + Report(tuple(lines)))

@@ -1,0 +1,120 @@
+"""MovieLens 100K, 1M and latest-small, as GroupLens publishes them (Harper and Konstan, 2015).
+
+All three give items with ``title`` (as in the source), ``year`` and ``genres`` (joined with ``|``), and text = the title without
+its year and with its article in front ("The Matrix"), so that it reads as in other catalogues. Every film of the source's list
+is an item, also one that nobody rated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zsrbook.data import titles
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+from zsrbook.data.files import build, filled, joined, numbers, read_table
+
+GENRES_100K = [
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
+    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+]
+RATING_COLUMNS = [Columns.USER, Columns.ITEM, Columns.VALUE, Columns.TIME]
+
+#: the whole 1M file: ratings with 1, 2, … 5 stars, and its size in bytes
+STARS_1M = (56_174, 107_557, 261_197, 348_971, 226_310)
+BYTES_1M = 24_594_131
+
+
+def load_100k(folder: Path, name: str = "ml-100k", text: str = "title") -> Dataset:
+    """``u.data``, ``u.item`` (latin-1), ``u.user``: 100,000 ratings, 943 users with age, gender, occupation, zip; 1,682 films.
+
+    Args:
+        text: ``title``, ``title+year`` or ``title+genres``: what the item says of itself.
+
+    Raises:
+        DataError: a file is missing, damaged, or holds a line that does not fit; the message names it.
+    """
+    folder = Path(folder)
+    ratings = read_table(folder / "u.data", "\t", RATING_COLUMNS, quoted=False)
+    other = ["title", "released", "video", "address"]
+    films = read_table(folder / "u.item", "|", [Columns.RAW, *other, *GENRES_100K], "latin-1", quoted=False)
+    flags = np.column_stack([numbers(folder / "u.item", films[g], "0 or 1", 0, 1) for g in GENRES_100K]).astype(bool)
+    films["genres"] = ["|".join(np.asarray(GENRES_100K, object)[row]) for row in flags]
+    users = read_table(folder / "u.user", "|", [Columns.RAW, "age", "gender", "occupation", "zip"], "latin-1", quoted=False)
+    users["age"] = numbers(folder / "u.user", users["age"], "an age in years", 0, 130).astype(int)
+    return assemble(name, folder / "u.data", ratings, catalogue(films[[Columns.RAW, "title", "genres"]], text), users)
+
+
+def load_1m(folder: Path, name: str = "ml-1m", text: str = "title") -> Dataset:
+    """``ratings.dat``, ``movies.dat`` (latin-1), ``users.dat``: 1,000,209 ratings, 6,040 users, 3,883 films, 3,706 of them rated.
+
+    Users carry gender, age and occupation (codes as in the source's README) and zip. Copies of ``ratings.dat`` that differ from
+    the official file go around; one whose count of every star agrees is read, with a line in the report.
+    """
+    folder = Path(folder)
+    ratings = read_table(folder / "ratings.dat", "::", RATING_COLUMNS, quoted=False)
+    films = read_table(folder / "movies.dat", "::", [Columns.RAW, "title", "genres"], "latin-1", quoted=False)
+    users = read_table(folder / "users.dat", "::", [Columns.RAW, "gender", "age", "occupation", "zip"], "latin-1", quoted=False)
+    size = (folder / "ratings.dat").stat().st_size
+    report = Report()
+    if size != BYTES_1M:
+        stars = tuple(ratings[Columns.VALUE].value_counts().reindex(list("12345"), fill_value=0))
+        agree = stars == STARS_1M
+        seen = "counts and histogram agree" if agree else f"and its stars {stars} differ from {STARS_1M}"
+        report += f"{name}: ratings.dat is not the official file ({size:,} bytes, official {BYTES_1M:,}), {seen}"
+    return assemble(name, folder / "ratings.dat", ratings, catalogue(films, text), users, report)
+
+
+def load_latest_small(folder: Path, name: str = "ml-latest-small", text: str = "title") -> Dataset:
+    """``ratings.csv``, ``movies.csv`` (UTF-8): 100,836 ratings in half stars, 610 users, 9,742 films. There are no user attributes."""
+    folder = Path(folder)
+    ratings = with_header(folder / "ratings.csv", ["userId", "movieId", "rating", "timestamp"])
+    ratings.columns = RATING_COLUMNS
+    films = with_header(folder / "movies.csv", ["movieId", "title", "genres"])
+    films.columns = [Columns.RAW, "title", "genres"]
+    films["genres"] = films["genres"].replace("(no genres listed)", "")
+    return assemble(name, folder / "ratings.csv", ratings, catalogue(films, text), None, low=0.5)
+
+
+def with_header(path: Path, columns: list[str]) -> pd.DataFrame:
+    frame = read_table(path)
+    if list(frame.columns) != columns:
+        raise DataError(f"{path}: line 1 names the columns {', '.join(frame.columns)}; expected {', '.join(columns)}")
+    return frame
+
+
+def catalogue(films: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Items with raw id, text, title, year (Int64, missing where the title has none) and genres."""
+    ways = {
+        "title": lambda title, genres: titles.readable(title),
+        "title+year": lambda title, genres: joined(titles.readable(title), f"({titles.year(title)})" if titles.year(title) else ""),
+        "title+genres": lambda title, genres: joined(titles.readable(title), genres.replace("|", ", ")),
+    }
+    if text not in ways:
+        raise DataError(f"text is {text!r}; expected one of {', '.join(ways)}")
+    return pd.DataFrame(
+        {
+            Columns.RAW: films[Columns.RAW].astype(str),
+            Columns.TEXT: [ways[text](t, g) for t, g in zip(films["title"], films["genres"], strict=True)],
+            "title": films["title"],
+            "year": pd.array([titles.year(t) for t in films["title"]], dtype="Int64"),
+            "genres": films["genres"],
+        }
+    ).reset_index(drop=True)
+
+
+def assemble(
+    name: str, path: Path, ratings: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame | None, report: Report = Report(), low: float = 1
+) -> Dataset:
+    """Check each column of the ratings, then the steps that all loaders share."""
+    frame = pd.DataFrame(
+        {
+            Columns.USER: filled(path, ratings[Columns.USER], "a user id"),
+            Columns.ITEM: filled(path, ratings[Columns.ITEM], "a film id"),
+            Columns.TIME: numbers(path, ratings[Columns.TIME], "seconds since 1970", 0, 1e11),
+            Columns.VALUE: numbers(path, ratings[Columns.VALUE], f"{low:g} to 5 stars", low, 5),
+        }
+    )
+    return build(name, frame, items, users, report=report)

@@ -1,0 +1,132 @@
+"""The Netflix Prize ratings in their two published forms, cut to the first N by date without ever holding all 100 million.
+
+ZESRec (section 4.1) sorts all ratings by time and keeps the first two million. Dates are days, so the last day is cut in the
+middle; there, rows are taken in the order of film, then customer, which is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+from zsrbook.data.files import build, open_raw, read_lines, refuse_html, require
+
+ROWS_AT_ONCE = 2_000_000
+EPOCH = pd.Timestamp("1970-01-01")
+
+
+def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000, catalogue: str = "taken") -> Dataset:
+    """``movie_titles.csv`` with ``combined_data_*.txt`` or ``training_set/mv_*.txt``.
+
+    Items carry ``title`` and ``year``; text = the title. Users have no attributes. ``time`` is midnight UTC of the day.
+    Two passes: one counts ratings a day and finds the day of the cut, one keeps the rows up to it.
+
+    Args:
+        first: how many ratings from the oldest on; None keeps all (then all must fit in memory).
+        catalogue: ``taken`` keeps the films that the kept ratings name; ``all`` keeps all 17,770 titles.
+
+    Raises:
+        DataError: a file is missing or a line does not fit (named), or there are fewer ratings than asked for.
+    """
+    folder = Path(folder)
+    if catalogue not in ("taken", "all"):
+        raise DataError(f"catalogue is {catalogue!r}; expected 'taken' or 'all'")
+    paths = rating_files(folder)
+    films = read_titles(folder / "movie_titles.csv")
+    days = np.zeros(0, np.int64)
+    for part in read_ratings(paths):
+        counts = np.bincount(part["day"])
+        days = np.pad(days, (0, max(0, len(counts) - len(days))))
+        days[: len(counts)] += counts
+    total = int(days.sum())
+    wanted = total if first is None else first
+    if wanted > total or wanted < 1:
+        raise DataError(f"{name}: asked for the first {wanted:,} ratings; the {len(paths)} files in {folder} hold {total:,}")
+    cut = int(np.searchsorted(np.cumsum(days), wanted))
+    kept = pd.concat([part[part["day"] <= cut] for part in read_ratings(paths)], ignore_index=True)
+    kept = kept.sort_values(["day", "film", "customer"], kind="stable", ignore_index=True).iloc[:wanted]
+    interactions = pd.DataFrame(
+        {
+            Columns.USER: kept["customer"].astype(str),
+            Columns.ITEM: kept["film"].astype(str),
+            Columns.TIME: kept["day"] * 86_400.0,
+            Columns.VALUE: kept["stars"].astype(np.float64),
+        }
+    )
+    last = (EPOCH + pd.Timedelta(days=cut)).date()
+    at_cut = int((kept["day"] == cut).sum())
+    report = Report((f"{name}: first {wanted:,} of {total:,} ratings; last day {last}, of which {at_cut:,} of {days[cut]:,} by film, then customer",))
+    if catalogue == "taken":
+        films = films[films[Columns.RAW].isin(pd.unique(interactions[Columns.ITEM]))]
+    return build(name, interactions, films, report=report)
+
+
+def rating_files(folder: Path) -> list[Path]:
+    """The rating files in the order of their numbers, in whichever form the folder holds."""
+    for pattern in ("combined_data_*.txt", "training_set/mv_*.txt", "mv_*.txt"):
+        paths = sorted(folder.glob(pattern), key=lambda p: (int(re.search(r"\d+", p.name)[0]), p.name))
+        if paths:
+            return paths
+    raise DataError(f"{folder}: holds no combined_data_*.txt and no training_set/mv_*.txt; put the Netflix Prize files there")
+
+
+def read_titles(path: Path) -> pd.DataFrame:
+    """``id,year,title`` in latin-1; titles hold commas, so a line is split at its first two; the year may be NULL."""
+    rows = []
+    for number, line in read_lines(path, "latin-1"):
+        parts = line.split(",", 2)
+        if len(parts) != 3 or not parts[0].isdigit() or not (parts[1].isdigit() or parts[1] == "NULL"):
+            raise DataError(f"{path}: line {number} is {line[:80]!r}; expected id,year,title, with NULL for an unknown year")
+        rows.append((parts[0], parts[2].strip(), parts[2], pd.NA if parts[1] == "NULL" else int(parts[1])))
+    films = pd.DataFrame(rows, columns=[Columns.RAW, Columns.TEXT, "title", "year"])
+    return films.astype({"year": "Int64"})
+
+
+def read_ratings(paths: list[Path]) -> Iterator[pd.DataFrame]:
+    """Pieces with columns film, customer (int32), stars (int8), day (int32, days since 1970)."""
+    for path in paths:
+        film, line = None, 1
+        with open_raw(path) as stream:
+            refuse_html(path, stream.readline())
+            stream.seek(0)
+            names = ["customer", "stars", "date", "surplus"]
+            # quoting 3: a quotation mark is a character like any other
+            for chunk in pd.read_csv(stream, header=None, names=names, dtype=str, chunksize=ROWS_AT_ONCE, quoting=3, skip_blank_lines=False):
+                chunk.index = pd.RangeIndex(line, line + len(chunk))
+                line += len(chunk)
+                piece, film = parse(path, chunk, film)
+                yield piece
+
+
+def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFrame, int | None]:
+    """Lines such as ``7:`` name the film of the ratings that follow; ``film`` is the one that the chunk begins in."""
+    require(path, chunk["surplus"], chunk["surplus"].isna().to_numpy(), "three columns: customer,stars,date")
+    heads = chunk["customer"].str.endswith(":", na=False).to_numpy(bool)
+    ids = pd.to_numeric(chunk["customer"].where(heads).str.rstrip(":"), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    if len(ids) and np.isnan(ids[0]) and film is not None:
+        ids[0] = film
+    films = pd.Series(ids, chunk.index).ffill()
+    require(path, chunk["customer"], films.notna().to_numpy(), "a line such as '1:' with the film before its ratings")
+    rows = chunk[~heads]
+    customer = pd.to_numeric(rows["customer"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    stars = pd.to_numeric(rows["stars"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    require(path, rows["customer"], customer > 0, "a customer number")
+    require(path, rows["stars"], np.isin(stars, (1, 2, 3, 4, 5)), "1 to 5 stars")
+    codes, dates = pd.factorize(rows["date"], use_na_sentinel=False)
+    stamps = pd.to_datetime(pd.Series(dates, dtype=object), format="%Y-%m-%d", errors="coerce")
+    days = ((stamps - EPOCH) // pd.Timedelta(days=1)).to_numpy(np.float64, na_value=np.nan)[codes]
+    require(path, rows["date"], days >= 0, "a date as 2005-09-06")
+    piece = pd.DataFrame(
+        {
+            "film": films[~heads].to_numpy().astype(np.int32),
+            "customer": customer.astype(np.int32),
+            "stars": stars.astype(np.int8),
+            "day": days.astype(np.int32),
+        }
+    )
+    return piece, int(films.iloc[-1]) if len(films) else film
