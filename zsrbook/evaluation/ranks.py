@@ -125,15 +125,17 @@ def _history(starts: np.ndarray, items: np.ndarray, first: np.ndarray, chunk: np
     return row[keep], items[flat[keep]]
 
 
-#: columns that change slowly along the table, and so take next to no space as differences
+#: columns in a file; the first two change slowly along the table, and so take next to no space as differences
 _SLOW = ("user", "position")
+_COLUMNS = (*_SLOW, "greater", "ties", "n_candidates")
 
 
 def save_ranks(path: Path, tables: Mapping[int, RankTable], limit: int | None = None) -> list[int]:
     """Write the tables of one or more seeds as a compressed ``.npz`` (no pickle); a column that all seeds share is written once.
 
-    Integers take the narrowest type that holds them. ``limit`` is a budget in bytes: seeds are written in the order given while
-    they fit, and the first one always is.
+    Integers take the narrowest type that holds them. Targets are left out, since user and position name them in the split, and
+    they would double the file. ``limit`` is a budget in bytes: seeds are written in the order given while they fit, and the
+    first one always is.
 
     Returns:
         the seeds that were written.
@@ -142,7 +144,7 @@ def save_ranks(path: Path, tables: Mapping[int, RankTable], limit: int | None = 
     written: list[int] = []
     for seed, table in tables.items():
         new = {}
-        for name in (f.name for f in fields(table)):
+        for name in _COLUMNS:
             column = getattr(table, name)
             if not written or not np.array_equal(column, getattr(tables[written[0]], name)):
                 new[f"{name}.{seed}"] = _narrow(np.diff(column, prepend=0) if name in _SLOW else column)
@@ -156,16 +158,16 @@ def save_ranks(path: Path, tables: Mapping[int, RankTable], limit: int | None = 
 
 
 def load_ranks(path: Path) -> dict[int, RankTable]:
-    """What ``save_ranks`` wrote: one table a seed."""
+    """What ``save_ranks`` wrote: one table a seed, with -1 for every target."""
     with np.load(path, allow_pickle=False) as file:
         seeds = file["seeds"].tolist()
         tables = {}
         for seed in seeds:
             columns = {}
-            for name in (f.name for f in fields(RankTable)):
+            for name in _COLUMNS:
                 column = file[f"{name}.{seed}" if f"{name}.{seed}" in file else f"{name}.{seeds[0]}"].astype(np.int32)
                 columns[name] = np.cumsum(column, dtype=np.int32) if name in _SLOW else column
-            tables[seed] = RankTable(**columns)
+            tables[seed] = RankTable(target=np.full(len(columns["user"]), -1, np.int32), **columns)
     return tables
 
 

@@ -1,0 +1,186 @@
+"""Run records: written whole from a clean tree, read back equal, refused when something does not fit."""
+
+import doctest
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from zsrbook import records
+from zsrbook.evaluation.protocol import Protocol, summary
+from zsrbook.evaluation.ranks import RankTable
+from zsrbook.records import RecordError, RunRecord, find, read, slug, write
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A small clean git clone in the place of this one; gives its folder of records."""
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"]):
+        (tmp_path / "code.py").write_text("1\n")
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    return tmp_path / "book" / "runs"
+
+
+def tables(seeds=(0, 1), n=500, items=300):
+    rng = np.random.default_rng(0)
+    user = np.sort(rng.integers(0, 90, n)).tolist()
+    return {s: RankTable.of(rng.integers(0, items - 1, n).tolist(), [0] * n, items, user) for s in seeds}
+
+
+def record(ranks=None, **changes):
+    ranks = tables() if ranks is None else ranks
+    values = [summary(t) for t in ranks.values()]
+    settings = dict(
+        paper="zesrec",
+        experiment="zero-shot",
+        source="grocery",
+        target="pantry",
+        method="ZESRec-H",
+        scale="toy",
+        protocol=Protocol().settings(),
+        config={"hidden": 300, "lr": 0.1},
+        seeds=list(ranks),
+        metrics={name: [v[name] for v in values] for name in values[0]},
+        data_sha256="0" * 64,
+        minutes=1.5,
+    )
+    return RunRecord(**settings | changes)
+
+
+def test_what_is_written_is_read(clone):
+    ranks = tables()
+    path = write(record(), ranks, clone)
+    assert path == clone / "zesrec/zero-shot/grocery--pantry/zesrec-h.toy.json"
+    back = read(path)
+    assert back == record()
+    assert back.ranks.keys() == ranks.keys()
+    assert all(np.array_equal(back.ranks[s].greater, ranks[s].greater) for s in ranks)
+    assert len(back.code_version) == 40
+    assert back.packages["torch"]
+    assert back.date
+    assert back.device
+    assert sorted(p.name for p in path.parent.iterdir()) == ["zesrec-h.toy.json", "zesrec-h.toy.npz"]  # no temporary file is left
+
+
+def test_dirty_tree_is_refused_but_records_are_no_dirt(clone):
+    write(record(), tables(), clone)
+    write(record(method="POP"), tables(), clone)  # the first record is not committed, and that is fine
+    (clone.parents[1] / "code.py").write_text("2\n")
+    with pytest.raises(RecordError, match=r"1 files differ from the last commit \(code.py\); commit"):
+        write(record(method="Random"), tables(), clone)
+    assert not list(clone.glob("*/*/*/random*"))
+
+
+def test_folder_without_git_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    with pytest.raises(RecordError, match="no git clone"):
+        write(record(), tables(), tmp_path)
+    assert records.code_version() == "unknown"
+
+
+def test_metrics_must_be_those_of_the_ranks(clone):
+    wrong = record(metrics={"Recall@20": [0.9, 0.9]})
+    with pytest.raises(RecordError, match=r"Recall@20 of seed 0 is 0.9, but its ranks give"):
+        write(wrong, tables(), clone)
+
+
+def test_macro_metrics_are_checked_under_their_own_protocol(clone):
+    ranks, protocol = tables(), Protocol(average="macro")
+    values = [summary(t, protocol) for t in ranks.values()]
+    write(record(protocol=protocol.settings(), metrics={"MRR@20": [v["MRR@20"] for v in values]}), ranks, clone)
+
+
+def test_failed_write_leaves_the_old_record(clone, monkeypatch):
+    path = write(record(), tables(), clone)
+    before = path.read_bytes()
+    monkeypatch.setattr(records.os, "replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write(record(minutes=9), tables(), clone)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_rewriting_without_ranks_takes_the_old_ranks_away(clone):
+    path = write(record(), tables(), clone)
+    write(record(), {}, clone)
+    assert read(path).ranks == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("device"), "lacks keys device"),
+        (lambda d: d.update(divice=1), "has unknown keys divice"),
+        (lambda d: d.update(scale="huge"), "scale is 'huge'"),
+        (lambda d: d.update(seeds=[0]), "one finite value for each of the seeds"),
+        (lambda d: d["protocol"].update(ties="lucky"), "ties is 'lucky'"),
+    ],
+)
+def test_bad_files_are_named(clone, change, message):
+    path = write(record(), tables(), clone)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=message) as caught:
+        read(path)
+    assert "zesrec-h.toy.json" in str(caught.value)
+
+
+def test_half_file_is_named(clone):
+    path = write(record(), tables(), clone)
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(RecordError, match=r"zesrec-h.toy.json: no JSON"):
+        read(path)
+
+
+def test_nan_is_refused():
+    with pytest.raises(RecordError, match="finite"):
+        record(metrics={"Recall@20": [float("nan"), 0.1]})
+
+
+def test_find_agrees_with_what_is_asked(clone):
+    for method, scale, source in (
+        ("POP", "toy", None),
+        ("ZESRec-H", "toy", "grocery"),
+        ("ZESRec-H", "small", "games"),
+        ("Emb-KNN (mean, inner)", "toy", None),
+    ):
+        write(record(method=method, scale=scale, source=source), tables(), clone)
+    assert [r.method for r in find(clone, scale="toy")] == ["ZESRec-H", "Emb-KNN (mean, inner)", "POP"]
+    assert [r.pair for r in find(clone, method="ZESRec-H")] == ["games--pantry", "grocery--pantry"]
+    assert [r.method for r in find(clone, method="Emb-KNN (mean, inner)")] == ["Emb-KNN (mean, inner)"]
+    assert find(clone, target="office") == []
+    assert find(clone / "nowhere") == []
+
+
+def test_record_of_a_large_test_stays_under_half_a_megabyte(clone):
+    path = write(record(ranks := tables(range(5), n=60_000, items=10_000)), ranks, clone)
+    size = sum(p.stat().st_size for p in path.parent.iterdir())
+    assert size < 500_000
+    kept = list(read(path).ranks)
+    assert kept == list(range(len(kept)))
+    assert kept
+
+
+def test_method_names_give_different_files():
+    names = [
+        "POP",
+        "Random",
+        "Emb-KNN (mean, inner)",
+        "Emb-KNN (last, cosine)",
+        "GRU4Rec",
+        "GRU4Rec-Meta",
+        "ZESRec-G",
+        "ZESRec-G (shuffled)",
+        "HRNN@2000",
+        "HRNN",
+    ]
+    assert len({slug(n) for n in names}) == len(names)
+
+
+def test_docstring_examples_run():
+    result = doctest.testmod(records)
+    assert result.attempted
+    assert not result.failed

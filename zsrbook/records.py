@@ -1,0 +1,257 @@
+"""Run records: what was run, on what, with which result, so that any number of the book can be traced and recomputed.
+
+A record is a JSON file ``<root>/<paper>/<experiment>/<source>--<target>/<method>.<scale>.json`` (no source: just ``<target>``).
+The ranks of all test targets stand beside it under the same name as ``.npz``, for the seeds that fit into ``RANKS_LIMIT``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from zsrbook.evaluation.metrics import GAINS
+from zsrbook.evaluation.protocol import Protocol, summary
+from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
+from zsrbook.scale import Scale
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+#: the records that the book shows
+RUNS = REPOSITORY / "book" / "runs"
+#: bytes of ranks beside one record; the repository must stay light
+RANKS_LIMIT = 450_000
+
+_PACKAGES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "transformers")
+
+
+class RecordError(ValueError):
+    """A record that can't be written or read, said so that a person can act."""
+
+
+def code_version() -> str:
+    """The git commit of the package's own repository, or ``unknown`` where there is none."""
+    try:
+        return _git("rev-parse", "HEAD").strip()
+    except RecordError:
+        return "unknown"
+
+
+def packages() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device() -> str:
+    """The hardware in words: the GPU's name, or the processor and its cores.
+
+    >>> device() != ""
+    True
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU {platform.machine()}, {os.cpu_count()} cores"
+
+
+def _today() -> str:
+    return date.today().isoformat()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One method in one experiment on one pair of data sets.
+
+    Attributes:
+        paper: such as ``zesrec``.
+        experiment: such as ``zero-shot``.
+        source: name of the data that the method learned from, or None where it is the target itself.
+        target: name of the data that it was judged on.
+        method: as tables print it, such as ``ZESRec-H`` or ``HRNN@2000``.
+        scale: ``toy``, ``small`` or ``paper``.
+        protocol: ``Protocol.settings()``.
+        config: the settings of the method.
+        seeds: one or more.
+        metrics: name -> one value a seed, in the order of ``seeds``.
+        data_sha256: ``Split.sha256`` of the split that it was judged on.
+        minutes: wall clock, all seeds together.
+        device, packages, code_version, date: where, with what and when; filled in by themselves.
+        ranks: seed -> ranks of all test targets; not in the JSON file but beside it, and maybe not for all seeds.
+
+    Raises:
+        RecordError: a value that does not fit the others.
+    """
+
+    paper: str
+    experiment: str
+    source: str | None = None
+    target: str
+    method: str
+    scale: str
+    protocol: dict
+    config: dict
+    seeds: list[int]
+    metrics: dict[str, list[float]]
+    data_sha256: str
+    minutes: float
+    device: str = field(default_factory=device)
+    packages: dict[str, str] = field(default_factory=packages)
+    code_version: str = field(default_factory=code_version)
+    date: str = field(default_factory=_today)
+    ranks: Mapping[int, RankTable] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        where = f"record {self.path}"
+        if self.scale not in list(Scale):
+            raise RecordError(f"{where}: scale is {self.scale!r}; expected one of {', '.join(Scale)}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise RecordError(f"{where}: seeds are {self.seeds}; expected one or more, each once")
+        for name, per_seed in self.metrics.items():
+            if len(per_seed) != len(self.seeds) or not all(map(math.isfinite, per_seed)):
+                raise RecordError(f"{where}: metric {name} has {per_seed}; expected one finite value for each of the seeds {self.seeds}")
+        if set(self.ranks) - set(self.seeds):
+            raise RecordError(f"{where}: ranks of seeds {sorted(set(self.ranks) - set(self.seeds))}, which are not among the seeds {self.seeds}")
+        try:
+            Protocol.of(self.protocol)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{where}: {error}") from None
+
+    @property
+    def pair(self) -> str:
+        """``source--target``, or the target alone."""
+        return f"{self.source}--{self.target}" if self.source else self.target
+
+    @property
+    def path(self) -> Path:
+        """Where the record stands below the root."""
+        return Path(self.paper, self.experiment, self.pair, f"{slug(self.method)}.{self.scale}.json")
+
+    def mean(self, metric: str) -> float:
+        """The mean over seeds.
+
+        Raises:
+            RecordError: the record lacks that metric.
+        """
+        if metric not in self.metrics:
+            raise RecordError(f"record {self.path} has no {metric}; it has {', '.join(self.metrics)}")
+        return math.fsum(self.metrics[metric]) / len(self.seeds)
+
+
+def slug(method: str) -> str:
+    """The method's name as a file name.
+
+    >>> slug("Emb-KNN (last, cosine)"), slug("HRNN@2000")
+    ('emb-knn-last-cosine', 'hrnn-2000')
+    """
+    return "-".join(re.findall(r"[a-z0-9]+", method.lower()))
+
+
+def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root: Path = RUNS) -> Path:
+    """Write a record and its ranks, whole or not at all.
+
+    Args:
+        ranks: seed -> table; default ``record.ranks``. Seeds are kept in order as long as they fit into ``RANKS_LIMIT``.
+
+    Returns:
+        the path of the JSON file.
+
+    Raises:
+        RecordError: files other than records differ from the last commit, so that the code version would not name the code that
+            ran; or the metrics are not what the ranks give.
+    """
+    dirty = _git("status", "--porcelain", "--", ".", ":(exclude)book/runs").splitlines()
+    if dirty:
+        listed = ", ".join(line[3:] for line in dirty[:5]) + (" …" if len(dirty) > 5 else "")
+        raise RecordError(f"{len(dirty)} files differ from the last commit ({listed}); commit them, so that the record can name the code that ran")
+    ranks = record.ranks if ranks is None else ranks
+    protocol = Protocol.of(record.protocol)
+    for seed, table in ranks.items():
+        names = tuple(name for name in record.metrics if name.partition("@")[0] in GAINS)
+        for name, value in summary(table, protocol, names).items():
+            said = record.metrics[name][record.seeds.index(seed)]
+            if not math.isclose(value, said, rel_tol=1e-6, abs_tol=1e-9):
+                raise RecordError(
+                    f"record {record.path}: {name} of seed {seed} is {said}, but its ranks give {value}; pass the ranks of this very run"
+                )
+    path = root / record.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ranks:
+        _replace(path.with_suffix(".npz"), lambda temporary: save_ranks(temporary, ranks, RANKS_LIMIT))
+    else:
+        path.with_suffix(".npz").unlink(missing_ok=True)
+    text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return path
+
+
+def read(path: Path) -> RunRecord:
+    """A record and the ranks beside it.
+
+    Raises:
+        RecordError: not JSON, or a key is missing, unknown or holds what it can't; the file is named.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: no JSON ({error}); run the experiment again") from None
+    for what, keys in (("lacks", set(_KEYS) - set(found)), ("has unknown", set(found) - set(_KEYS))):
+        if keys:
+            raise RecordError(f"{path}: {what} keys {', '.join(sorted(keys))}; expected {', '.join(_KEYS)}")
+    beside = path.with_suffix(".npz")
+    try:
+        return RunRecord(**found, ranks=load_ranks(beside) if beside.exists() else {})
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
+
+
+def find(
+    root: Path = RUNS,
+    *,
+    paper: str | None = None,
+    experiment: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    method: str | None = None,
+    scale: str | None = None,
+) -> list[RunRecord]:
+    """All records that agree with what is given, in the order of their paths; none is an empty list."""
+    asked = {"paper": paper, "experiment": experiment, "source": source, "target": target, "method": method, "scale": scale}
+    pattern = f"{paper or '*'}/{experiment or '*'}/*/{slug(method) if method else '*'}.{scale or '*'}.json"
+    records = [read(path) for path in sorted(root.glob(pattern))]
+    return [r for r in records if all(value is None or getattr(r, name) == value for name, value in asked.items())]
+
+
+_KEYS = tuple(f.name for f in fields(RunRecord) if f.name != "ranks")
+
+
+def _replace(path: Path, make: Callable[[Path], object]) -> None:
+    """Make a file under another name in the same folder and move it into place, so that no half file is ever seen."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        make(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        raise RecordError("git is not installed; records are written from a git clone, so that they can name the code that ran") from None
+    except subprocess.CalledProcessError as error:
+        raise RecordError(f"{REPOSITORY} is no git clone ({error.stderr.strip()}); records are written from one, to name the code that ran") from None
