@@ -36,7 +36,7 @@ def load_games(folder: Path, name: str = "games") -> Dataset:
     """Amazon Video Games, 2018: 50,546 users, 16,859 items with titles only, 440,264 interactions.
 
     Prepared by the LLMRank project (its ``dataset/Games-6k``, the form of RecBole): 5-core; a row of ``test.inter`` is a
-    history, cut to its newest 49 items, and the item that came next. Put together they are all that is left of a user.
+    history of at most 49 items and the item that came next. Put together they are all that is left of a user.
     """
     folder = Path(folder)
     path = folder / "Games-6k.item"
@@ -86,9 +86,9 @@ def rejoined(folder: Path, category: str, name: str) -> Dataset:
     """One sequence a user out of the validation and test rows of the MiniOneRec project (its ``data/Amazon``).
 
     There, a 5-core cut of October 2016 to November 2018 was turned into rows of up to ten items and the item that came next,
-    and the rows were divided by time: 80 % train, 10 % validation, 10 % test. The training rows are not published in the
-    file form read here. A user's oldest row gives what came before; each later row adds its item. Every later row must repeat the
-    sequence so far in its history, which is checked.
+    and the rows were divided by time into train, validation and test; the rows of the last two are read here. A user's oldest
+    row gives what came before; each later row adds its item. Every later row must repeat the sequence so far in its history,
+    which is checked.
 
     Limits: users whose last event lies in the training period are missing, and where a user's oldest row already has ten items,
     those before them are missing too (counted in the report). Repeats are kept. Only the order of events is known.

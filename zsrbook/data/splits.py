@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,8 +110,8 @@ def at_least(data: Dataset, user: int = 1, item: int = 1, repeat: bool = True) -
             break
     if not len(kept):
         raise DataError(f"{data.name}: nothing is left with at least {user} interactions a user and {item} an item; ask for less")
-    note = f"{data.name}: at least {user} a user and {item} an item: kept {len(kept)} of {len(data)} interactions, {kept.n_users} of {data.n_users} users"
-    return kept.where(np.ones(len(kept), bool), note)
+    counts = f"{len(kept)} of {len(data)} interactions, {kept.n_users} of {data.n_users} users"
+    return replace(kept, report=kept.report + f"{data.name}: at least {user} a user and {item} an item: kept {counts}")
 
 
 def compact(data: Dataset) -> Dataset:

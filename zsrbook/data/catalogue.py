@@ -1,0 +1,106 @@
+"""All data sets by name: ``load("ml-1m")`` reads it from the data folder; ``guess`` tells what a file or a folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zsrbook.data import amazon, derived, fetch, movielens, netflix, table
+from zsrbook.data.dataset import DataError, Dataset
+from zsrbook.data.files import read_lines
+
+
+def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], Dataset]:
+    reviews = f"{category}_5.json.gz" if five_core else f"{category}.csv"
+    return lambda folder: amazon.load(name, folder / reviews, folder / f"meta_{category}.json.gz")
+
+
+#: name -> what reads its folder; the same names as in ``fetch.SOURCES``
+LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    "ml-100k": movielens.load_100k,
+    "ml-1m": movielens.load_1m,
+    "ml-latest-small": movielens.load_latest_small,
+    "netflix-2m": netflix.load,
+    "amazon-prime-pantry-2018": amazon_2018("amazon-prime-pantry-2018", "Prime_Pantry", five_core=False),
+    "amazon-grocery-2018": amazon_2018("amazon-grocery-2018", "Grocery_and_Gourmet_Food", five_core=False),
+    "amazon-gift-cards-2018": amazon_2018("amazon-gift-cards-2018", "Gift_Cards", five_core=True),
+    "amazon-magazine-subscriptions-2018": amazon_2018("amazon-magazine-subscriptions-2018", "Magazine_Subscriptions", five_core=True),
+    "amazon-musical-instruments-2014": lambda folder: amazon.load(
+        "amazon-musical-instruments-2014", folder / "Musical_Instruments_5.json.zip", release=2014
+    ),
+    "scientific": derived.load_scientific,
+    "games": derived.load_games,
+    "office": derived.load_office,
+    "industrial": derived.load_industrial,
+    "yelp": derived.load_yelp,
+}
+
+
+def load(name: str) -> Dataset:
+    """A data set from ``ZSRBOOK_DATA``, its files checked against their known hashes. Never downloads.
+
+    Raises:
+        DataError: no such name; a file is missing (the message says where it comes from) or is not what it should be.
+    """
+    folder = fetch.locate(name)
+    return LOADERS[name](folder)
+
+
+def guess(path: Path) -> Dataset:
+    """Load a file or a folder after the look of its file names.
+
+    Raises:
+        DataError: nothing there looks like a form that this package reads, or what is there is bad.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    return guess_folder(path) if path.is_dir() else guess_file(path)
+
+
+def guess_folder(folder: Path) -> Dataset:
+    forms = {
+        ("u.data", "u.item"): movielens.load_100k,
+        ("ratings.dat", "movies.dat"): movielens.load_1m,
+        ("ratings.csv", "movies.csv"): movielens.load_latest_small,
+        ("Scientific.inter.json",): derived.load_scientific,
+        ("Games-6k.test.inter",): derived.load_games,
+        ("Office_Products.test.csv",): derived.load_office,
+        ("Industrial_and_Scientific.test.csv",): derived.load_industrial,
+        ("Yelp.txt",): derived.load_yelp,
+    }
+    for names, loader in forms.items():
+        if all((folder / n).is_file() for n in names):
+            return loader(folder)
+    if (folder / "movie_titles.csv").is_file():
+        return netflix.load(folder, "netflix", first=None)
+    for kind in ("csv", "tsv", "parquet"):
+        if (own := folder / f"interactions.{kind}").is_file():
+            others = [folder / f"{t}.{kind}" for t in ("items", "users")]
+            return table.load(own, *(o if o.is_file() else None for o in others), name=folder.resolve().name.lower())
+    reviews = sorted(f for pattern in ("*_5.json.gz", "*.json.zip", "*.json.gz") for f in folder.glob(pattern) if not f.name.startswith("meta_"))
+    if reviews:
+        return guess_file(reviews[0])
+    raise DataError(
+        f"{folder}: holds no known form; expected MovieLens, Amazon or Netflix Prize files as they are published, or interactions.csv"
+        f" (columns user,item, if you have them time,value) with items.csv (columns item,text)"
+    )
+
+
+def guess_file(path: Path) -> Dataset:
+    """One file: Amazon reviews or ratings (with the metadata beside them), or a table with columns user and item."""
+    name = path.name.split(".")[0].lower().replace("_", "-")
+    if ".json" in path.suffixes:
+        metadata = path.with_name(f"meta_{path.name.split('.')[0].removesuffix('_5')}.json.gz")
+        return amazon.load(name, path, metadata if metadata.is_file() else None)
+    if path.suffix == ".csv" and not {"user", "item"} & set(first_line(path)):
+        metadata = path.with_name(f"meta_{path.stem}.json.gz")
+        release = 2014 if path.name.startswith("ratings_") else 2018
+        return amazon.load(name, path, metadata if metadata.is_file() else None, release)
+    items = path.with_name(f"items{''.join(path.suffixes)}")
+    return table.load(path, items if items.is_file() and items != path else None)
+
+
+def first_line(path: Path) -> list[str]:
+    _, line = next(read_lines(path, "latin-1"), (0, ""))
+    return [part.strip().strip('"') for part in line.split(",")]

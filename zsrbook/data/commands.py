@@ -1,0 +1,67 @@
+"""``python -m zsrbook data``: list what there is, get it, check files of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from zsrbook.data import catalogue, fetch
+from zsrbook.data.dataset import DataError
+from zsrbook.scale import data_folder
+
+app = typer.Typer(no_args_is_help=True, help="List, download and check data sets.")
+console = Console()
+
+
+@app.command("list")
+def list_() -> None:
+    """All data sets: size, terms, and whether they are here."""
+    table = Table(
+        Column("name", no_wrap=True),
+        "size",
+        "terms",
+        "here",
+        title=f"Data sets in {data_folder()}",
+        caption="get one: python -m zsrbook data get NAME",
+    )
+    for name, source in fetch.SOURCES.items():
+        absent = len(source.missing())
+        here = "yes" if not absent else "no" if absent == len(source.files) else f"{absent} of {len(source.files)} files missing"
+        table.add_row(name, "unknown" if source.size is None else f"{source.size / 1e6:.1f} MB", source.licence, here)
+    console.print(table)
+
+
+@app.command()
+def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")]) -> None:
+    """Download a data set into the data folder and check it. Its terms are printed first."""
+    with errors_for_people():
+        fetch.get(name, say=say)
+
+
+@app.command()
+def check(path: Annotated[Path, typer.Argument(help="A file or a folder in any form that this package reads.")]) -> None:
+    """Load it, and print what was kept, repaired and dropped; exit code 1 if it can't be loaded."""
+    with errors_for_people():
+        data = catalogue.guess(path)
+        say(str(data.report))
+        say(f"{data.name}: sha256 of the loaded data: {data.sha256()}")
+
+
+def say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class errors_for_people:
+    """Shows a DataError without a traceback and ends with exit code 1."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DataError):
+            say(f"error: {error}")
+            raise typer.Exit(1) from None

@@ -1,0 +1,448 @@
+"""Where public data comes from, on which terms, and how it gets here: downloaded whole, checked, then moved into place.
+
+Nothing is downloaded unless asked for (``python -m zsrbook data get NAME``), and nothing here may be passed on: every source has
+its own terms. A file whose hash is not known to this registry says so when it arrives; the hash then seen is printed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pooch
+
+from zsrbook.data.dataset import DataError
+from zsrbook.data.files import refuse_html
+from zsrbook.scale import data_folder
+
+
+@dataclass(frozen=True)
+class File:
+    """One file in a source's folder.
+
+    Attributes:
+        path: below the folder.
+        sha256: None where it is not known for certain, so that it can't be checked.
+        size: bytes, None where not known.
+        url: None where the file comes out of the source's archive, or can't be had without an account.
+        mirror: a second address of the very same bytes, tried after ``url``.
+    """
+
+    path: str
+    sha256: str | None = None
+    size: int | None = None
+    url: str | None = None
+    mirror: str | None = None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A ``.zip`` or ``.tar.gz`` that holds a source's files; its publisher gives an MD5."""
+
+    url: str
+    md5: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public data set: its files, folder below the data folder, terms, citation key in the book's bibliography, and page."""
+
+    folder: str
+    files: tuple[File, ...]
+    licence: str
+    citation: str
+    page: str
+    archive: Archive | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on disk, None if any is unknown."""
+        sizes = [f.size for f in self.files]
+        return None if None in sizes else sum(sizes)
+
+    @property
+    def where(self) -> Path:
+        return data_folder() / self.folder
+
+    def missing(self) -> list[File]:
+        return [f for f in self.files if not (self.where / f.path).is_file()]
+
+
+MOVIELENS = "research only, cite, no redistribution"
+AMAZON = "research only, cite"
+GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+AMAZON_2018 = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2"
+AMAZON_2018_PAGE = "https://nijianmo.github.io/amazon/index.html"
+
+
+def github(repository: str, commit: str, path: str) -> str:
+    """The address of one file at one commit, so that it can't change."""
+    return f"https://raw.githubusercontent.com/{repository}/{commit}/{path}"
+
+
+COLLISION = ("Nishikata97/CollisionGenRec", "505d5be3166f7c38ae67957daf8a3b7ec7092577")
+LLMRANK = ("RUCAIBox/LLMRank", "5ec1154cb74cbf68ed5721212f1d7e79336c39c7")
+MINIONEREC = ("AkaliKong/MiniOneRec", "81b4ba9811cfb152cf161f1c486fe516510d081e")
+S3REC = ("RUCAIBox/CIKM2020-S3Rec", "2a81540ae18615d88ef88227b0c066e5b74781e5")
+
+
+def ratings_only_2018(category: str) -> tuple[File, ...]:
+    """Ratings and metadata of a whole category. UCSD gives no hashes for these, so sha256 is None."""
+    return (
+        File(f"{category}.csv", url=f"{AMAZON_2018}/categoryFilesSmall/{category}.csv"),
+        File(f"meta_{category}.json.gz", url=f"{AMAZON_2018}/metaFiles2/meta_{category}.json.gz"),
+    )
+
+
+def five_core_2018(category: str, reviews: tuple[str, int], metadata: tuple[str, int], mirror: tuple[str, str]) -> tuple[File, ...]:
+    names = (f"{category}_5.json.gz", f"meta_{category}.json.gz")
+    return tuple(
+        File(name, sha256, size, f"{AMAZON_2018}/{folder}/{name}", github(*mirror, name))
+        for name, folder, (sha256, size) in zip(names, ("categoryFilesSmall", "metaFiles2"), (reviews, metadata), strict=True)
+    )
+
+
+def minionerec(category: str, items: tuple[str, int], valid: tuple[str, int], test: tuple[str, int]) -> Source:
+    span = f"{category}_5_2016-10-2018-11.csv"
+    return Source(
+        "amazon-office-industrial-minionerec",
+        (
+            File(f"{category}.item.json", *items, github(*MINIONEREC, f"data/Amazon/index/{category}.item.json")),
+            File(f"{category}.valid.csv", *valid, github(*MINIONEREC, f"data/Amazon/valid/{span}")),
+            File(f"{category}.test.csv", *test, github(*MINIONEREC, f"data/Amazon/test/{span}")),
+        ),
+        AMAZON,
+        "ni2019justifying",
+        f"https://github.com/{MINIONEREC[0]}",
+    )
+
+
+SOURCES = {
+    "ml-100k": Source(
+        "ml-100k",
+        (
+            File("u.data", "06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490", 1_979_173),
+            File("u.item", "553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701", 236_344),
+            File("u.user", "f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c", 22_628),
+        ),
+        MOVIELENS,
+        "harper2015movielens",
+        "https://grouplens.org/datasets/movielens/100k/",
+        Archive(f"{GROUPLENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723", 4_924_029),
+    ),
+    "ml-1m": Source(
+        "ml-1m",
+        (
+            File("ratings.dat", None, 24_594_131),  # the loader checks the count of every star instead
+            File("movies.dat", "0140fc2356357c1a851d0f52e893a1e4d3696df632c4141cea8d5bc3d621f0b9", 171_308),
+            File("users.dat", "1dc3a95300cb19f7c10e027daf29b8cdf1d908dab65b5edfb45950aa389a10a3", 134_368),
+        ),
+        MOVIELENS,
+        "harper2015movielens",
+        "https://grouplens.org/datasets/movielens/1m/",
+        Archive(f"{GROUPLENS}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", 5_917_549),
+    ),
+    "ml-latest-small": Source(
+        "ml-latest-small",
+        (
+            File("ratings.csv", "aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646", 2_483_723),
+            File("movies.csv", "5a5f32dd9bb3797b8e728a1b98958789d2b13f294a69fdfbc5727f8a9611aa07", 494_431),
+            File("tags.csv", None, 118_660),
+        ),
+        MOVIELENS,
+        "harper2015movielens",
+        "https://grouplens.org/datasets/movielens/latest/",
+        Archive(f"{GROUPLENS}/ml-latest-small.zip", None, 978_202),
+    ),
+    "netflix-2m": Source(
+        "netflix-prize",
+        (*(File(f"combined_data_{n}.txt") for n in (1, 2, 3, 4)), File("movie_titles.csv")),
+        "research only, do not republish; needs an account at the page named here",
+        "bennett2007netflix",
+        "https://www.kaggle.com/datasets/netflix-inc/netflix-prize-data",
+    ),
+    "amazon-prime-pantry-2018": Source("amazon-prime-pantry-2018", ratings_only_2018("Prime_Pantry"), AMAZON, "ni2019justifying", AMAZON_2018_PAGE),
+    "amazon-grocery-2018": Source("amazon-grocery-2018", ratings_only_2018("Grocery_and_Gourmet_Food"), AMAZON, "ni2019justifying", AMAZON_2018_PAGE),
+    "amazon-gift-cards-2018": Source(
+        "amazon-gift-cards-2018",
+        five_core_2018(
+            "Gift_Cards",
+            ("41e1f0e50d3c1c9d7d949fb6315944c8bde51ea6b7429a29fdd0d02cbc07ef25", 176_952),
+            ("07fd154b7275ab9b1537e3802913508c7a5f84ed00f73201cd3fa18b2b51b342", 380_174),
+            ("ncloud50/giftcard", "f9e7a74233d8ae463a411dd92fe539d4ac992110"),
+        ),
+        AMAZON,
+        "ni2019justifying",
+        AMAZON_2018_PAGE,
+    ),
+    "amazon-magazine-subscriptions-2018": Source(
+        "amazon-magazine-subscriptions-2018",
+        five_core_2018(
+            "Magazine_Subscriptions",
+            ("95c124603d62d6acdfd1bd62284934fb6c513db836ea64c2e8176c14256426f2", 401_655),
+            ("4e64f9028648dee43200a4bd3e7b8c497ffd80ea52018e8f994a5fbd5d97faf6", 1_241_608),
+            ("ncloud50/hello2", "b327d276611ef3f5f90d583f38c939c696bcd8eb"),
+        ),
+        AMAZON,
+        "ni2019justifying",
+        AMAZON_2018_PAGE,
+    ),
+    "amazon-musical-instruments-2014": Source(
+        "amazon-musical-instruments-2014",
+        (
+            File(
+                "Musical_Instruments_5.json.zip",
+                "27679efc609cb9ad12a6f6c4a23044a083f85994986ed69b9a654871f2d1466b",
+                2_480_060,
+                github("recohut/coldstart-recsys", "da72950ca514faee94f010a2cb6e99a373044ec1", "data/DaRE/Musical_Instruments.zip"),
+            ),
+        ),
+        AMAZON,
+        "mcauley2015image",
+        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
+    ),
+    "scientific": Source(
+        "amazon-scientific-2018",
+        (
+            File(
+                "Scientific.inter.json",
+                "32c6c01876ebecebdfabd2dbd358594be36655e9e7b168772a7a3aa3624ee1b4",
+                408_626,
+                github(*COLLISION, "data/Scientific/Scientific.inter.json"),
+            ),
+            File(
+                "Scientific.item.json",
+                "ad24200106868dac2b544d812305d61a11bf07fed78b2f7cdca41d66f3418e71",
+                3_709_486,
+                github(*COLLISION, "data/Scientific/Scientific.item.json"),
+            ),
+        ),
+        AMAZON,
+        "ni2019justifying",
+        f"https://github.com/{COLLISION[0]}",
+    ),
+    "games": Source(
+        "amazon-video-games-2018",
+        (
+            File(
+                "Games-6k.item",
+                "be9cea58a8de4f940a20b0ad6b58bad46b22fd6f9dbc82d1a1902e1c62e96ade",
+                837_183,
+                github(*LLMRANK, "llmrank/dataset/Games-6k/Games-6k.item"),
+            ),
+            File(
+                "Games-6k.test.inter",
+                "b241e4c8a52d2d41530fd073296e8bced4b61753e86ed6c51467c657704bab19",
+                2_501_199,
+                github(*LLMRANK, "llmrank/dataset/Games-6k/Games-6k.test.inter"),
+            ),
+        ),
+        AMAZON,
+        "ni2019justifying",
+        f"https://github.com/{LLMRANK[0]}",
+    ),
+    "office": minionerec(
+        "Office_Products",
+        ("398cb2bb7868bedf2ed8ed6b24d25e172f21b7022554d1f8ea52200478494c1c", 2_570_582),
+        ("a7d8f049ae425f413def22687cebcd172c65833633ff76dd3d90a83bca98234f", 3_038_060),
+        ("c1967034e197a7837a8962f2556efaabc12eb5bb84e1fdc79cd0accbce71add5", 3_310_265),
+    ),
+    "industrial": minionerec(
+        "Industrial_and_Scientific",
+        ("937600c7a03652f55864a1d12d6e9fe8ca3e24ecc4e255a88216b25c5f949496", 3_008_778),
+        ("12bbb02bced0bd754a8b4e0f9ca4086416e30d12b0b73a2c95e7b195dd67385a", 2_915_875),
+        ("973dd1db4fd549f3f2b40a0f039dbae157ebb92c716197cc246401e4e82c3a46", 3_105_687),
+    ),
+    "yelp": Source(
+        "yelp-s3rec",
+        (
+            File("Yelp.txt", "724b219106b81dd2349027da997334ddb6da9fe2f152ad6e0d97a93170f7caed", 1_814_224, github(*S3REC, "data/Yelp.txt")),
+            File(
+                "Yelp.item.json.letter",
+                "8f58a9d54111fc10ccd675f99e6f2afe988cd0ee70b40f1e37d04f9aea764c2d",
+                2_673_394,
+                github(*COLLISION, "data/Yelp/Yelp.item.json"),
+            ),
+        ),
+        "academic use, no redistribution",
+        "zhou2020s3rec",
+        f"https://github.com/{S3REC[0]}",
+    ),
+}
+
+
+def source_of(name: str) -> Source:
+    """
+    Raises:
+        DataError: there is no source of this name.
+    """
+    if name not in SOURCES:
+        raise DataError(f"no data set is called {name!r}; there are {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def locate(name: str) -> Path:
+    """The folder of a source whose files are all there and have their known hashes; never downloads.
+
+    Raises:
+        DataError: a file is missing (the message names address, terms, folder and command) or has another hash.
+    """
+    source = source_of(name)
+    for file in source.missing():
+        address = file.url or (source.archive.url if source.archive else source.page)
+        raise DataError(
+            f"{name}: {file.path} is missing. It belongs in {source.where} and comes from {address} (terms: {source.licence};"
+            f" see {source.page}). " + how(name, source)
+        )
+    for file in source.files:
+        check(source.where / file.path, file)
+    return source.where
+
+
+def how(name: str, source: Source) -> str:
+    if source.archive or all(f.url for f in source.files):
+        return f"Get it with `python -m zsrbook data get {name}`, or put it there and set ZSRBOOK_DATA to the folder above it."
+    return "It can't be downloaded without an account; get it at that page, put it there, and set ZSRBOOK_DATA to the folder above it."
+
+
+def get(name: str, say: Callable[[str], None] = print) -> Path:
+    """Download what is missing of a source; each file appears under its name only once it is whole and checked.
+
+    Raises:
+        DataError: no address, no connection, a broken-off download, another hash, or an archive that tries to write elsewhere.
+    """
+    source = source_of(name)
+    for file in source.files:
+        if file not in source.missing():
+            check(source.where / file.path, file)
+    missing = source.missing()
+    if not missing:
+        say(f"{name}: all files are in {source.where}")
+        return source.where
+    if not source.archive and not all(f.url for f in missing):
+        raise DataError(f"{name}: {', '.join(f.path for f in missing)} missing in {source.where}; page {source.page}. " + how(name, source))
+    say(f"{name}: terms: {source.licence}; see {source.page}; cite {source.citation}")
+    source.where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".get-") as work:
+        if source.archive:
+            packed = download(source.archive.url, Path(work))
+            check_md5(packed, source.archive)
+            into = Path(work) / "content"
+            extract(packed, into)
+            got = {f: member(into, f) for f in missing}
+            for file, path in got.items():
+                check(path, file)
+        else:
+            got = {f: download_file(f, Path(work), say) for f in missing}
+        for file, path in got.items():
+            if file.sha256 is None:
+                say(f"{name}: {file.path} has sha256 {sha256(path)}; this registry knows none, so it could not be checked")
+            os.replace(path, source.where / file.path)
+            say(f"{name}: {source.where / file.path}")
+    return source.where
+
+
+def download_file(file: File, work: Path, say: Callable[[str], None]) -> Path:
+    """From its address, else from its mirror; the last error if both fail."""
+    addresses = [a for a in (file.url, file.mirror) if a]
+    for address in addresses:
+        try:
+            path = download(address, work)
+            check(path, file)
+            return path
+        except DataError as error:
+            if address == addresses[-1]:
+                raise
+            say(f"{error}; trying {addresses[-1]}")
+    raise DataError(f"{file.path} has no address")
+
+
+def download(url: str, work: Path) -> Path:
+    """One file, whole, in the work folder."""
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        path = Path(pooch.retrieve(url, known_hash=None, path=work, fname=url.rsplit("/", 1)[-1]))
+    except Exception as error:  # requests, urllib3 and the system each have errors of their own
+        raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing was kept; try again later") from error
+    with path.open("rb") as stream:
+        try:
+            refuse_html(path, stream.read(200))
+        except DataError as error:
+            raise DataError(f"{url} sent a web page, not the file: {error}") from None
+    return path
+
+
+def digest(path: Path, kind: str) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, kind).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    return digest(path, "sha256")
+
+
+def check(path: Path, file: File) -> None:
+    """
+    Raises:
+        DataError: the file has another sha256 than the registry knows.
+    """
+    if file.sha256 is not None and (seen := sha256(path)) != file.sha256:
+        raise DataError(
+            f"{path}: sha256 is {seen}; expected {file.sha256} ({path.stat().st_size:,} bytes, expected {file.size or 0:,}): not the file that the"
+            f" book was made with; move it away and get it again"
+        )
+
+
+def check_md5(path: Path, archive: Archive) -> None:
+    if archive.md5 is not None and (seen := digest(path, "md5")) != archive.md5:
+        raise DataError(f"{archive.url}: md5 is {seen}; its publisher says {archive.md5}; nothing was kept; try again later")
+
+
+def member(folder: Path, file: File) -> Path:
+    """The one unpacked file of this name, however deep it lies."""
+    found = sorted(folder.rglob(PurePosixPath(file.path).name))
+    if len(found) != 1:
+        raise DataError(f"the archive holds {len(found)} files called {file.path}; expected one")
+    return found[0]
+
+
+def extract(archive: Path, into: Path) -> None:
+    """Unpack a ``.zip`` or a ``.tar``, ``.tar.gz`` and so on, below ``into`` alone; the archive is read whole before a byte is written.
+
+    Raises:
+        DataError: no such archive, damaged, or a member would land elsewhere, or is a link or a device.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                for info in packed.infolist():
+                    inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
+                if broken := packed.testzip():
+                    raise DataError(f"{archive}: member {broken} is damaged; get it again")
+                packed.extractall(into)
+        elif tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as packed:
+                for info in packed.getmembers():
+                    inside(archive, info.name, not (info.isfile() or info.isdir()))
+                packed.extractall(into, filter="data")
+        else:
+            raise DataError(f"{archive}: neither a zip nor a tar archive; get it again")
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+        shutil.rmtree(into, ignore_errors=True)
+        raise DataError(f"{archive}: can't be unpacked ({error}); get it again") from error
+
+
+def inside(archive: Path, name: str, special: bool) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if special or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        what = "is a link or a device" if special else "points outside the folder"
+        raise DataError(f"{archive}: member {name!r} {what}; nothing was unpacked; such an archive is not to be trusted, so delete it")
