@@ -48,7 +48,7 @@ def main() -> int:
     cache.mkdir(parents=True, exist_ok=True)
     forget_old_caches(cache)
 
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", ".", "--config", "book/_config.yml", "--toc", "book/_toc.yml"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--config", "book/_config.yml", "--toc", "book/_toc.yml"]
     command += ["--path-output", str(work), "-W", "--keep-going", "-n", "-q"]
     environment = os.environ | {"ZSRBOOK_BUILD": "1", "ZSRBOOK_NOTEBOOK_CACHE": str(cache), "ZSRBOOK_SCALE": scale.value, "PYTHONHASHSEED": "0"}
     if subprocess.run(command, cwd=ROOT, env=environment).returncode:
