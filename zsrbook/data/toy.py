@@ -269,13 +269,14 @@ class ToyWorld:
         items = _items(market, s.items[place], self._rng(market, "items"))
         popularity = 1.0 + self._rng(market, "popularity").permutation(len(items))
         popularity = popularity**-s.tail / (popularity**-s.tail).sum()
-        notes = np.array([NOTES.index(n) for n in items["note"]])
-        diets = pd.factorize(items["diet"], sort=True)[0]
+        language = LANGUAGES[MARKETS[market].language]
+        notes = items["note"].map(NOTES.index).to_numpy()
+        diets = items["diet"].map(sorted(language.diets).index).to_numpy()  # each of the first four is the favourite of one taste
         tastes = np.arange(len(NOTES))[:, None]
         affinity = np.exp(s.structure * s.taste * ((notes == tastes) + 0.5 * (diets == tastes)))  # (K, I)
         popular = popularity * affinity
         popular /= popular.sum(1, keepdims=True)
-        habits = self._habits(items, LANGUAGES[MARKETS[market].language], affinity, popular)
+        habits = self._habits(items, language, affinity, popular)
 
         rng = self._rng(market, "users")
         taste = rng.integers(len(NOTES), size=s.users[place])

@@ -69,7 +69,7 @@ GROCERIES = Language(
             "With {scene}, this {mood} {family} is one to share.",
             "Looking for something {mood}? Try our {thing} with {scene}.",
         ),
-        ("{detail}, and {claim}.", "{detail}; {claim}.", "It is {claim}. {detail}.", "{detail}. Also {claim}."),
+        ("{detail}. It is {claim}.", "It is {claim}. {detail}.", "{claim}. {detail}.", "{detail}. Also: {claim}."),
         (
             "Made by {brand} in small batches.",
             "Keep in a cool and dry place.",
@@ -277,6 +277,7 @@ FILM_NOTES = {
         },
     ),
 }
+FILM_THEMES = tuple(theme for note in FILM_NOTES.values() for theme in note.flavours)
 
 FILMS = Language(
     title="{Flavour} in {place}",
@@ -289,7 +290,7 @@ FILMS = Language(
             "The {mood} story of {scene}, told as a {family}.",
             "What begins with {scene} becomes a {mood} {thing}.",
         ),
-        ("{detail}, and {claim}.", "{detail}; {claim}.", "It is {claim}. {detail}.", "{detail}. Also {claim}."),
+        ("{detail}. It is {claim}.", "It is {claim}. {detail}.", "{claim}. {detail}.", "{detail}. Also: {claim}."),
         (
             "A {brand} production.",
             "Running time {size}.",
@@ -302,20 +303,20 @@ FILMS = Language(
     ),
     notes=FILM_NOTES,
     diets={
+        "award winning": ("the winner of many awards", "a winner of three festival prizes"),
         "black and white": ("filmed in black and white", "shot without colour"),
         "family friendly": ("suitable for all ages", "made for the whole family"),
         "independent": ("made far from the big studios", "an independent film on a small budget"),
-        "silent": ("told without a spoken word", "a silent film with live piano"),
         "subtitled": ("subtitled from the original language", "in a foreign language with subtitles"),
     },
     families={
         name: Family(
             "films",
             complement,
-            tuple(f for note in FILM_NOTES.values() for f in note.flavours),
+            FILM_THEMES,
             things,
             details,
-            ("88 minutes", "95 minutes", "104 minutes", "121 minutes", "2.5 hours"),
+            ("88 minutes", "95 minutes", "104 minutes", "121 minutes"),
             9.0,
         )
         for name, complement, things, details in (
@@ -324,12 +325,12 @@ FILMS = Language(
             ("drama", "comedy", ("drama film", "human drama"), ("Great actors carry small scenes", "Choices are made that can't be undone")),
             ("thriller", "mystery", ("thriller film", "suspense film"), ("The clock runs from the first scene", "No one tells the whole truth")),
             ("mystery", "thriller", ("detective film", "whodunit"), ("The inspector collects clues in silence", "Everyone had a motive")),
-            ("horror", "comedy", ("horror film", "fright film"), ("Something moves behind the wall", "The lights go out at midnight")),
+            ("ghost story", "comedy", ("horror film", "fright film"), ("Something moves behind the wall", "The lights go out at midnight")),
             ("documentary", "drama", ("documentary film", "factual film"), ("Real people speak for themselves", "Years of footage in one film")),
             ("animation", "musical", ("animated film", "cartoon"), ("Drawn by hand, frame after frame", "Talking animals lead the way")),
             ("musical", "animation", ("musical film", "song-and-dance film"), ("Songs carry the plot", "The whole town breaks into dance")),
             ("western", "documentary", ("western film", "frontier film"), ("Riders cross the dusty plains", "A stranger comes to town")),
-            ("science fiction", "western", ("sci-fi film", "film of the future"), ("Machines learn to dream", "The year is 2190")),
+            ("space opera", "western", ("sci-fi film", "film of the future"), ("Machines learn to dream", "The year is 2190")),
         )
     },
     places=tuple(
