@@ -286,7 +286,7 @@ FILMS = Language(
             "A {mood} {family} about {scene}.",
             "{brand} presents a {mood} {family} about {scene}.",
             "In this {mood} {thing}, everything turns on {scene}.",
-            "Set in {place}, this {family} follows {scene} and stays {mood} throughout.",
+            "Set in {place}, this {mood} {family} follows {scene} to the end.",
             "The {mood} story of {scene}, told as a {family}.",
             "What begins with {scene} becomes a {mood} {thing}.",
         ),
