@@ -121,7 +121,7 @@ def minionerec(category: str, items: tuple[str, int], valid: tuple[str, int], te
             File(f"{category}.test.csv", *test, github(*MINIONEREC, f"data/Amazon/test/{span}")),
         ),
         AMAZON,
-        "ni2019justifying",
+        "ni2019amazon",
         f"https://github.com/{MINIONEREC[0]}",
     )
 
@@ -170,8 +170,8 @@ SOURCES = {
         "bennett2007netflix",
         "https://www.kaggle.com/datasets/netflix-inc/netflix-prize-data",
     ),
-    "amazon-prime-pantry-2018": Source("amazon-prime-pantry-2018", ratings_only_2018("Prime_Pantry"), AMAZON, "ni2019justifying", AMAZON_2018_PAGE),
-    "amazon-grocery-2018": Source("amazon-grocery-2018", ratings_only_2018("Grocery_and_Gourmet_Food"), AMAZON, "ni2019justifying", AMAZON_2018_PAGE),
+    "amazon-prime-pantry-2018": Source("amazon-prime-pantry-2018", ratings_only_2018("Prime_Pantry"), AMAZON, "ni2019amazon", AMAZON_2018_PAGE),
+    "amazon-grocery-2018": Source("amazon-grocery-2018", ratings_only_2018("Grocery_and_Gourmet_Food"), AMAZON, "ni2019amazon", AMAZON_2018_PAGE),
     "amazon-gift-cards-2018": Source(
         "amazon-gift-cards-2018",
         five_core_2018(
@@ -181,7 +181,7 @@ SOURCES = {
             ("ncloud50/giftcard", "f9e7a74233d8ae463a411dd92fe539d4ac992110"),
         ),
         AMAZON,
-        "ni2019justifying",
+        "ni2019amazon",
         AMAZON_2018_PAGE,
     ),
     "amazon-magazine-subscriptions-2018": Source(
@@ -193,7 +193,7 @@ SOURCES = {
             ("ncloud50/hello2", "b327d276611ef3f5f90d583f38c939c696bcd8eb"),
         ),
         AMAZON,
-        "ni2019justifying",
+        "ni2019amazon",
         AMAZON_2018_PAGE,
     ),
     "amazon-musical-instruments-2014": Source(
@@ -227,7 +227,7 @@ SOURCES = {
             ),
         ),
         AMAZON,
-        "ni2019justifying",
+        "ni2019amazon",
         f"https://github.com/{COLLISION[0]}",
     ),
     "games": Source(
@@ -247,7 +247,7 @@ SOURCES = {
             ),
         ),
         AMAZON,
-        "ni2019justifying",
+        "ni2019amazon",
         f"https://github.com/{LLMRANK[0]}",
     ),
     "office": minionerec(
