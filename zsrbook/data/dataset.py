@@ -202,10 +202,10 @@ class Dataset:
         """The histories of all users who have one, in the order of their codes."""
         user = self.interactions[Columns.USER].to_numpy()
         users, starts = np.unique(user, return_index=True)
-        times = self.interactions[Columns.TIME].to_numpy() if self.clock else None
-        return Sequences(
-            self.interactions[Columns.ITEM].to_numpy(np.int32), np.append(starts, len(user)).astype(np.int64), users.astype(np.int32), times
-        )
+        # copies, since pandas hands out read-only views and torch wants to own what it wraps
+        items = np.array(self.interactions[Columns.ITEM], np.int32)
+        times = np.array(self.interactions[Columns.TIME]) if self.clock else None
+        return Sequences(items, np.append(starts, len(user)).astype(np.int64), users.astype(np.int32), times)
 
     def where(self, keep: np.ndarray, note: str = "") -> Dataset:
         """The interactions that the mask keeps; items, users and their codes stay as they are."""
