@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import GAINS
 from zsrbook.evaluation.protocol import Protocol, summary
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
@@ -113,6 +114,7 @@ class RunRecord:
     code_version: str = field(default_factory=code_version)
     date: str = field(default_factory=_today)
     ranks: Mapping[int, RankTable] = field(default_factory=dict, repr=False, compare=False)
+    _per_user: dict[str, PerUser] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         where = f"record {self.path}"
@@ -149,6 +151,19 @@ class RunRecord:
         if metric not in self.metrics:
             raise RecordError(f"record {self.path} has no {metric}; it has {', '.join(self.metrics)}")
         return math.fsum(self.metrics[metric]) / len(self.seeds)
+
+    def per_user(self, metric: str) -> PerUser:
+        """A metric such as ``Recall@20`` user by user, under the record's own protocol; worked out once.
+
+        Raises:
+            RecordError: no ranks stand beside the record.
+        """
+        if not self.ranks:
+            raise RecordError(f"record {self.path} has no ranks beside it, so {metric} is not known user by user")
+        if metric not in self._per_user:
+            protocol = Protocol.of(self.protocol)
+            self._per_user[metric] = PerUser.of_ranks(self.ranks, metric, protocol.ties, protocol.average)
+        return self._per_user[metric]
 
 
 def slug(method: str) -> str:
@@ -235,7 +250,7 @@ def find(
     return [r for r in records if all(value is None or getattr(r, name) == value for name, value in asked.items())]
 
 
-_KEYS = tuple(f.name for f in fields(RunRecord) if f.name != "ranks")
+_KEYS = tuple(f.name for f in fields(RunRecord) if f.name not in ("ranks", "_per_user"))
 
 
 def _replace(path: Path, make: Callable[[Path], object]) -> None:

@@ -2,8 +2,9 @@
 
 A run has two sources of chance: which people happen to be in the test, and which seed trained the model. Both are resampled
 at once (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 2007): a person who is drawn twice counts twice in every
-seed, and a seed that is drawn twice counts twice for every person. With one seed only people are resampled; with five, the share
-of the variance that is due to seeds comes out a fifth too small, as in any bootstrap of five numbers.
+seed, and a seed that is drawn twice counts twice for every person. What is chance of one person in one seed alone is counted up to
+three times, so intervals lean to the wide side; the share that is due to seeds comes out a fifth too small with five of them, as
+in any bootstrap of five numbers. With one seed only people are resampled.
 
 People get Poisson(1) weights, so a resample is one matrix product, and a micro average is a ratio of two resampled sums.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ from zsrbook.evaluation.ranks import RankTable
 _WEIGHTS_AT_ONCE = 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that resamples can be cached
 class PerUser:
     """A metric of one method, user by user and seed by seed.
 
@@ -122,22 +124,7 @@ def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed
                 f"can't compare {len(first.users)} users with {first.counts.sum(0).tolist()} predictions a seed and {len(other.users)} users with"
                 f" {other.counts.sum(0).tolist()}: a paired test needs the same test set; evaluate both on one fold and one protocol"
             )
-    rng = np.random.default_rng(seed)
-    draws = {seeds: _draw_seeds(rng, resamples, len(seeds)) for seeds in dict.fromkeys(m.seeds for _, m in terms)}
-    sums = np.concatenate([m.sums for _, m in terms] + [m.counts for _, m in terms], axis=1).astype(np.float32)
-    total = np.empty((resamples, sums.shape[1]))
-    step = max(1, _WEIGHTS_AT_ONCE // len(sums))
-    for begin in range(0, resamples, step):
-        weights = rng.poisson(1.0, (min(step, resamples - begin), len(sums))).astype(np.float32)
-        total[begin : begin + step] = weights @ sums
-    found = np.zeros(resamples)
-    column, half = 0, sums.shape[1] // 2
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a resample of very few users drew none
-        for weight, method in terms:
-            n = len(method.seeds)
-            ratio = total[:, column : column + n] / total[:, half + column : half + column + n]  # (resamples, seeds)
-            found += weight * (ratio * draws[method.seeds]).sum(1)
-            column += n
+    found = sum(weight * _resampled(method, resamples, seed) for weight, method in terms)
     found = found[np.isfinite(found)]
     value = sum(weight * method.value for weight, method in terms)
     low, high = np.quantile(found, [0.025, 0.975])
@@ -147,6 +134,16 @@ def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed
     return Estimate(value, float(low), float(high), float(p), float(detectable))
 
 
-def _draw_seeds(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
-    """(resamples, n) how much each seed counts; rows sum to 1."""
-    return rng.multinomial(n, np.full(n, 1 / n), resamples) / n
+@lru_cache(maxsize=128)
+def _resampled(method: PerUser, resamples: int, seed: int) -> np.ndarray:
+    """(resamples,) the metric in each resample. Methods with equally many users, or seeds, get the same draws of them: so they pair."""
+    n_users, n_seeds = method.sums.shape
+    both = np.concatenate([method.sums, method.counts], axis=1).astype(np.float32)
+    total = np.empty((resamples, 2 * n_seeds))
+    people = np.random.default_rng([seed, 0])
+    step = max(1, _WEIGHTS_AT_ONCE // n_users)
+    for begin in range(0, resamples, step):
+        total[begin : begin + step] = people.poisson(1.0, (min(step, resamples - begin), n_users)).astype(np.float32) @ both
+    seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), resamples) / n_seeds
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a resample of very few users drew none
+        return (total[:, :n_seeds] / total[:, n_seeds:] * seeds).sum(1)

@@ -1,0 +1,214 @@
+"""Verdicts from records whose truth is known, and the claims file against the paper's own numbers."""
+
+import numpy as np
+import pytest
+import yaml
+
+from zsrbook.claims import CLAIMS, ClaimError, Outcome, judge, load, verdicts
+from zsrbook.evaluation.protocol import METRICS, Protocol, summary
+from zsrbook.evaluation.ranks import RankTable
+from zsrbook.records import RunRecord
+from zsrbook.tables import paper_numbers
+
+USER = np.sort(np.random.default_rng(0).integers(0, 300, 3000))
+
+
+def ranks_of(recall, seed, users=USER, worst=50):
+    """Ranks with about this Recall@20: a hit at rank 1, a miss far below."""
+    hit = np.random.default_rng(seed).random(len(users)) < recall
+    return RankTable.of(np.where(hit, 0, worst).tolist(), [0] * len(users), 1000, users.tolist())
+
+
+def record_of(method, recall, seeds=3, *, ranks=True, source="grocery", target="pantry", scale="toy", experiment="zero-shot", **changes):
+    first = sum(map(ord, method))
+    tables = {s: ranks_of(recall, first + s) for s in range(seeds)}
+    found = [summary(t) for t in tables.values()]
+    settings = dict(
+        paper="zesrec",
+        experiment=experiment,
+        source=source,
+        target=target,
+        method=method,
+        scale=scale,
+        protocol=Protocol().settings(),
+        config={},
+        seeds=list(tables),
+        metrics={name: [f[name] for f in found] for name in METRICS},
+        data_sha256="ab" * 32,
+        minutes=1.0,
+        ranks=tables if ranks else {},
+        device="a device",
+        code_version="c" * 40,
+        date="2021-05-18",
+    )
+    return RunRecord(**settings | changes)
+
+
+def claim_of(tmp_path, holds, **changes):
+    entry = {"id": "it", "where": "Table 2", "claim": "so it is", "at": "near", "holds": holds} | changes
+    entry = {k: v for k, v in entry.items() if v is not None}
+    content = {"protocol": Protocol().settings(), "pairs": {"near": {"toy": ["grocery--pantry"]}, "far": {"paper": ["a--b"]}}, "claims": [entry]}
+    (tmp_path / "p.yml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return load("p", tmp_path)[0]
+
+
+RECORDS = [record_of("A", 0.30), record_of("A2", 0.295), record_of("B", 0.10), record_of("C", 0.20)]
+
+
+@pytest.mark.parametrize(
+    ("holds", "outcome"),
+    [
+        ({"better": {"a": "A", "b": "B", "by": 0.0}}, Outcome.REPRODUCED),
+        ({"better": {"a": "A", "b": "B", "by": 0.1}}, Outcome.REPRODUCED),
+        ({"better": {"a": "A", "b": "B", "by": 0.3}}, Outcome.NOT_REPRODUCED),
+        ({"better": {"a": "B", "b": "A", "by": 0.0}}, Outcome.NOT_REPRODUCED),
+        ({"better": {"a": ["A", "C"], "b": "B", "by": 0.0, "metric": "Recall@20"}}, Outcome.REPRODUCED),
+        ({"better": {"a": ["A", "B"], "b": "C", "by": 0.0}}, Outcome.PARTLY),  # one holds, one does not
+        ({"near": {"a": "A", "b": "A2", "within": 0.2}}, Outcome.REPRODUCED),
+        ({"near": {"a": "A", "b": "B", "within": 0.2, "metric": "MRR@20"}}, Outcome.PARTLY),  # not below, but far above
+        ({"ratio_at_least": {"a": "C", "b": "A", "ratio": 0.5}}, Outcome.REPRODUCED),
+        ({"ratio_at_least": {"a": "C", "b": "A", "ratio": 0.8}}, Outcome.NOT_REPRODUCED),
+        ({"ratio_at_most": {"a": "B", "b": "A", "ratio": 0.5}}, Outcome.REPRODUCED),
+        ({"ratio_at_most": {"a": "C", "b": "A", "ratio": 0.5}}, Outcome.NOT_REPRODUCED),
+        ({"smaller_gap": {"gap": ["A", "C"], "than": ["A", "B"]}}, Outcome.REPRODUCED),
+        ({"smaller_gap": {"gap": ["A", "B"], "than": ["A", "C"]}}, Outcome.NOT_REPRODUCED),
+        ({"value": {"a": "A", "value": 0.3, "within": 0.2}}, Outcome.REPRODUCED),
+        ({"all": [{"better": {"a": "A", "b": "B", "by": 0.0}}, {"better": {"a": "C", "b": "B", "by": 0.0}}]}, Outcome.REPRODUCED),
+        ({"all": [{"better": {"a": "A", "b": "B", "by": 0.0}}, {"better": {"a": "B", "b": "C", "by": 0.0}}]}, Outcome.PARTLY),
+        ({"any": [{"better": {"a": "B", "b": "A", "by": 0.0}}, {"better": {"a": "C", "b": "B", "by": 0.0}}]}, Outcome.REPRODUCED),
+        ({"any": [{"better": {"a": "B", "b": "A", "by": 0.0}}, {"better": {"a": "B", "b": "C", "by": 0.0}}]}, Outcome.NOT_REPRODUCED),
+        # what is missing does not decide, but keeps a claim from being reproduced in full
+        ({"better": {"a": ["A", "Z"], "b": "B", "by": 0.0}}, Outcome.PARTLY),
+        ({"better": {"a": ["B", "Z"], "b": "A", "by": 0.0}}, Outcome.NOT_REPRODUCED),
+        ({"better": {"a": "Z", "b": "A", "by": 0.0}}, Outcome.NOT_TESTABLE),
+    ],
+)
+def test_predicates(tmp_path, holds, outcome):
+    verdict = judge(claim_of(tmp_path, holds), RECORDS, "toy")
+    assert verdict.outcome == outcome
+    assert verdict.reason
+
+
+def test_close_call_is_partly_and_names_the_interval(tmp_path):
+    records = [record_of("A", 0.2, seeds=1), record_of("B", 0.2, seeds=1)]
+    a, b = (r.mean("Recall@20") for r in records)
+    better, worse = ("A", "B") if a > b else ("B", "A")
+    verdict = judge(claim_of(tmp_path, {"better": {"a": better, "b": worse, "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert verdict.outcome == Outcome.PARTLY
+    assert verdict.reason == "1 of 1 comparisons are too close to call"
+    assert f"{better} − {worse} = +{abs(a - b):.4f} [-0." in verdict.findings[0].detail
+
+
+def test_far_better_than_the_paper_asks_for_a_leak_check(tmp_path):
+    verdict = judge(claim_of(tmp_path, {"value": {"a": "A", "value": 0.15, "within": 0.1}}), RECORDS, "toy")
+    assert verdict.outcome == Outcome.PARTLY  # above the lower bound, above the upper one too
+    assert verdict.suspicious
+    assert "look for leaks" in verdict.reason
+    assert not judge(claim_of(tmp_path, {"value": {"a": "A", "value": 0.28, "within": 0.1}}), RECORDS, "toy").suspicious
+
+
+def test_reasons_for_not_testable(tmp_path):
+    better = {"better": {"a": "A", "b": "B", "by": 0.0}}
+    claim = claim_of(tmp_path, better)
+    assert judge(claim, [], "toy").reason == "no record of A in zero-shot at toy scale for grocery--pantry"
+    assert judge(claim, RECORDS, "small").reason == "no data at small scale stands for this pair"
+    assert judge(claim_of(tmp_path, None, untestable="it is a wish", at=None), RECORDS, "toy").reason == "it is a wish"
+    other = record_of("B", 0.1, protocol=Protocol(positions="last").settings())
+    assert judge(claim, [RECORDS[0], other], "toy").reason == "B was judged by another protocol (positions)"
+    less = ranks_of(0.1, 0, USER[:-200])
+    other = record_of("B", 0.1, seeds=1, ranks={}, metrics={k: [v] for k, v in summary(less).items()})
+    object.__setattr__(other, "ranks", {0: less})
+    assert "same test set" in judge(claim, [RECORDS[0], other], "toy").reason
+    assert (
+        judge(claim_of(tmp_path, {"better": {"a": "A", "b": "B", "by": 0, "metric": "AUC"}}), RECORDS, "toy").reason == "the record of A holds no AUC"
+    )
+
+
+def test_without_ranks_the_seeds_decide(tmp_path):
+    claim = claim_of(tmp_path, {"better": {"a": "A", "b": "B", "by": 0.0}})
+    many = judge(claim, [record_of("A", 0.3, ranks=False), record_of("B", 0.1, ranks=False)], "toy")
+    assert many.outcome == Outcome.REPRODUCED
+    assert "seeds only" in many.findings[0].detail
+    one = judge(claim, [record_of("A", 0.3, 1, ranks=False), record_of("B", 0.1, 1, ranks=False)], "toy")
+    assert one.outcome == Outcome.PARTLY  # one number without an interval shows a direction, no more
+    other = record_of("B", 0.1, ranks=False, data_sha256="cd" * 32)
+    assert judge(claim, [record_of("A", 0.3, ranks=False), other], "toy").reason == "the records were judged on different data"
+
+
+def test_method_of_the_target_alone_serves_every_pair_and_experiments_have_an_order(tmp_path):
+    records = [record_of("A", 0.3, experiment="incremental"), record_of("A", 0.1), record_of("B", 0.2, source=None)]
+    better = {"better": {"a": "A", "b": "B", "by": 0.0}}
+    assert judge(claim_of(tmp_path, better, experiment=["incremental", "zero-shot"]), records, "toy").outcome == Outcome.REPRODUCED
+    assert judge(claim_of(tmp_path, better), records, "toy").outcome == Outcome.NOT_REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"holds": {"beter": {"a": "A"}}}, "unknown predicate 'beter'"),
+        ({"holds": {"better": {"a": "A", "b": "B"}}}, "expected a, b, by"),
+        ({"holds": "__import__('os')"}, "is no predicate"),
+        ({"at": "nowhere"}, "expected some of near, far"),
+        ({"at": None}, "expected some of near, far"),
+        ({"where": None}, r"missing \['where'\]"),
+        ({"untestable": "both"}, "either holds or untestable"),
+        ({"remark": "x"}, r"unknown \['remark'\]"),
+    ],
+)
+def test_bad_claims_are_named(tmp_path, change, message):
+    with pytest.raises(ClaimError, match=message) as caught:
+        claim_of(tmp_path, **{"holds": {"better": {"a": "A", "b": "B", "by": 0.0}}} | change)
+    assert "p.yml, claim 'it'" in str(caught.value)
+
+
+def test_unknown_paper_lists_the_known():
+    with pytest.raises(ClaimError, match="zesrec"):
+        load("zesrek")
+
+
+def test_every_claims_file_loads_and_degrades_without_records(tmp_path):
+    for path in CLAIMS.glob("*.yml"):
+        for scale in ("toy", "small", "paper"):
+            found = verdicts(path.stem, scale, root=tmp_path)
+            assert found
+            assert {v.outcome for v in found} == {Outcome.NOT_TESTABLE}
+            assert all(v.reason for v in found)
+
+
+def papers_own_records():
+    """The paper's tables as records of two equal seeds, so that every interval is a point."""
+    records = []
+    for name, experiment in (("zesrec_table2", "zero-shot"), ("zesrec_table3", "dataset-bias")):
+        table = paper_numbers(name).pivot_table(index=["pair", "method"], columns="metric", values="value")
+        for (pair, method), row in table.iterrows():
+            source, target = pair.split("--")
+            metrics = {metric: [value, value] for metric, value in row.items()}
+            shape = dict(seeds=2, ranks=False, metrics=metrics, source=source, target=target, scale="paper", experiment=experiment)
+            records.append(record_of(method, 0.1, **shape))
+    return records
+
+
+def test_claims_say_what_the_papers_own_tables_say():
+    """The bounds that we put on vague words must let the paper's own numbers pass, save where the paper contradicts itself."""
+    records = papers_own_records()
+    found = {claim.id: judge(claim, records, "paper") for claim in load("zesrec")}
+    decided = {
+        i: v.outcome for i, v in found.items() if v.outcome != Outcome.NOT_TESTABLE and not any(f.outcome == Outcome.NOT_TESTABLE for f in v.findings)
+    }
+    exceptions = {"competitive-in-domain": Outcome.PARTLY}  # section 4.5 says so of both pairs, yet its movie rows lie far below
+    for claim, outcome in decided.items():
+        assert outcome == exceptions.get(claim, Outcome.REPRODUCED), found[claim].findings
+    assert len(decided) >= 14
+
+
+def test_html_is_escaped_and_shows_every_claim(tmp_path):
+    shown = verdicts("zesrec", "toy", root=tmp_path)
+    page = shown._repr_html_()
+    assert page.count('<th scope="row"') == len(shown) == len(shown.to_frame())
+    assert 'role="region"' in page
+    assert "overflow-x:auto" in page
+    assert "<caption>" in page
+    claim = claim_of(tmp_path, {"better": {"a": "<b>", "b": "B", "by": 0.0}}, claim="a < b & c")
+    shown[:] = [judge(claim, RECORDS, "toy")]
+    assert "a &lt; b &amp; c" in shown._repr_html_()
+    assert "<b>" not in shown._repr_html_()

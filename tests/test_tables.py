@@ -1,0 +1,141 @@
+"""The paper's tables beside ours: no row lost, numbers and verdicts right, HTML that a screen reader can follow."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from test_claims import record_of
+
+from zsrbook.evaluation.protocol import Protocol
+from zsrbook.records import RecordError
+from zsrbook.tables import PAPERS, beside, paper_numbers
+
+RECORDS = [
+    record_of("POP", 0.10, seeds=1, source=None),
+    record_of("ZESRec-H", 0.30),
+    record_of("ZESRec-G", 0.10),
+    record_of("Random", 0.02, seeds=1, source=None),
+    record_of("ZESRec-G (shuffled)", 0.03),
+    record_of("Bayes-optimal", 0.5, seeds=1, source=None),
+]
+
+
+def table(records=RECORDS, **changes):
+    return beside(**dict(name="zesrec_table2", paper_pair="grocery--pantry", pair="grocery--pantry", scale="toy", records=records) | changes)
+
+
+def test_no_row_of_the_paper_or_of_ours_is_lost():
+    frame = table().to_frame()
+    paper = paper_numbers("zesrec_table2")
+    assert set(paper["method"]) <= set(frame.index)
+    assert {"ZESRec-G (shuffled)", "Bayes-optimal"} <= set(frame.index)
+    assert frame.loc["HRNN", ("verdict", "")] == "not run here"
+    assert np.isnan(frame.loc["HRNN", ("Recall@20", "ours")])
+    assert frame.loc["HRNN", ("Recall@20", "paper")] == 0.174
+    assert np.isnan(frame.loc["Bayes-optimal", ("Recall@20", "paper")])
+
+
+def test_numbers_are_those_of_the_records_with_an_interval_around():
+    frame = table().to_frame()
+    row = frame.loc["ZESRec-H", "Recall@20"]
+    assert row["ours"] == pytest.approx(RECORDS[1].mean("Recall@20"))
+    assert row["low"] < row["ours"] < row["high"]
+    row = frame.loc["POP", "Recall@20"]  # one seed: 3000 independent predictions
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * np.sqrt(0.1 * 0.9 / 3000), rel=0.15)
+
+
+def test_verdicts_at_another_scale_compare_the_order():
+    verdict = table().to_frame()["verdict", ""]
+    assert verdict["ZESRec-H"] == "above POP, as in the paper"
+    assert verdict["ZESRec-G"] == "level with POP, in the paper above it"
+    assert verdict["Random"] == "below POP, as in the paper"
+    assert verdict["ZESRec-G (shuffled)"] == "below POP"
+    assert verdict["POP"] == "the yardstick"
+    assert table(RECORDS[1:]).to_frame()["verdict", ""]["ZESRec-H"] == "POP not run here"
+
+
+def test_verdicts_on_the_papers_own_data_are_two_sided():
+    paper = paper_numbers("zesrec_table2").query("pair == 'grocery--pantry'").pivot(index="method", columns="metric", values="value")
+
+    def said(factor):
+        metrics = {m: [v * factor] for m, v in paper.loc["ZESRec-H"].items()}
+        records = [record_of("ZESRec-H", 0.1, seeds=1, ranks=False, scale="paper", metrics=metrics)]
+        return table(records, scale="paper").to_frame()["verdict", ""]["ZESRec-H"]
+
+    assert said(1.05) == "as in the paper, within 10%"
+    assert said(1.2) == "above the paper"
+    assert said(0.7) == "below the paper"
+    assert said(2.0) == "far above the paper: look for leaks"
+
+
+def test_caption_holds_protocol_scale_data_device_and_date():
+    caption = table().caption
+    for part in (Protocol().caption(), "toy scale", "pantry (abababab)", "a device", "2021-05-18", "1 to 3 seeds"):
+        assert part in caption
+    assert "no run recorded" in table([]).caption
+    assert set(table([]).to_frame()["verdict", ""]) == {"not run here"}
+
+
+def test_records_under_two_protocols_do_not_stand_in_one_table():
+    other = record_of("HRNN", 0.2, protocol=Protocol(average="macro").settings())
+    with pytest.raises(RecordError, match="2 protocols"):
+        table([*RECORDS, other])
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(FileNotFoundError, match="zesrec_table2"):
+        paper_numbers("zesrec_table9")
+    with pytest.raises(ValueError, match="netflix-2m--ml-1m"):
+        table(paper_pair="books--films")
+
+
+class Reader(HTMLParser):
+    """Counts the cells of each row and checks that tags close."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.rows, self.scopes = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "br":
+            return
+        self.open.append(tag)
+        attributes = dict(attributes)
+        if tag == "tr":
+            self.rows.append(0)
+        if tag in ("td", "th"):
+            self.rows[-1] += int(attributes.get("colspan", 1))
+        if tag == "th":
+            self.scopes.append(attributes.get("scope"))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_html_is_well_formed_and_every_header_has_a_scope():
+    shown = table()
+    page = Reader(shown._repr_html_())
+    assert not page.open
+    assert page.rows[2:] == [8] * len(shown.to_frame())  # method, three metrics twice, verdict
+    assert page.rows[0] == 8
+    assert page.rows[1] == 6
+    assert set(page.scopes) == {"col", "colgroup", "row"}
+    assert 'role="region"' in shown._repr_html_()
+    assert "overflow-x:auto" in shown._repr_html_()
+
+
+def test_best_is_bold_and_the_ceiling_is_not():
+    page = table()._repr_html_()
+    best = f"<strong>{RECORDS[1].mean('Recall@20'):.3f} ±"
+    assert best in page
+    assert f"<strong>{RECORDS[-1].mean('Recall@20'):.3f}" not in page
+    assert "<strong>0.177</strong>" in page  # GRU4Rec, the paper's best recall
+
+
+def test_every_paper_table_names_its_place():
+    for path in PAPERS.glob("*.csv"):
+        numbers = paper_numbers(path.stem)
+        assert {"citation", "where", "value"} <= set(numbers)
+        assert numbers.notna().all(axis=None)
+        assert numbers["value"].ge(0).all()

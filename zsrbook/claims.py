@@ -1,0 +1,368 @@
+"""What a paper claims, and what our records say about it.
+
+``book/claims/<paper>.yml`` lists the claims. A claim is a predicate in a small declarative form; nothing in the file is run as code.
+Each part of a predicate is a weighted sum of methods that should lie above a bound, such as ``ZESRec-H - 0.6 HRNN > 0``, so one
+paired bootstrap over users and seeds judges all of them:
+
+``reproduced``           the whole 95 % interval lies on the claimed side
+``partly``               the estimate lies on the claimed side, the interval reaches across; or some parts hold and others do not
+``not reproduced``       the estimate lies on the other side
+``not testable here``    there is no record to judge by; the reason says which
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy.stats import t as student
+
+from zsrbook.evaluation.bootstrap import contrast
+from zsrbook.evaluation.metrics import GAINS
+from zsrbook.evaluation.protocol import METRICS, Protocol
+from zsrbook.records import REPOSITORY, RUNS, RunRecord, find
+from zsrbook.scale import Scale
+
+CLAIMS = REPOSITORY / "book" / "claims"
+
+#: a value this many times the paper's is as suspicious as one far below it
+SUSPICIOUS = 1.5
+
+
+class ClaimError(ValueError):
+    """A claims file that can't be read; names the file, the claim and what was expected."""
+
+
+class Outcome(StrEnum):
+    """The verdict on a claim, and on each of its parts."""
+
+    REPRODUCED = "reproduced"
+    PARTLY = "partly"
+    NOT_REPRODUCED = "not reproduced"
+    NOT_TESTABLE = "not testable here"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison: ``sum(weight * method) > above`` in one metric."""
+
+    text: str
+    metric: str
+    terms: tuple[tuple[float, str], ...]
+    above: float = 0.0
+    suspicious_above: float = math.inf
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records of one pair say about one part."""
+
+    pair: str
+    text: str
+    outcome: Outcome
+    detail: str
+    suspicious: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgement of one claim at one scale, with all that it rests on."""
+
+    claim: Claim
+    scale: str
+    outcome: Outcome
+    reason: str
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether a number is so much better than the paper's that leaks should be looked for."""
+        return any(f.suspicious for f in self.findings)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of a paper, in our words.
+
+    Attributes:
+        id: short and stable, to link to.
+        where: section, table or figure.
+        text: the claim.
+        experiments: names of experiments; a method is taken from the first that holds it.
+        pairs: scale -> ``source--target`` pairs at which the claim can be tested.
+        protocol: how the numbers must have been obtained.
+        holds: the predicate, as the file has it, or None where no run can decide.
+        untestable: why no run can decide.
+    """
+
+    id: str
+    where: str
+    text: str
+    experiments: tuple[str, ...]
+    pairs: dict[str, tuple[str, ...]]
+    protocol: Protocol
+    holds: dict | None
+    untestable: str = ""
+
+
+def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
+    """The claims of a paper, in the order of the file.
+
+    Raises:
+        ClaimError: no such file, or an entry that does not make sense.
+    """
+    path = folder / f"{paper}.yml"
+    if not path.exists():
+        raise ClaimError(f"{path}: no such file; claims exist for {', '.join(sorted(p.stem for p in folder.glob('*.yml'))) or 'no paper'}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or set(content) != {"protocol", "pairs", "claims"}:
+        raise ClaimError(
+            f"{path}: expected protocol, pairs and claims at the top; found {', '.join(content) if isinstance(content, dict) else content}"
+        )
+    protocol, groups = Protocol.of(content["protocol"]), content["pairs"]
+    claims = []
+    for entry in content["claims"]:
+        where = f"{path}, claim {entry.get('id', '?')!r}"
+        unknown = set(entry) - {"id", "where", "claim", "experiment", "at", "holds", "untestable"}
+        missing = {"id", "where", "claim"} - set(entry)
+        if unknown or missing or ("holds" in entry) == ("untestable" in entry):
+            raise ClaimError(f"{where}: needs id, where, claim and either holds or untestable; missing {sorted(missing)}, unknown {sorted(unknown)}")
+        if entry["id"] in [c.id for c in claims]:
+            raise ClaimError(f"{where}: the id is taken; each claim needs its own")
+        asked = _listed(entry.get("at", []))
+        if set(asked) - set(groups) or ("holds" in entry and not asked):
+            raise ClaimError(f"{where}: at is {asked}; expected some of {', '.join(groups)}")
+        pairs = {scale: tuple(dict.fromkeys(p for g in asked for p in groups[g].get(scale, ()))) for scale in Scale}
+        holds = entry.get("holds")
+        if holds is not None:
+            try:
+                list(_parts(holds))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ClaimError(f"{where}: {error}") from error
+        text = " ".join(entry["claim"].split())
+        experiments = tuple(_listed(entry.get("experiment", "zero-shot")))
+        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, " ".join(entry.get("untestable", "").split())))
+    return claims
+
+
+def judge(claim: Claim, records: Sequence[RunRecord], scale: str) -> Verdict:
+    """The verdict on one claim from the records of one scale."""
+    if claim.holds is None:
+        return Verdict(claim, scale, Outcome.NOT_TESTABLE, claim.untestable)
+    if not claim.pairs.get(scale):
+        return Verdict(claim, scale, Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for this pair")
+    findings: list[Finding] = []
+    outcomes = [_judge(claim.holds, lambda part, pair=pair: _finding(part, pair, claim, records, scale), findings) for pair in claim.pairs[scale]]
+    outcome = _all(outcomes)
+    counts = pd.Series([f.outcome for f in findings]).value_counts()
+    tested = len(findings) - counts.get(Outcome.NOT_TESTABLE, 0)
+    if outcome == Outcome.NOT_TESTABLE:
+        reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
+    else:
+        parts = [f"{counts[o]} of {tested} comparisons {words}" for o, words in _WORDS.items() if counts.get(o, 0)]
+        parts += [f"{counts[Outcome.NOT_TESTABLE]} more have no record"] if tested < len(findings) else []
+        parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
+        reason = "; ".join(parts)
+    return Verdict(claim, scale, outcome, reason, tuple(findings))
+
+
+def verdicts(paper: str, scale: str, root: Path = RUNS, folder: Path = CLAIMS) -> Verdicts:
+    """The verdicts on all claims of a paper from the records under ``root``."""
+    records = find(root, paper=paper, scale=scale)
+    return Verdicts([judge(claim, records, scale) for claim in load(paper, folder)])
+
+
+class Verdicts(list[Verdict]):
+    """Verdicts that a notebook shows as a table."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Index ``claim`` (the id); columns ``where``, ``text``, ``verdict``, ``reason``."""
+        rows = [(v.claim.id, v.claim.where, v.claim.text, str(v.outcome), v.reason) for v in self]
+        return pd.DataFrame(rows, columns=["claim", "where", "text", "verdict", "reason"]).set_index("claim")
+
+    def _repr_html_(self) -> str:
+        scale = self[0].scale if self else ""
+        rows = "".join(_row(v) for v in self)
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
+        return (
+            f'<div class="zsr-table" role="region" aria-label="Claims and verdicts" tabindex="0" style="overflow-x:auto"><table>'
+            f"<caption>Claims and verdicts · {html.escape(scale)} scale · paired bootstrap over users and seeds, 95 %</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+
+
+def _row(verdict: Verdict) -> str:
+    cells = [verdict.claim.where, verdict.outcome, verdict.reason]
+    details = "".join(f"<li>{html.escape(f'{f.pair}: {f.text}: {f.detail}')} <em>({f.outcome})</em></li>" for f in verdict.findings)
+    cells = [html.escape(str(c)) for c in cells]
+    cells[1] = f"<strong>{cells[1]}</strong>"
+    if details:
+        cells[2] += f"<details><summary>{len(verdict.findings)} comparisons</summary><ul>{details}</ul></details>"
+    claim = f'<th scope="row" id="claim-{html.escape(verdict.claim.id)}" style="font-weight:normal">{html.escape(verdict.claim.text)}</th>'
+    return f"<tr>{claim}{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
+
+
+_WORDS = {Outcome.REPRODUCED: "hold", Outcome.PARTLY: "are too close to call", Outcome.NOT_REPRODUCED: "fail"}
+
+
+def _all(outcomes: Sequence[Outcome]) -> Outcome:
+    """All must hold: what is untested keeps a claim from being reproduced in full, but does not decide it."""
+    tested = {o for o in outcomes if o != Outcome.NOT_TESTABLE}
+    if not tested:
+        return Outcome.NOT_TESTABLE
+    if len(tested) > 1 or (Outcome.REPRODUCED in tested and Outcome.NOT_TESTABLE in outcomes):
+        return Outcome.PARTLY
+    return tested.pop()
+
+
+def _any(outcomes: Sequence[Outcome]) -> Outcome:
+    """One must hold: the best of those tested."""
+    return next(o for o in Outcome if o in outcomes)
+
+
+def _judge(predicate: dict, finding: Callable[[Part], Finding], findings: list[Finding]) -> Outcome:
+    """Walk the predicate; each comparison goes through ``finding`` and is kept in ``findings``."""
+    ((kind, body),) = predicate.items()
+    if kind in ("all", "any"):
+        return (_all if kind == "all" else _any)([_judge(child, finding, findings) for child in body])
+    found = [finding(part) for part in _parts(predicate)]
+    findings += found
+    return _all([f.outcome for f in found])
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _parts(predicate: dict) -> Iterator[Part]:
+    """The comparisons that a predicate stands for. Lists of methods or metrics mean each of them."""
+    if not isinstance(predicate, dict) or len(predicate) != 1:
+        raise ValueError(f"{predicate!r} is no predicate; expected one of all, any, {', '.join(_FORMS)} with its settings")
+    ((kind, body),) = predicate.items()
+    if kind in ("all", "any"):
+        for child in body:
+            yield from _parts(child)
+        return
+    if kind not in _FORMS:
+        raise ValueError(f"unknown predicate {kind!r}; expected one of all, any, {', '.join(_FORMS)}")
+    form, needed = _FORMS[kind]
+    metrics = _listed(body.get("metric", list(METRICS)))
+    methods = [name for name in ("a", "b") if name in needed]
+    if set(body) - {"metric"} != set(needed):
+        raise ValueError(f"{kind} has {', '.join(body)}; expected {', '.join(needed)} and maybe metric")
+    others = {name: body[name] for name in needed if name not in methods}
+    for metric in metrics:
+        for chosen in product(*(_listed(body[m]) for m in methods)):
+            yield from form(metric, **dict(zip(methods, chosen, strict=True)), **others)
+
+
+def _better(metric: str, a: str, b: str, by: float) -> Iterator[Part]:
+    yield Part(f"{metric} of {a} above {b}" + (f" by {by:g}" if by else ""), metric, ((1.0, a), (-1.0, b)), by)
+
+
+def _near(metric: str, a: str, b: str, within: float) -> Iterator[Part]:
+    yield Part(f"{metric} of {a} at least {1 - within:g} of {b}", metric, ((1.0, a), (within - 1, b)))
+    yield Part(f"{metric} of {a} at most {1 + within:g} of {b}", metric, ((-1.0, a), (1 + within, b)))
+
+
+def _ratio_at_least(metric: str, a: str, b: str, ratio: float) -> Iterator[Part]:
+    yield Part(f"{metric} of {a} at least {ratio:g} of {b}", metric, ((1.0, a), (-ratio, b)))
+
+
+def _ratio_at_most(metric: str, a: str, b: str, ratio: float) -> Iterator[Part]:
+    yield Part(f"{metric} of {a} at most {ratio:g} of {b}", metric, ((-1.0, a), (ratio, b)))
+
+
+def _smaller_gap(metric: str, gap: list[str], than: list[str]) -> Iterator[Part]:
+    (a, b), (c, d) = gap, than
+    merged: dict[str, float] = {}
+    for weight, name in ((1.0, c), (-1.0, d), (-1.0, a), (1.0, b)):
+        merged[name] = merged.get(name, 0) + weight
+    yield Part(f"{metric}: gap {a} to {b} smaller than gap {c} to {d}", metric, tuple((w, n) for n, w in merged.items() if w))
+
+
+def _value(metric: str, a: str, value: float, within: float) -> Iterator[Part]:
+    low, high = value * (1 - within), value * (1 + within)
+    yield Part(f"{metric} of {a} at least {low:g}, the paper's {value:g} less {within:.0%}", metric, ((1.0, a),), low, SUSPICIOUS * value)
+    yield Part(f"{metric} of {a} at most {high:g}, the paper's {value:g} and {within:.0%}", metric, ((-1.0, a),), -high)
+
+
+_FORMS: dict[str, tuple[Callable[..., Iterator[Part]], tuple[str, ...]]] = {
+    "better": (_better, ("a", "b", "by")),
+    "near": (_near, ("a", "b", "within")),
+    "ratio_at_least": (_ratio_at_least, ("a", "b", "ratio")),
+    "ratio_at_most": (_ratio_at_most, ("a", "b", "ratio")),
+    "smaller_gap": (_smaller_gap, ("gap", "than")),
+    "value": (_value, ("a", "value", "within")),
+}
+
+
+def lookup(records: Sequence[RunRecord], pair: str, method: str, experiments: Sequence[str], scale: str) -> RunRecord | None:
+    """The record of a method for a pair, from the first of the experiments that has it.
+
+    A method that learns from the target alone is recorded once for the target, and serves every pair with that target.
+    """
+    target = pair.split("--")[-1]
+    for experiment in experiments:
+        for wanted in (pair, target):
+            for record in records:
+                if (record.experiment, record.pair, record.method, record.scale) == (experiment, wanted, method, scale):
+                    return record
+    return None
+
+
+def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str) -> Finding:
+    found = {name: lookup(records, pair, name, claim.experiments, scale) for _, name in part.terms}
+    settings = claim.protocol.settings()
+    for name, record in found.items():
+        why = None
+        if record is None:
+            why = f"no record of {name} in {' or '.join(claim.experiments)} at {scale} scale for {pair}"
+        elif part.metric not in record.metrics:
+            why = f"the record of {name} holds no {part.metric}"
+        elif record.protocol != settings:
+            differ = ", ".join(k for k in settings if record.protocol.get(k, getattr(Protocol(), k)) != settings[k])
+            why = f"{name} was judged by another protocol ({differ})" if differ else None
+        if why:
+            return Finding(pair, part.text, Outcome.NOT_TESTABLE, why)
+    try:
+        value, low, high, basis = estimate([(weight, found[name]) for weight, name in part.terms], part.metric)
+    except ValueError as error:
+        return Finding(pair, part.text, Outcome.NOT_TESTABLE, str(error))
+    outcome = Outcome.REPRODUCED if low > part.above else Outcome.PARTLY if value > part.above else Outcome.NOT_REPRODUCED
+    formula = " ".join(f"{'−' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} × '}{name}" for w, name in part.terms).removeprefix("+ ")
+    margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (one seed, no interval)"
+    detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
+    return Finding(pair, part.text, outcome, detail, value > part.suspicious_above)
+
+
+def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[float, float, float, str]:
+    """A weighted sum of records' metrics with its 95 % interval, and in words what the interval rests on.
+
+    With ranks: paired bootstrap over users and seeds. Without: Student's t over the seeds; one seed gives an infinite interval.
+    The value itself always takes in all seeds of the records.
+
+    Raises:
+        ValueError: the records were judged on different data.
+    """
+    value = math.fsum(weight * record.mean(metric) for weight, record in terms)
+    if metric.partition("@")[0] in GAINS and all(record.ranks for _, record in terms):
+        found = contrast([(weight, record.per_user(metric)) for weight, record in terms])
+        shift = value - found.value  # ranks may be kept for some of the seeds only
+        return value, found.low + shift, found.high + shift, "users and seeds resampled"
+    if len({record.data_sha256 for _, record in terms}) > 1:
+        raise ValueError("the records were judged on different data")
+    sizes = [len(record.seeds) for _, record in terms]
+    if min(sizes) < 2:
+        return value, -math.inf, math.inf, "no ranks beside the record"
+    spread = math.sqrt(math.fsum(w**2 * np.var(r.metrics[metric], ddof=1) / n for (w, r), n in zip(terms, sizes, strict=True)))
+    half = student.ppf(0.975, min(sizes) - 1) * spread
+    return value, value - half, value + half, "seeds only, since no ranks stand beside the records"

@@ -1,0 +1,213 @@
+"""A paper's table beside ours: every row of the paper, every row that we ran, and the rules under which both were made.
+
+The papers' numbers stand in ``book/papers/*.csv`` with the place that they come from: columns ``citation``, ``where``, ``pair``
+(``source--target``), ``method`` (our name), ``printed`` (the paper's name), ``metric``, ``value``.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from zsrbook.claims import SUSPICIOUS, estimate, lookup
+from zsrbook.evaluation.protocol import METRICS, Protocol
+from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find
+
+PAPERS = REPOSITORY / "book" / "papers"
+#: the row that knows the truth of a generated world; it is a ceiling, not a method, so it is never printed as the best
+CEILING = "Bayes-optimal"
+NOT_RUN = "not run here"
+#: relative difference that still counts as the paper's number
+CLOSE = 0.1
+#: the papers print three decimals
+_ROUNDING = 0.0005
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that a notebook shows as HTML and that code reads as a frame.
+
+    Attributes:
+        frame: index ``method``; columns (metric, ``paper`` | ``ours`` | ``low`` | ``high``) and (``verdict``, "").
+        title: what stands in it.
+        caption: protocol, scale, data, device, date, seeds.
+    """
+
+    frame: pd.DataFrame
+    title: str
+    caption: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """A copy of the numbers; what was not run is NaN."""
+        return self.frame.copy()
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, in order."""
+        return [name for name in self.frame.columns.get_level_values(0).unique() if name != "verdict"]
+
+    def _repr_html_(self) -> str:
+        best = {(m, c): self._best(m, c) for m in self.metrics for c in ("paper", "ours")}
+        groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(m)}</th>' for m in self.metrics)
+        heads = '<th scope="col">paper</th><th scope="col">ours ± 95 %</th>' * len(self.metrics)
+        rows = []
+        for method, row in self.frame.iterrows():
+            cells = []
+            for metric in self.metrics:
+                paper, ours, low, high = (row[metric, c] for c in ("paper", "ours", "low", "high"))
+                cells.append(_bold("" if pd.isna(paper) else f"{paper:.3f}", paper == best[metric, "paper"]))
+                half = f" ± {(high - low) / 2:.3f}" if pd.notna(high - low) else ""
+                cells.append(NOT_RUN if pd.isna(ours) else _bold(f"{ours:.3f}{half}", ours == best[metric, "ours"]))
+            tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
+            rows.append(f'<tr><th scope="row">{html.escape(str(method))}</th>{tds}<td>{html.escape(row["verdict", ""])}</td></tr>')
+        return (
+            f'<div class="zsr-table" role="region" aria-label="{html.escape(self.title)}" tabindex="0" style="overflow-x:auto"><table>'
+            f"<caption><strong>{html.escape(self.title)}</strong><br>{html.escape(self.caption)}</caption>"
+            f'<thead><tr><th scope="col" rowspan="2">Method</th>{groups}<th scope="col" rowspan="2">Verdict</th></tr><tr>{heads}</tr></thead>'
+            f"<tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+    def _best(self, metric: str, column: str) -> float:
+        return self.frame[metric, column].drop(CEILING, errors="ignore").max()
+
+
+def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
+    """One table of a paper, such as ``zesrec_table2``, as its file has it.
+
+    Raises:
+        FileNotFoundError: no such table; the message lists those that there are.
+    """
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such table; there are {', '.join(sorted(p.stem for p in folder.glob('*.csv'))) or 'none'}")
+    return pd.read_csv(path)
+
+
+def beside(
+    name: str,
+    paper_pair: str,
+    pair: str,
+    scale: str,
+    experiments: Sequence[str] = ("zero-shot",),
+    *,
+    records: Sequence[RunRecord] | None = None,
+    metrics: Sequence[str] = METRICS,
+    yardstick: str = "POP",
+    root: Path = RUNS,
+    folder: Path = PAPERS,
+) -> Table:
+    """A paper's table beside our records of one pair at one scale. No row is dropped: what we lack says "not run here".
+
+    The verdict compares with the paper's numbers where data and scale are the paper's own, and elsewhere says on which side of
+    the yardstick a method stands here and in the paper (in the first metric, paired bootstrap).
+
+    Args:
+        name: the paper's table, such as ``zesrec_table2``; what stands before the underscore is the paper in the records.
+        paper_pair: the pair in the paper's table, such as ``grocery--pantry``.
+        pair: our pair.
+        experiments: a method's record is taken from the first that holds it.
+        records: default all under ``root``.
+
+    Raises:
+        RecordError: the records were made under different protocols, so they can't stand in one table.
+    """
+    numbers = paper_numbers(name, folder)
+    numbers = numbers[numbers["pair"] == paper_pair]
+    if numbers.empty:
+        raise ValueError(f"{name} has no pair {paper_pair!r}; it has {', '.join(paper_numbers(name, folder)['pair'].unique())}")
+    paper = numbers.pivot(index="method", columns="metric", values="value").reindex(numbers["method"].unique())
+    records = find(root, paper=name.partition("_")[0], scale=scale) if records is None else records
+    target = pair.split("--")[-1]
+    run = [r.method for r in records if r.experiment in experiments and r.pair in (pair, target) and r.scale == scale]
+    methods = list(dict.fromkeys([*paper.index, *run]))
+    ours = {m: found for m in methods if (found := lookup(records, pair, m, experiments, scale))}
+    protocols = {Protocol.of(r.protocol) for r in ours.values()}
+    if len(protocols) > 1:
+        raise RecordError(
+            f"{pair} at {scale} scale: records under {len(protocols)} protocols ({' | '.join(p.caption() for p in protocols)}); run them under one"
+        )
+    rows = {}
+    for method in methods:
+        cells: dict[tuple[str, str], object] = {}
+        for metric in metrics:
+            cells[metric, "paper"] = paper.at[method, metric] if method in paper.index and metric in paper else float("nan")
+            found = estimate([(1.0, ours[method])], metric) if method in ours and metric in ours[method].metrics else (float("nan"),) * 3
+            cells |= {(metric, column): value for column, value in zip(("ours", "low", "high"), found[:3], strict=True)}
+        own_data = scale == "paper" and pair == paper_pair and method in paper.index
+        if method not in ours:
+            verdict = NOT_RUN
+        else:
+            verdict = _beside_paper(cells, metrics) if own_data else _beside_yardstick(method, ours, paper, metrics[0], yardstick)
+        rows[method] = cells | {("verdict", ""): verdict}
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    first = numbers.iloc[0]
+    arrow = " → ".join(pair.split("--"))
+    return Table(
+        frame.rename_axis("method"),
+        f"{first['citation']}, {first['where']} ({paper_pair.replace('--', ' → ')}), beside our {arrow}",
+        _caption(ours, scale),
+    )
+
+
+def _caption(ours: dict[str, RunRecord], scale: str) -> str:
+    """Protocol, scale, data, device, date and seeds of the records in a table."""
+    if not ours:
+        return f"{scale} scale · no run recorded yet: the columns “ours” are empty"
+    records = list(ours.values())
+    dates, seeds = sorted({r.date for r in records}), sorted({len(r.seeds) for r in records})
+    spread = f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else dates[0]
+    data = ", ".join(sorted({f"{r.target} ({r.data_sha256[:8]})" for r in records}))
+    seeds_said = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
+    parts = [
+        Protocol.of(records[0].protocol).caption(),
+        f"{scale} scale",
+        f"data {data}",
+        seeds_said,
+        ", ".join(sorted({r.device for r in records})),
+        spread,
+    ]
+    return " · ".join([*parts, "mean over seeds ± half of the 95 % interval (users and seeds resampled)", "bold: best, the ceiling aside"])
+
+
+def _beside_paper(cells: dict[tuple[str, str], object], metrics: Sequence[str]) -> str:
+    """How our numbers lie to the paper's, on the paper's own data; two-sided."""
+    pairs = [(cells[m, "ours"], cells[m, "paper"]) for m in metrics]
+    pairs = [(ours, paper) for ours, paper in pairs if pd.notna(ours) and pd.notna(paper)]
+    if any(ours > SUSPICIOUS * (paper + _ROUNDING) for ours, paper in pairs):
+        return "far above the paper: look for leaks"
+    off = {1 if ours > paper else -1 for ours, paper in pairs if abs(ours - paper) > CLOSE * paper + _ROUNDING}
+    return {(): f"as in the paper, within {CLOSE:.0%}", (1,): "above the paper", (-1,): "below the paper"}.get(
+        tuple(off), "above and below the paper"
+    )
+
+
+def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFrame, metric: str, yardstick: str) -> str:
+    """On which side of the yardstick a method stands here, and whether that is so in the paper."""
+    if method == yardstick:
+        return "the yardstick"
+    if yardstick not in ours:
+        return f"{yardstick} {NOT_RUN}"
+    try:
+        _, low, high, _ = estimate([(1.0, ours[method]), (-1.0, ours[yardstick])], metric)
+    except ValueError as error:
+        return f"can't be compared with {yardstick}: {error}"
+    here = _side(low > 0, high < 0)
+    said = f"{here} {yardstick}"
+    if method not in paper.index or yardstick not in paper.index or metric not in paper:
+        return said
+    gap = paper.at[method, metric] - paper.at[yardstick, metric]
+    there = _side(gap > CLOSE * paper.at[yardstick, metric], gap < -CLOSE * paper.at[yardstick, metric])
+    return f"{said}, {'as in the paper' if here == there else f'in the paper {there} it'}"
+
+
+def _side(above: bool, below: bool) -> str:
+    return "above" if above else "below" if below else "level with"
+
+
+def _bold(text: str, best: bool) -> str:
+    return f"<strong>{text}</strong>" if best else text
