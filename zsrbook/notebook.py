@@ -64,7 +64,10 @@ def setup(minutes: Mapping[str, float] | None = None, seed: int = 0) -> Session:
 
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the CPU's architecture with the number of threads that torch uses."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def versions() -> pd.DataFrame:

@@ -36,6 +36,13 @@ def copy_scripts(app: Sphinx) -> None:
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", static / "plotly.min.js")
 
 
+def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Without thebe, which jupyter-book adds even where it is off, and which would load from elsewhere; follow the system's light or dark."""
+    context["script_files"][:] = [script for script in context["script_files"] if "thebe" not in str(script.filename) + str(script.attributes)]
+    context["css_files"][:] = [sheet for sheet in context["css_files"] if "thebe" not in str(sheet.filename)]
+    context["default_mode"] = context.get("default_mode") or "auto"
+
+
 def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Five megabytes, so only where a figure needs them."""
     if "zsr-plotly" in context.get("body", ""):
@@ -64,6 +71,7 @@ class Deviations(SphinxDirective):
 def setup(app: Sphinx) -> dict:
     app.connect("config-inited", use_cache_of_build)
     app.connect("builder-inited", copy_scripts)
+    app.connect("html-page-context", tidy_scripts)
     app.connect("html-page-context", add_plotly)
     app.add_directive("deviations", Deviations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,135 @@
+"""Every page of the built book in a real browser with the network cut: wide and narrow, light and dark."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTHS = (1400, 390)
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+#: pages that Sphinx makes by itself, without content of ours
+GENERATED = {"genindex.html", "search.html", "index.html"}
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("book")]
+
+#: What is wrong with the page as it stands, one line each.
+FAULTS = r"""() => {
+  const faults = [];
+  const wide = document.documentElement.scrollWidth - window.innerWidth;
+  if (wide > 0) faults.push(`scrolls sideways by ${wide} px`);
+  const shown = (e) => e.checkVisibility();
+  for (const image of document.images) {
+    if (!image.hasAttribute("alt")) faults.push(`image without alt: ${image.src.slice(0, 80)}`);
+    if (shown(image) && image.naturalWidth === 0) faults.push(`image does not load: ${image.alt || image.src.slice(0, 80)}`);
+  }
+  for (const figure of document.querySelectorAll(".zsr-figure"))
+    if (figure.querySelectorAll("img").length !== 2) faults.push("a figure without its two images");
+  const theme = document.documentElement.dataset.theme;
+  for (const image of document.querySelectorAll(".zsr-figure img.zsr-light, .zsr-figure img.zsr-dark")) {
+    const away = !image.closest("details:not([open])");
+    if (away && shown(image) !== image.classList.contains(`zsr-${theme}`)) faults.push(`wrong version shown in ${theme}: ${image.alt.slice(0, 60)}`);
+  }
+  for (const maths of document.querySelectorAll(".math"))
+    if (!maths.querySelector("mjx-container svg")) faults.push(`formula not drawn: ${maths.textContent.slice(0, 60)}`);
+  for (const error of document.querySelectorAll("[data-mjx-error]")) faults.push(`formula with an error: ${error.dataset.mjxError}`);
+  for (const plot of document.querySelectorAll(".zsr-plotly"))
+    if (!plot.querySelector(".trace, .heatmaplayer image, .surface")) faults.push(`interactive figure not drawn: ${plot.getAttribute("aria-label")}`);
+  const text = document.querySelector("article")?.innerText ?? "";
+  for (const [what, pattern] of [["traceback", /Traceback \(most recent call last\)/], ["raw formula", /\$\$/], ["a failed reference", /\[\?\]/]])
+    if (pattern.test(text)) faults.push(`${what} in the text`);
+  return faults;
+}"""
+READY = """() => (!window.MathJax?.startup?.promise || [...document.querySelectorAll(".math")].every((m) => m.querySelector("mjx-container")))
+  && [...document.querySelectorAll(".zsr-plotly")].every((p) => p.querySelector(".main-svg"))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; run make setup")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine; install chromium, or set CHROMIUM to its path")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page without a network; ``page.faults`` gathers what goes wrong while it is open."""
+    page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900}, color_scheme="light")
+    page.faults = []
+    page.on("console", lambda message: page.faults.append(f"console: {message.text}") if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.faults.append(f"script: {error}"))
+
+    def only_local(route):
+        if route.request.url.startswith(("file:", "data:", "blob:")):
+            route.continue_()
+        else:
+            page.faults.append(f"asks the network for {route.request.url}")
+            route.abort()
+
+    page.route("**/*", only_local)
+    yield page
+    page.close()
+
+
+def test_every_page_stands_alone(book, browser, page):
+    pages = [path for path in sorted(book.rglob("*.html")) if "_static" not in path.parts and path.name not in GENERATED]
+    assert pages
+    faults = []
+    for path in pages:
+        page.faults.clear()
+        page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        page.goto(path.as_uri())
+        page.wait_for_function(READY, timeout=20_000)
+        seen = set(page.faults)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            for theme in ("light", "dark"):
+                page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+                page.wait_for_timeout(150)
+                seen |= {f"{fault} ({width} px, {theme})" for fault in page.evaluate(FAULTS)}
+        faults += [f"{path.relative_to(book)}: {fault}" for fault in sorted(seen | set(page.faults))]
+    assert not faults, "\n".join(faults)
+
+
+def test_the_first_page_leads_to_all_chapters(book, page):
+    page.goto((book / "index.html").as_uri())
+    page.wait_for_url("**/intro.html")
+    links = page.eval_on_selector_all("nav a.internal", "links => links.map((link) => link.href)")
+    missing = [link for link in links if not Path(re.sub(r"^file://|#.*$", "", link)).exists()]
+    assert links
+    assert not missing
+
+
+def test_the_keyboard_moves_an_interactive_figure(book, page):
+    for path in sorted((book / "notebooks").glob("*.html")):
+        if "zsr-plotly-data" not in path.read_text(encoding="utf-8"):
+            continue
+        page.goto(path.as_uri())
+        page.wait_for_function(READY, timeout=20_000)
+        plot = page.locator(".zsr-plotly").first
+        plot.focus()
+        before = plot.evaluate("plot => [...plot._fullLayout.xaxis.range]")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(200)
+        assert plot.evaluate("plot => plot._fullLayout.xaxis.range[0]") > before[0]
+        page.keyboard.press("+")
+        page.wait_for_timeout(200)
+        low, high = plot.evaluate("plot => [...plot._fullLayout.xaxis.range]")
+        assert high - low < before[1] - before[0]
+        return
+
+
+def test_launch_and_download_point_at_the_notebook(book):
+    for path in sorted((ROOT / "notebooks").glob("*.md")):
+        html = (book / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert re.search(rf'href="https://colab\.research\.google\.com/[^"]*notebooks/{path.stem}\.ipynb"', html)
+        assert re.search(rf'href="[^"]*{path.stem}\.ipynb" target="_blank"\s+class="[^"]*btn-download-notebook-button', html)

@@ -1,0 +1,119 @@
+"""The repository keeps its own promises: one address, twins in step, no outputs, nothing private, one way to show a figure."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
+TEXT = {".py", ".md", ".yml", ".yaml", ".toml", ".txt", ".cff", ".css", ".js", ".ipynb", ".json", ".csv", ".bib", ""}
+
+
+def tracked() -> list[Path]:
+    try:
+        names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def build():
+    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_environment_yml_asks_for_what_pyproject_asks():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["project"]["name"]
+    conda = [d for d in environment["dependencies"] if isinstance(d, str)]
+    (pip,) = (d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert any(d.startswith("python" + PROJECT["project"]["requires-python"]) for d in conda)
+    extras = re.fullmatch(r"-e \.\[(.*)\]", next(line for line in pip if line.startswith("-e")))[1]
+    assert set(extras.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
+    assert "-c constraints.txt" in pip
+
+
+def test_constraints_pin_every_direct_dependency_within_its_range():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    groups = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+    for requirement in (Requirement(text) for group in groups for text in group):
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"constraints.txt lacks {requirement.name}"
+        assert requirement.specifier.contains(pin), (
+            f"constraints.txt has {requirement.name}=={pin}, but pyproject.toml asks for {requirement.specifier}"
+        )
+    assert not any("+" in version for version in pins.values()), "a local version, such as +cpu, exists on one platform only"
+
+
+def test_one_repository_address():
+    address = PROJECT["project"]["urls"]["Repository"]
+    assert yaml.safe_load((ROOT / "book/_config.yml").read_text())["repository"]["url"] == address
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_twin_says_the_same_and_has_no_outputs(build, path):
+    twin = path.with_suffix(".ipynb")
+    assert twin.exists(), f"{twin.name} is missing; make book writes it"
+    text = twin.read_text(encoding="utf-8")
+    assert text == build.twin(path.read_text(encoding="utf-8")), f"{twin.name} is older than {path.name}; make book writes it anew"
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_figures_are_shown_through_plots_alone(path):
+    direct = re.findall(r"plt\.show\(|\bfig\w*\.show\(|import matplotlib\.pyplot|%matplotlib|px\.\w+\(.*\)\.show", path.read_text(encoding="utf-8"))
+    assert not direct, f"{path.name} shows figures by {direct}; use zsrbook.plots, which adds the text alternative and the dark version"
+
+
+def test_nothing_private_is_committed():
+    # written in pieces, so that this file does not match itself
+    forbidden = {
+        "a folder of one machine": "/work" + "/(main|shared)|/" + "tmp/(clone|shots|preamble)|/" + "opt/pypi|/" + "home/\\w+/",
+        "a package registry": "py" + r"pi\.org|files\." + r"pythonhosted\.org|download\." + r"pytorch\.org|registry\." + r"npmjs\.org",
+        "a pickle": r"\bimport " + r"pickle\b|" + r"allow_pickle=" + "True",
+        "a merge mark": "^<{7} |^>{7} ",
+    }
+    found = []
+    for path in tracked():
+        if path.suffix not in TEXT:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {what}" for what, pattern in forbidden.items() if re.search(pattern, text, re.MULTILINE)]
+    assert not found, "\n".join(found)
+
+
+def test_no_large_file_is_committed():
+    large = [f"{path.relative_to(ROOT)}: {path.stat().st_size >> 10} KB" for path in tracked() if path.stat().st_size > 1 << 20]
+    assert not large, "\n".join(large)
+
+
+def test_a_traceback_on_a_page_is_seen(build):
+    assert build.TRACEBACK.search('<div class="output traceback highlight-ipythontb">')
+    assert not build.TRACEBACK.search("<p>the last traceback was long ago</p>")
+
+
+def test_the_hash_of_a_build_sees_content_and_scale(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    (tmp_path / "a.py").write_text("1")
+    first = build.digest(("*.py",), "toy")
+    assert first == build.digest(("*.py",), "toy")
+    assert first != build.digest(("*.py",), "small")
+    (tmp_path / "a.py").write_text("2")
+    assert first != build.digest(("*.py",), "toy")
