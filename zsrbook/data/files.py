@@ -146,14 +146,16 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
     with open_raw(path) as stream:
         data = stream.read()
     refuse_html(path, data[:200])
-    text = decode(path, data, encoding).removeprefix("\ufeff").rstrip("\r\n\t ")
+    text = decode(path, data, encoding).removeprefix("\ufeff").rstrip("\r\n")
     if not text:
         raise DataError(f"{path}: the file is empty; {GET_AGAIN}")
     if len(separator) > 1:
         text, separator = text.replace(separator, "\x1f"), "\x1f"
     header = columns is None
-    names = next(iter(text.splitlines())).split(separator) if header else columns
-    names = [n.strip().strip('"') for n in names]
+    first, _, rest = text.partition("\n")
+    if header and not rest:
+        raise DataError(f"{path}: line 1 is {first[:80]!r} and nothing follows; expected a line of names, then rows")
+    names = [n.strip().strip('"') for n in first.split(separator)] if header else columns
     bad = []
 
     def remember(row):
@@ -183,6 +185,9 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         ) from None
     frame = table.to_pandas()
     frame.index = pd.RangeIndex(1 + header, 1 + header + len(frame), name="line")
+    blank = frame.eq("").all(axis=1)
+    if blank.any():
+        raise DataError(f"{path}: line {blank.idxmax()} is blank; expected {len(names)} columns ({', '.join(names)}); take the line out")
     return frame
 
 

@@ -108,9 +108,7 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFra
     require(path, chunk["surplus"], chunk["surplus"].isna().to_numpy(), "three columns: customer,stars,date")
     heads = chunk["customer"].str.endswith(":", na=False).to_numpy(bool)
     ids = pd.to_numeric(chunk["customer"].where(heads).str.rstrip(":"), errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    if len(ids) and np.isnan(ids[0]) and film is not None:
-        ids[0] = film
-    films = pd.Series(ids, chunk.index).ffill()
+    films = pd.Series(ids, chunk.index).ffill().fillna(np.nan if film is None else film)
     require(path, chunk["customer"], films.notna().to_numpy(), "a line such as '1:' with the film before its ratings")
     rows = chunk[~heads]
     customer = pd.to_numeric(rows["customer"], errors="coerce").to_numpy(np.float64, na_value=np.nan)

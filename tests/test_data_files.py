@@ -1,0 +1,162 @@
+"""Bad files: each is refused with its name, line, value and what to do."""
+
+import gzip
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsrbook.data import files
+from zsrbook.data.dataset import DataError
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read_all(path, **options):
+    return files.read_table(path, ",", ["a", "b"], **options)
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(DataError, match=r"t\.csv: no such file"):
+        read_all(tmp_path / "t.csv")
+    for content in ("", "\n\n"):
+        with pytest.raises(DataError, match=r"t\.csv: the file is empty"):
+            read_all(write(tmp_path / "t.csv", content))
+
+
+@pytest.mark.parametrize(("content", "line", "seen"), [("1,2\n3\n", 2, 1), ("1,2\n3,4\n5,6,7\n", 3, 3)])
+def test_wrong_number_of_columns(tmp_path, content, line, seen):
+    with pytest.raises(DataError, match=rf"t\.csv: line {line} has {seen} columns; expected 2 \(a, b\)"):
+        read_all(write(tmp_path / "t.csv", content))
+
+
+def test_blank_lines_and_a_lonely_header(tmp_path):
+    with pytest.raises(DataError, match=r"line 2 is blank; expected 2 columns"):
+        read_all(write(tmp_path / "t.csv", "1,2\n\n3,4\n"))
+    with pytest.raises(DataError, match=r"line 1 is 'a,b' and nothing follows"):
+        files.read_table(write(tmp_path / "t.csv", "a,b\n"))
+
+
+def test_index_is_the_line_in_the_file(tmp_path):
+    assert read_all(write(tmp_path / "t.csv", "1,2\n3,4\n")).index.tolist() == [1, 2]
+    frame = files.read_table(write(tmp_path / "h.csv", "\ufeffa,b\r\n1,2\r\n3,4\r\n"))
+    assert frame.columns.tolist() == ["a", "b"]
+    assert frame.index.tolist() == [2, 3]
+
+
+def test_long_separators_and_quotes(tmp_path):
+    frame = files.read_table(write(tmp_path / "t.dat", '1::He said "no": twice\n'), "::", ["a", "b"], quoted=False)
+    assert frame["b"].tolist() == ['He said "no": twice']
+    frame = files.read_table(write(tmp_path / "q.csv", 'a,b\n1,"x, ""y""\nz"\n'))
+    assert frame["b"].tolist() == ['x, "y"\nz']
+
+
+def test_encodings(tmp_path):
+    path = write(tmp_path / "t.csv", "1,2\n3,é\n".encode("latin-1"))
+    assert read_all(path, encoding="latin-1")["b"].tolist() == ["2", "é"]
+    with pytest.raises(DataError, match="line 2: byte 0xe9 can't stand in utf-8"):
+        read_all(path)
+    with pytest.raises(DataError, match="unknown encoding 'latin-99'"):
+        read_all(path, encoding="latin-99")
+    with pytest.raises(DataError, match="line 2: byte 0xe9"):
+        list(files.read_lines(path))
+
+
+def test_a_web_page_is_no_data(tmp_path):
+    for page in ("<!DOCTYPE html><html>", "\n<html><body>404", "<?xml version='1.0'?>"):
+        path = write(tmp_path / "t.json", page)
+        for reader in (read_all, files.read_json, lambda p: list(files.read_records(p))):
+            if page.startswith("\n") and reader is not read_all and reader is not files.read_json:
+                continue
+            with pytest.raises(DataError, match="a web page, not data"):
+                reader(path)
+
+
+def test_truncated_and_damaged_archives(tmp_path):
+    whole = gzip.compress(b"1,2\n" * 10_000)
+    with pytest.raises(DataError, match="cut short"):
+        read_all(write(tmp_path / "t.csv.gz", whole[: len(whole) // 2]))
+    with pytest.raises(DataError, match="can't be unpacked"):
+        read_all(write(tmp_path / "t.csv.gz", b"1,2\n3,4\n"))
+    flipped = bytearray(whole)
+    flipped[-6] ^= 255
+    with pytest.raises(DataError, match="can't be unpacked"):
+        read_all(write(tmp_path / "t.csv.gz", bytes(flipped)))
+    with pytest.raises(DataError, match="can't be unpacked"):
+        read_all(write(tmp_path / "t.csv.zip", b"PK no"))
+
+
+def test_a_zip_holds_one_file(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("a.csv", "1,2\n")
+    assert len(read_all(tmp_path / "t.zip")) == 1
+    with zipfile.ZipFile(tmp_path / "t.zip", "a") as archive:
+        archive.writestr("b.csv", "1,2\n")
+    with pytest.raises(DataError, match="holds 2 files; expected one"):
+        read_all(tmp_path / "t.zip")
+
+
+def test_json_lines(tmp_path):
+    path = write(tmp_path / "t.json", '{"a": 1}\n\n{"a": 2}\n')
+    assert list(files.read_records(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+    python = write(tmp_path / "p.json", "{'a': 'it\\'s'}\n")
+    assert list(files.read_records(python, loose=True)) == [(1, {"a": "it's"})]
+    for bad in ("[1]\n", '{"a": 1\n', "__import__('os').getcwd()\n", "{'a': print(1)}\n"):
+        with pytest.raises(DataError, match=r"line 1 is .*expected one JSON object a line"):
+            list(files.read_records(write(tmp_path / "b.json", bad), loose=True))
+    with pytest.raises(DataError, match=r"line 2: .*expected one JSON object"):
+        files.read_json(write(tmp_path / "j.json", '{"a":\n}'))
+    with pytest.raises(DataError, match="holds a list"):
+        files.read_json(write(tmp_path / "j.json", "[]"))
+
+
+def test_numbers_name_the_first_bad_line(tmp_path):
+    column = pd.Series(["1", "x", "9", ""], index=[2, 3, 4, 5], name="stars")
+    with pytest.raises(DataError, match=r"f: line 3: stars is 'x'; expected 1 to 5 \(3 such of 4 lines\)"):
+        files.numbers(tmp_path.__class__("f"), column, "1 to 5", 1, 5)
+    for bad in ("nan", "inf", "-1", "6", ""):
+        with pytest.raises(DataError, match="line 0"):
+            files.numbers("f", pd.Series([bad], name="stars"), "1 to 5", 0, 5)
+    np.testing.assert_array_equal(files.numbers("f", pd.Series(["1", "4.5"], name="stars"), "1 to 5", 1, 5), [1, 4.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("a &amp; b", "a & b"),
+        ("<b>x</b><br/>y", "x y"),
+        ('<span class="a-size-medium a-color-secondary"', ""),
+        ("5 < 6 and 7 > 2", "5 < 6 and 7 > 2"),
+        ("<script>var x = '<b>';</script>z", "z"),
+        ("&lt;i&gt;q&lt;/i&gt;", "q"),
+        (" a\n\t b ", "a b"),
+    ],
+)
+def test_plain(text, clean):
+    assert files.plain(text) == clean
+
+
+def frame(*rows):
+    return pd.DataFrame(rows, columns=["user", "item", "time", "value"])
+
+
+def test_build_counts_what_it_does():
+    items = pd.DataFrame({"raw": ["a", "b", "c"], "text": ["x", "", "y"]})
+    rows = frame(("u", "a", 2.0, 5.0), ("u", "b", 1.0, 5.0), ("u", "b", 1.0, 5.0), ("u", "a", 3.0, 5.0), ("v", "a", 1.0, 1.0))
+    data = files.build("d", rows, items)
+    assert len(data) == 4  # the exact repeat goes, buying "a" again at another time stays
+    report = str(data.report)
+    for line in ("dropped 1 rows", "1 rows stood after a later row", "kept 4 interactions of 2 users with 3 items"):
+        assert line in report
+    for line in ("1 users with one interaction", "1 items that nobody took", "1 items without text"):
+        assert line in report
+    kept = files.build("d", rows, items, drop_duplicates=False)
+    assert len(kept) == 5
+    assert "kept 1 rows that repeat" in str(kept.report)
+    assert len(files.build("d", rows[["user", "item"]], items, clock=False)) == 5
+    with pytest.raises(DataError, match="no interactions"):
+        files.build("d", rows[:0], items)

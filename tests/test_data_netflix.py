@@ -1,0 +1,93 @@
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zsrbook.data import netflix
+from zsrbook.data.dataset import DataError
+
+TITLES = '1,2003,Dinosaur Planet\n2,1997,"Goodbye, Columbus", He Said\n3,NULL,Amélie\n'
+COMBINED = ["1:\n7,3,2005-09-06\n8,5,2000-01-02\n2:\n9,4,2000-01-01\n", "3:\n7,1,2000-01-02\n6,2,2000-01-02\n"]
+
+
+def make(folder, parts=COMBINED):
+    (folder / "movie_titles.csv").write_text(TITLES, "latin-1")
+    for n, part in enumerate(parts, 1):
+        (folder / f"combined_data_{n}.txt").write_text(part)
+    return folder
+
+
+def rows(data):
+    raw = zip(data.users["raw"].to_numpy()[data.interactions["user"]], data.items["raw"].to_numpy()[data.interactions["item"]], strict=True)
+    return set(raw)
+
+
+def test_both_forms_and_titles_with_commas(tmp_path):
+    one = netflix.load(make(tmp_path), first=None)
+    assert one.items["text"].tolist() == ["Dinosaur Planet", '"Goodbye, Columbus", He Said', "Amélie"]
+    assert one.items["year"].isna().tolist() == [False, False, True]
+    for path in tmp_path.glob("combined*"):
+        path.unlink()
+    (tmp_path / "training_set").mkdir()
+    for n, text in enumerate(("1:\n7,3,2005-09-06\n8,5,2000-01-02\n", "2:\n9,4,2000-01-01\n", COMBINED[1]), 1):
+        (tmp_path / "training_set" / f"mv_{n:07}.txt").write_text(text)
+    assert netflix.load(tmp_path, first=None).sha256() == one.sha256()
+
+
+def test_first_ratings_by_date_then_film_then_customer(tmp_path):
+    make(tmp_path)
+    wanted = [("9", "2"), ("8", "1"), ("6", "3"), ("7", "3"), ("7", "1")]
+    for n in range(1, 6):
+        data = netflix.load(tmp_path, first=n)
+        assert rows(data) == set(wanted[:n])
+        assert data.items["raw"].tolist() == sorted({film for _, film in wanted[:n]})
+    assert netflix.load(tmp_path, first=1, catalogue="all").n_items == 3
+    assert "last day 2000-01-02, of which 2 of 3" in str(netflix.load(tmp_path, first=3).report)
+    with pytest.raises(DataError, match=r"asked for the first 6 ratings; the 2 files .* hold 5"):
+        netflix.load(tmp_path, first=6)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 30), st.integers(1, 9)), min_size=1, max_size=40, unique_by=lambda r: r[:2]),
+    st.integers(1, 7),
+    st.data(),
+)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pieces_of_any_length_give_the_plain_answer(tmp_path, monkeypatch, ratings, at_once, data):
+    monkeypatch.setattr(netflix, "ROWS_AT_ONCE", at_once)
+    films = sorted({f for f, _, _ in ratings})
+    make(tmp_path, ["".join(f"{f}:\n" + "".join(f"{c},3,2000-01-0{d}\n" for g, c, d in ratings if g == f) for f in films), "1:\n"])
+    n = data.draw(st.integers(1, len(ratings)))
+    plain = sorted(ratings, key=lambda r: (r[2], r[0], r[1]))[:n]
+    assert rows(netflix.load(tmp_path, first=n)) == {(str(c), str(f)) for f, c, _ in plain}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7,3,2005-09-06\n", "line 1: customer is '7'; expected a line such as '1:'"),
+        ("1:\n7,6,2005-09-06\n", "line 2: stars is '6'"),
+        ("1:\n7,3,06.09.2005\n", "line 2: date is '06.09.2005'; expected a date as 2005-09-06"),
+        ("1:\n7,3,2005-13-01\n", "line 2: date is '2005-13-01'"),
+        ("1:\n7,3\n", "line 2: date is missing"),
+        ("1:\n7,3,2005-09-06,9\n", "line 2: surplus is '9'; expected three columns"),
+        ("1:\nx,3,2005-09-06\n", "line 2: customer is 'x'"),
+        ("1:\n\n7,3,2005-09-06\n", "line 2: customer is missing"),
+        ("<html>\n", "web page"),
+        ("", "empty"),
+    ],
+)
+def test_bad_ratings(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        netflix.load(make(tmp_path, [text]), first=None)
+
+
+def test_bad_titles_and_no_files(tmp_path):
+    with pytest.raises(DataError, match=r"holds no combined_data_\*\.txt"):
+        netflix.load(tmp_path)
+    make(tmp_path)
+    (tmp_path / "movie_titles.csv").write_text("1,2003,A\nx,2003,B\n")
+    with pytest.raises(DataError, match=r"movie_titles\.csv: line 2 is 'x,2003,B'"):
+        netflix.load(tmp_path, first=None)
+    (tmp_path / "movie_titles.csv").write_text("1,2003,A\n")
+    with pytest.raises(DataError, match="which the item table does not hold"):
+        netflix.load(tmp_path, first=None)

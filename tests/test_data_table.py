@@ -1,0 +1,89 @@
+import pandas as pd
+import pytest
+
+from zsrbook.data import table
+from zsrbook.data.dataset import DataError
+
+INTERACTIONS = "user,item,time,value,shop\nu,a,5,1,x\nu,b,3,2,x\nv,a,4,3,y\n"
+ITEMS = 'item,text,brand\na,"tea, green",Leaf\nb,,Leaf\nc,cup,\n'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "interactions.csv").write_text(INTERACTIONS)
+    (tmp_path / "items.csv").write_text(ITEMS)
+    (tmp_path / "users.csv").write_text("user,city\nu,Ulm\nv,Bonn\nw,Kiel\n")
+    return tmp_path
+
+
+def test_csv_and_parquet_agree(folder):
+    files = [folder / f"{n}.csv" for n in ("interactions", "items", "users")]
+    data = table.load(*files, name="shop")
+    assert data.items["text"].tolist() == ["tea, green", "", "cup"]
+    assert data.items["brand"].tolist() == ["Leaf", "Leaf", ""]
+    assert data.users["city"].tolist() == ["Ulm", "Bonn", "Kiel"]
+    assert data.interactions["item"].tolist() == [1, 0, 0]
+    for file in files:
+        pd.read_csv(file).to_parquet(file.with_suffix(".parquet"))
+    assert table.load(*(f.with_suffix(".parquet") for f in files), name="shop").sha256() == data.sha256()
+
+
+def test_without_time_the_order_of_rows_counts(folder):
+    (folder / "i.csv").write_text("user,item\nu,b\nu,a\nu,b\n")
+    data = table.load(folder / "i.csv", folder / "items.csv")
+    assert not data.clock
+    assert data.name == "i"
+    assert data.interactions["item"].tolist() == [1, 0, 1]
+    assert "no items table" in str(table.load(folder / "i.csv").report)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_dates(folder, kind):
+    path = folder / f"d.{kind}"
+    rows = pd.DataFrame({"user": ["u", "u"], "item": ["a", "b"], "time": ["1970-01-02", "1970-01-01 00:00:01"]})
+    rows.to_csv(path, index=False) if kind == "csv" else rows.assign(time=pd.to_datetime(rows["time"], format="ISO8601")).to_parquet(path)
+    assert table.load(path).interactions["time"].tolist() == [1.0, 86_400.0]
+    zoned = folder / "z.csv"
+    zoned.write_text("user,item,time\nu,a,1970-01-01T01:00:00+01:00\n")
+    assert table.load(zoned).interactions["time"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,thing\nu,a\n", "no column item; it has user, thing"),
+        ("user,item,time\nu,a,\nu,b,5\n", "line 2: time is ''; expected seconds"),
+        ("user,item,time\nu,a,1529193600000\n", "line 2: time is '1529193600000'.*milliseconds"),
+        ("user,item,time\nu,a,yesterday\n", "line 2: time is 'yesterday'"),
+        ("user,item,value\nu,a,lots\n", "line 2: value is 'lots'"),
+        ("user,item\nu,a\n,b\n", "line 3: user is ''"),
+        ("user,item\nu,z\n", "line 2: item is 'z'; expected one of the ids in items.csv"),
+        ("user,item\n", "line 1 is .* and nothing follows"),
+        ("user,item\nu\n", "has 1 columns; expected 2"),
+    ],
+)
+def test_bad_interactions(folder, text, message):
+    (folder / "bad.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        table.load(folder / "bad.csv", folder / "items.csv")
+
+
+def test_rows_without_time_can_be_dropped_and_are_counted(folder):
+    (folder / "i.csv").write_text("user,item,time\nu,a,\nu,b,5\n")
+    data = table.load(folder / "i.csv", missing_time="drop")
+    assert len(data) == 1
+    assert "dropped 1 rows without a time" in str(data.report)
+    with pytest.raises(DataError, match="missing_time"):
+        table.load(folder / "i.csv", missing_time="guess")
+
+
+def test_bad_items_and_kinds(folder):
+    (folder / "twice.csv").write_text("item,text\na,x\nb,y\na,z\n")
+    with pytest.raises(DataError, match="line 4: item is 'a'; expected each id once"):
+        table.load(folder / "interactions.csv", folder / "twice.csv")
+    (folder / "i.xlsx").write_text("x")
+    with pytest.raises(DataError, match=r"expected \.csv, \.tsv or \.parquet"):
+        table.load(folder / "i.xlsx")
+    (folder / "i.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match="can't be read as Parquet"):
+        table.load(folder / "i.parquet")
