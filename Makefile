@@ -18,7 +18,7 @@ help:  ## what there is to make
 	@echo
 	@sed -nE 's/^([a-z]+):.*  ## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo
-	@echo "  SCALE=small uses real public data (put it where 'python -m zsrbook doctor' says); the default, toy, generates its own."
+	@echo "  SCALE=small uses real public data (put it where '$(BIN)/python -m zsrbook doctor' says); the default, toy, generates its own."
 
 setup: $(READY)  ## install everything into .venv (about 3 minutes, 2.5 GB)
 
@@ -46,7 +46,8 @@ lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-notebooks: $(READY)  ## run every notebook from top to bottom, without building the book
+notebooks: $(READY)  ## run every notebook from top to bottom, without building the book; writes their .ipynb twins
+	@$(BIN)/python book/build.py --twins
 	ZSRBOOK_NOTEBOOKS=run $(BIN)/python -m pytest tests/test_notebooks.py -n $(WORKERS)
 
 bench: $(READY)  ## measure speed against named peers; writes build/bench.json

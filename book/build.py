@@ -1,4 +1,6 @@
-"""Build the book into ``build/html``: python book/build.py [--force]
+"""Build the book into ``build/html``: python book/build.py [--force | --twins]
+
+``--force`` starts from nothing, ``--twins`` only writes the .ipynb twins of the notebooks.
 
 What is built is told by one hash over everything that a page can depend on. Same hash: nothing to do. Otherwise the pages are
 written from nothing, since Sphinx does not read a page again that failed the last time, while cells whose code, package, data and
@@ -32,6 +34,10 @@ TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\bout
 
 
 def main() -> int:
+    for notebook in sorted((ROOT / "notebooks").glob("*.md")):
+        sync(notebook)
+    if "--twins" in sys.argv[1:]:
+        return 0
     force = "--force" in sys.argv[1:]
     scale, start = current_scale(), time.monotonic()
     numbers = digest(NUMBERS, scale.value, "" if scale is Scale.TOY else folder_listing(data_folder()))
@@ -40,8 +46,6 @@ def main() -> int:
         return done(scale, "is up to date")
 
     print(f"== Building the book at scale {scale}{', from nothing' if force else ''}; notebooks run if they, or zsrbook, changed.", flush=True)
-    for notebook in sorted((ROOT / "notebooks").glob("*.md")):
-        sync(notebook)
     work, cache = BUILD / "work", BUILD / "cache" / f"{scale}-{numbers[:16]}"
     for folder in (work, PAGES, *([cache] if force else [])):
         shutil.rmtree(folder, ignore_errors=True)

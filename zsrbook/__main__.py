@@ -51,7 +51,7 @@ def doctor() -> None:
             f"{data}: {', '.join(sources) or 'nothing'}",
             bool(sources) or not needs_data,
             needs_data,
-            "set ZSRBOOK_DATA to the folder that holds the public data; `python -m zsrbook data` says what belongs there",
+            "set ZSRBOOK_DATA to the folder that holds the public data; `python -m zsrbook data list` says what belongs there",
         ),
         ("browser", browser or "not found", browser is not None, False, "install chromium to test the built pages, or set CHROMIUM to its path"),
     ]
