@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from zsrbook.data.dataset import DataError, Sequences
@@ -84,6 +86,23 @@ def test_rows_sum_to_one_and_empty_histories_are_served(tiny, knows):
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-12)
     one = np.concatenate([tiny.next_item_probabilities("grocery", histories.take(np.array([r])), knows) for r in range(5)])
     np.testing.assert_allclose(one, probabilities, rtol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    structure=st.floats(0, 1),
+    shares=st.tuples(*[st.floats(0, 0.33)] * 3),
+    recency=st.floats(0.01, 1),
+    histories=st.lists(st.lists(st.integers(0, 39), max_size=12), min_size=1, max_size=6),
+)
+def test_any_dials_and_histories_give_distributions(structure, shares, recency, histories):
+    dials = dict(zip(("again", "flavour", "complement"), shares, strict=True), structure=structure, recency=recency)
+    world = ToyWorld(ToySettings(users=(8, 8, 8), items=(40, 40, 40), **dials))
+    for knows in ("history", "attributes", "user"):
+        probabilities = world.next_item_probabilities("films", Sequences.of(histories), knows)
+        assert (probabilities >= 0).all()
+        np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-9)
+        np.testing.assert_allclose(world.tastes("films", Sequences.of(histories), knows).sum(1), 1, rtol=1e-9)
 
 
 @pytest.mark.parametrize("knows", ["history", "attributes", "user"])
@@ -266,15 +285,17 @@ def test_errors_say_what_to_do(tiny):
     with pytest.raises(DataError, match="no market 'garden'; it has grocery, pantry, films"):
         tiny.dataset("garden")
     with pytest.raises(DataError, match="knows is 'all'; it must be history, attributes or user"):
-        tiny.oracle("grocery", "all").scores(Sequences.of([[1]]))
+        tiny.oracle("grocery", "all")
     with pytest.raises(DataError, match="item code 60; the codes run from 0 to 59"):
         tiny.oracle("grocery").scores(Sequences.of([[60]]))
     with pytest.raises(DataError, match="user code 40; the codes run from 0 to 39"):
         tiny.next_item_probabilities("grocery", Sequences.of([[1]] * 41), "user")
     with pytest.raises(DataError, match="the oracle knows the whole catalogue only"):
         tiny.oracle("films").fit(compact(tiny.dataset("grocery")))
-    with pytest.raises(DataError, match=r"structure is 1\.5"):
+    with pytest.raises(DataError, match=r"structure=1\.5; expected 0 to 1"):
         ToySettings(structure=1.5)
+    with pytest.raises(DataError, match=r"again=0\.9, flavour=0\.25, complement=0\.2; expected a sum below 1"):
+        ToySettings(again=0.9)
     with pytest.raises(DataError, match=r"make \d+ at most; ask for fewer"):
         ToyWorld(ToySettings(items=(100_000, 50, 50))).dataset("grocery")
 

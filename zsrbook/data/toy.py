@@ -60,20 +60,17 @@ class ToySettings:
     seed: int = 0  #: all that is random follows from it
 
     def __post_init__(self) -> None:
-        checks = {
-            "structure": 0 <= self.structure <= 1,
-            "again, flavour, complement": min(self.again, self.flavour, self.complement) >= 0 and self.look_back <= 1,
-            "recency": 0 < self.recency <= 1,
-            "history": self.history > 2,
-            "users, items": len(self.users) == len(self.items) == len(MARKETS) and min(self.users + self.items) > 0,
-        }
-        for names, good in checks.items():
+        rules = [
+            (("users", "items"), len(self.users) == len(self.items) == 3 and min(self.users + self.items) > 0, "three positive sizes each"),
+            (("history",), self.history > 2, "a mean above 2"),
+            (("structure",), 0 <= self.structure <= 1, "0 to 1"),
+            (("again", "flavour", "complement"), min(self.again, self.flavour, self.complement) >= 0 and self.look_back < 1, "a sum below 1"),
+            (("recency",), 0 < self.recency <= 1, "above 0, 1 at most"),
+            (("loyalty", "match"), min(self.loyalty, self.match) > 0, "positive factors"),
+        ]
+        for names, good, expected in rules:
             if not good:
-                seen = ", ".join(str(getattr(self, n)) for n in names.split(", "))
-                raise DataError(
-                    f"toy settings: {names} is {seen}; structure lies in 0 … 1, the three habits are not negative and sum to 1 at most,"
-                    " recency lies in (0, 1], history is above 2, and users and items name three positive sizes"
-                )
+                raise DataError(f"toy settings: {', '.join(f'{n}={getattr(self, n)}' for n in names)}; expected {expected}")
 
     @property
     def look_back(self) -> float:
@@ -130,7 +127,8 @@ class ToyWorld:
         """All purchases of a market; ``features`` is None.
 
         Items: ``raw``, ``text`` (title, full stop, description), ``title``, ``description``, ``category``, ``family``, ``brand``,
-        ``flavour``, ``note`` (the taste that the flavour speaks to), ``diet``, ``price``. Users: ``raw`` and ``ATTRIBUTES``.
+        ``flavour``, ``note`` (the taste that the flavour speaks to), ``diet``, ``price``. Users: ``raw`` and ``ATTRIBUTES``, each
+        with levels from 1.
 
         Raises:
             DataError: there is no such market.
@@ -215,17 +213,17 @@ class ToyWorld:
             DataError: another word for ``knows``, or a user or item code that the market does not have.
         """
         built = self._market(market)
-        for column, codes, size in (("user", histories.users, len(built.users)), ("item", histories.items, len(built.items))):
-            if len(codes) and not (codes.min() >= 0 and codes.max() < size) and (column == "item" or knows != "history"):
-                raise DataError(f"toy-{market}: histories hold {column} code {codes.max()}; the codes run from 0 to {size - 1}")
+        _check_knows(knows)
+        _check_codes(market, "item", histories.items, len(built.items))
+        if knows != "history":
+            _check_codes(market, "user", histories.users, len(built.users))
         if knows == "user":
             return np.eye(len(NOTES))[built.taste[histories.users]]
-        log = {"history": lambda: np.zeros((len(histories), len(NOTES))), "attributes": lambda: self._attribute_likelihood(built)[histories.users]}
-        if knows not in log:
-            raise DataError(f"knows is {knows!r}; it must be history, attributes or user")
         # all tastes are equally common, so the posterior is the normalised likelihood
-        likelihood = log[knows]() + np.stack([np.bincount(histories.rows, p, len(histories)) for p in self._purchase_likelihood(built, histories)], 1)
-        return np.exp(likelihood - logsumexp(likelihood, axis=1, keepdims=True))
+        log = self._attribute_likelihood(built)[histories.users] if knows == "attributes" else np.zeros((len(histories), len(NOTES)))
+        for z, purchases in enumerate(self._purchase_likelihood(built, histories)):
+            log[:, z] += np.bincount(histories.rows, purchases, minlength=len(histories))
+        return np.exp(log - logsumexp(log, axis=1, keepdims=True))
 
     def click_probability(self, market: str, users: np.ndarray, items: np.ndarray, tastes: np.ndarray | None = None) -> np.ndarray:
         """(n,) the probability that ``users[i]`` clicks on ``items[i]`` when shown.
@@ -363,6 +361,7 @@ class Oracle(Recommender):
     """The Bayes-optimal next-item scores: exact probabilities, nothing learned. ``fit`` only checks the catalogue."""
 
     def __init__(self, world: ToyWorld, market: str, knows: str = "history") -> None:
+        _check_knows(knows)
         self.world, self.market, self.knows = world, market, knows
         self.n_items = len(world._market(market).items)
 
@@ -388,6 +387,17 @@ class _Market:
     habits: np.ndarray  # (K, I, I) H_z
     interactions: pd.DataFrame | None = None
     queries: Queries | None = None
+
+
+def _check_knows(knows: str) -> None:
+    if knows not in ("history", "attributes", "user"):
+        raise DataError(f"knows is {knows!r}; it must be history, attributes or user")
+
+
+def _check_codes(market: str, column: str, codes: np.ndarray, size: int) -> None:
+    bad = codes[(codes < 0) | (codes >= size)]
+    if len(bad):
+        raise DataError(f"toy-{market}: histories hold {column} code {bad[0]}; the codes run from 0 to {size - 1}")
 
 
 def _cumulative(weights: np.ndarray) -> np.ndarray:
