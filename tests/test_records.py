@@ -3,6 +3,7 @@
 import doctest
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,11 @@ def test_what_is_written_is_read(clone):
     assert back.date
     assert back.device
     assert sorted(p.name for p in path.parent.iterdir()) == ["zesrec-h.toy.json", "zesrec-h.toy.npz"]  # no temporary file is left
+
+
+def test_settings_may_hold_numpy_numbers_and_paths(clone):
+    path = write(record(config={"hidden": np.int64(300), "lr": np.float32(0.5), "cache": Path("a/b")}), tables(), clone)
+    assert read(path).config == {"hidden": 300, "lr": 0.5, "cache": "a/b"}
 
 
 def test_dirty_tree_is_refused_but_records_are_no_dirt(clone):

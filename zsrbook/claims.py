@@ -193,7 +193,7 @@ class Verdicts(list[Verdict]):
         rows = "".join(_row(v) for v in self)
         head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
         return (
-            f'<div class="zsr-table" role="region" aria-label="Claims and verdicts" tabindex="0" style="overflow-x:auto"><table>'
+            f'<div class="zsr-scroll" role="region" aria-label="Claims and verdicts" tabindex="0" style="overflow-x:auto"><table>'
             f"<caption>Claims and verdicts · {html.escape(scale)} scale · paired bootstrap over users and seeds, 95 %</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         )

@@ -18,6 +18,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from zsrbook.evaluation.bootstrap import PerUser
@@ -208,7 +209,7 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root:
         _replace(path.with_suffix(".npz"), lambda temporary: save_ranks(temporary, ranks, RANKS_LIMIT))
     else:
         path.with_suffix(".npz").unlink(missing_ok=True)
-    text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
@@ -251,6 +252,11 @@ def find(
 
 
 _KEYS = tuple(f.name for f in fields(RunRecord) if f.name not in ("ranks", "_per_user"))
+
+
+def _plain(value: object) -> object:
+    """What JSON does not know: NumPy numbers as numbers, paths and the like as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _replace(path: Path, make: Callable[[Path], object]) -> None:

@@ -65,7 +65,7 @@ class Table:
             tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
             rows.append(f'<tr><th scope="row">{html.escape(str(method))}</th>{tds}<td>{html.escape(row["verdict", ""])}</td></tr>')
         return (
-            f'<div class="zsr-table" role="region" aria-label="{html.escape(self.title)}" tabindex="0" style="overflow-x:auto"><table>'
+            f'<div class="zsr-scroll" role="region" aria-label="{html.escape(self.title)}" tabindex="0" style="overflow-x:auto"><table>'
             f"<caption><strong>{html.escape(self.title)}</strong><br>{html.escape(self.caption)}</caption>"
             f'<thead><tr><th scope="col" rowspan="2">Method</th>{groups}<th scope="col" rowspan="2">Verdict</th></tr><tr>{heads}</tr></thead>'
             f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -22,8 +22,8 @@ from scipy.stats import norm
 from zsrbook.evaluation.metrics import Average, TieRule, by_user, values
 from zsrbook.evaluation.ranks import RankTable
 
-#: weights held at once while resampling
-_WEIGHTS_AT_ONCE = 4_000_000
+#: users whose weights are drawn, and kept for the next method, at once: 4 MB at 1000 resamples
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that resamples can be cached
@@ -139,11 +139,16 @@ def _resampled(method: PerUser, resamples: int, seed: int) -> np.ndarray:
     """(resamples,) the metric in each resample. Methods with equally many users, or seeds, get the same draws of them: so they pair."""
     n_users, n_seeds = method.sums.shape
     both = np.concatenate([method.sums, method.counts], axis=1).astype(np.float32)
-    total = np.empty((resamples, 2 * n_seeds))
-    people = np.random.default_rng([seed, 0])
-    step = max(1, _WEIGHTS_AT_ONCE // n_users)
-    for begin in range(0, resamples, step):
-        total[begin : begin + step] = people.poisson(1.0, (min(step, resamples - begin), n_users)).astype(np.float32) @ both
+    total = np.zeros((resamples, 2 * n_seeds))
+    for block in range(0, n_users, _BLOCK):
+        rows = both[block : block + _BLOCK]
+        total += _people(block // _BLOCK, resamples, seed)[:, : len(rows)].astype(np.float32) @ rows
     seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), resamples) / n_seeds
     with np.errstate(invalid="ignore"):  # 0 / 0 where a resample of very few users drew none
         return (total[:, :n_seeds] / total[:, n_seeds:] * seeds).sum(1)
+
+
+@lru_cache(maxsize=16)
+def _people(block: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, _BLOCK) uint8: how often each user of a block is drawn."""
+    return np.random.default_rng([seed, 0, block]).poisson(1.0, (resamples, _BLOCK)).astype(np.uint8)

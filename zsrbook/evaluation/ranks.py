@@ -90,7 +90,7 @@ def rank_targets(model: Recommender, fold: Fold, *, remove_history: bool = False
         for chunk, scores in model.prefix_scores(sequences, at):
             target = torch.as_tensor(sequences.items[chunk], dtype=torch.long, device=scores.device)
             own = scores.gather(1, target[:, None])  # (n, 1)
-            greater, equal = (c.sum(1) for c in _compare(scores, own))  # (n,) each, over (n, n_items)
+            greater, equal = (c.sum(1, dtype=torch.int32) for c in _compare(scores, own))  # (n,) each; int32 halves the time
             candidates = torch.full_like(greater, data.n_items)
             if remove_history:
                 row, item = _history(sequences.starts, sequences.items, first, chunk)
