@@ -3,7 +3,8 @@
 #   TORCH_INDEX=URL         where pip finds torch, if not where all else is     PYTHON=python3 which Python makes the environment
 
 SCALE ?= $(or $(ZSRBOOK_SCALE),toy)
-PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do command -v $$p && break; done)
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3 python; do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -23,8 +24,7 @@ help:  ## what there is to make
 setup: $(READY)  ## install everything into .venv (about 3 minutes, 2.5 GB)
 
 $(READY): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "No Python found. Install Python 3.11 or newer, or say make PYTHON=/path/to/python3."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: $$($(PYTHON) --version). zsrbook needs 3.11 or newer; say make PYTHON=python3.12."; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' || { echo "zsrbook needs Python 3.11 or newer, and found none that runs. Install one, or say make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "== Setting up $(VENV) with $$($(PYTHON) --version): about 3 minutes and 2.5 GB, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "This Python can't make environments. On Debian or Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "== 1/3 torch"
