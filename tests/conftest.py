@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.register_assert_rewrite("contract")  # so that a failing contract test shows its values
+
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED = set(os.environ.get("ZSRBOOK_REQUIRE", "").split())
 MARKER_OF = {"data": "small", "browser": "browser"}
