@@ -138,5 +138,5 @@ def whitened(vectors: Tensor, floor: float = 1e-3) -> Tensor:
     """Centred, rotated to principal axes, and scaled to equal variance; axes below ``floor`` of the largest are not blown up."""
     centred = vectors - vectors.mean(0)
     variance, axes = torch.linalg.eigh(centred.T.double() @ centred.double() / len(vectors))
-    scale = variance.clamp(min=float(variance[-1]) * floor).rsqrt()
+    scale = variance.clamp(min=max(float(variance[-1]) * floor, 1e-12)).rsqrt()  # where all vectors are equal, they stay at 0
     return ((centred.double() @ axes) * scale).float()

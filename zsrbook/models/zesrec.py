@@ -221,7 +221,7 @@ class ZESRec(VectorRecommender):
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        return self.network.items().float()
+        return self.network.items().detach().float()  # detached: a table of ids is the parameter itself
 
     @torch.no_grad()
     def user_vectors(self, sequences: Sequences) -> Tensor:
@@ -253,6 +253,7 @@ class ZESRec(VectorRecommender):
         count = len(features) if self.zero_shot else len(state["network.items.table.weight"])
         self.build(count, features)
         self.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+        self.network.to(pick_device(self.settings.training.device))
 
 
 def in_pieces(sequences: Sequences, length: int) -> Sequences:
