@@ -13,6 +13,7 @@ import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -331,24 +332,31 @@ def get(name: str, say: Callable[[str], None] = print) -> Path:
     if not source.archive and not all(f.url for f in missing):
         raise DataError(f"{name}: {', '.join(f.path for f in missing)} missing in {source.where}; page {source.page}. " + how(name, source))
     say(f"{name}: terms: {source.licence}; see {source.page}; cite {source.citation}")
-    source.where.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".get-") as work:
-        if source.archive:
-            packed = download(source.archive.url, Path(work))
-            check_md5(packed, source.archive)
-            into = Path(work) / "content"
-            extract(packed, into)
-            got = {f: member(into, f) for f in missing}
-            for file, path in got.items():
-                check(path, file)
-        else:
-            got = {f: download_file(f, Path(work), say) for f in missing}
-        for file, path in got.items():
-            if file.sha256 is None:
-                say(f"{name}: {file.path} has sha256 {sha256(path)}; this registry knows none, so it could not be checked")
-            os.replace(path, source.where / file.path)
-            say(f"{name}: {source.where / file.path}")
+    try:
+        data_folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".get-") as work:
+            for file, path in fetched(source, missing, Path(work), say).items():
+                if file.sha256 is None:
+                    say(f"{name}: {file.path} has sha256 {sha256(path)}; this registry knows none, so it could not be checked")
+                source.where.mkdir(exist_ok=True)
+                os.replace(path, source.where / file.path)
+                say(f"{name}: {source.where / file.path}")
+    except OSError as error:
+        raise DataError(f"{name}: can't write {error.filename or source.where} ({error.strerror}); set ZSRBOOK_DATA to a folder of yours") from error
     return source.where
+
+
+def fetched(source: Source, missing: list[File], work: Path, say: Callable[[str], None]) -> dict[File, Path]:
+    """Each missing file, whole and checked, in the work folder."""
+    if source.archive is None:
+        return {f: download_file(f, work, say) for f in missing}
+    packed = download(source.archive.url, work)
+    check_md5(packed, source.archive)
+    extract(packed, work / "content")
+    found = {f: member(work / "content", f) for f in missing}
+    for file, path in found.items():
+        check(path, file)
+    return found
 
 
 def download_file(file: File, work: Path, say: Callable[[str], None]) -> Path:
@@ -436,7 +444,7 @@ def extract(archive: Path, into: Path) -> None:
                 packed.extractall(into, filter="data")
         else:
             raise DataError(f"{archive}: neither a zip nor a tar archive; get it again")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
         shutil.rmtree(into, ignore_errors=True)
         raise DataError(f"{archive}: can't be unpacked ({error}); get it again") from error
 

@@ -83,7 +83,7 @@ def near_duplicates(source: Dataset, target: Dataset, threshold: float = NEAR) -
     Titles (texts, where there are none) become TF-IDF vectors of character 4-grams within words. Returns columns ``source``,
     ``target`` (item codes) and ``similarity``. Memory grows with ``AT_ONCE`` rows at a time, not with the product of the catalogues.
     """
-    texts = [short_texts(d).str.casefold() for d in (source, target)]
+    texts = [short_texts(d).map(titles.spelling) for d in (source, target)]
     codes = [t.index[t.str.strip().ne("")].to_numpy() for t in texts]
     if not len(codes[0]) or not len(codes[1]):
         return pd.DataFrame({"source": np.zeros(0, np.int64), "target": np.zeros(0, np.int64), "similarity": np.zeros(0)})

@@ -69,7 +69,7 @@ def split_by_time(data: Dataset, test: float = 0.2, valid: float = 0.1) -> Split
     """Train before a cut in time, validate up to a second cut, test after it; histories reach back across the cuts.
 
     Raises:
-        DataError: the data has no clock.
+        DataError: the data has no clock, or no interaction is newer than the cut.
     """
     if not data.clock:
         raise DataError(f"{data.name}: has no time stamps, so it can't be split by time; split by user or leave one out")
@@ -77,6 +77,8 @@ def split_by_time(data: Dataset, test: float = 0.2, valid: float = 0.1) -> Split
     end = np.quantile(time, 1 - test, method="lower")
     begin = np.quantile(time[time <= end], 1 - valid, method="lower")
     train, seen = data.where(time <= begin), data.where(time <= end)
+    if end == time.max():
+        raise DataError(f"{data.name}: the newest {test:.0%} of the interactions share one time stamp, so none is left to test on; split by user")
     folds = [Fold(d, d.interactions[Columns.TIME].to_numpy() > cut) for d, cut in ((seen, begin), (data, end))]
     lines = (f"{data.name}: split by time: {len(train)} train, {folds[0].targets.sum()} validation, {folds[1].targets.sum()} test interactions",)
     return Split(train, folds[0], folds[1], Report(lines))

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from zsrbook.data import derived
+from zsrbook.data.dataset import DataError
+
+
+def sequences(data):
+    """raw user -> raw items, oldest first."""
+    raw = data.items["raw"].to_numpy()
+    s = data.sequences()
+    return {data.users["raw"][u]: raw[s.items[a:b]].tolist() for u, a, b in zip(s.users, s.starts[:-1], s.starts[1:], strict=True)}
+
+
+ITEMS = {str(k): {"title": f"Thing {k}", "description": "['It&#39;s good.', 'Very.']" if k == 0 else ""} for k in range(30)}
+
+
+def test_scientific(tmp_path):
+    (tmp_path / "Scientific.item.json").write_text(json.dumps(ITEMS))
+    (tmp_path / "Scientific.inter.json").write_text('{"0": [2, 0], "1": [1]}')
+    data = derived.load_scientific(tmp_path)
+    assert sequences(data) == {"0": ["2", "0"], "1": ["1"]}
+    assert data.items["text"][0] == "Thing 0 It's good. Very."
+    assert not data.clock
+    for bad, message in (('{"0": []}', "user '0' has"), ('{"0": [99]}', "names item '99'"), ("<html>", "web page"), ("{", "line 1")):
+        (tmp_path / "Scientific.inter.json").write_text(bad)
+        with pytest.raises(DataError, match=message):
+            derived.load_scientific(tmp_path)
+
+
+def test_games(tmp_path):
+    (tmp_path / "Games-6k.item").write_text('item_id:token\ttitle:token_seq\n0\tOne &amp; "only"\n1\tTwo\n2\tThree\n')
+    (tmp_path / "Games-6k.test.inter").write_text("user_id:token\titem_id_list:token_seq\titem_id:token\n7\t0 2 0\t1\n8\t1\t2\n")
+    data = derived.load_games(tmp_path)
+    assert sequences(data) == {"7": ["0", "2", "0", "1"], "8": ["1", "2"]}
+    assert data.items["text"].tolist() == ['One & "only"', "Two", "Three"]
+    (tmp_path / "Games-6k.test.inter").write_text("user\titems\titem\n7\t0\t1\n")
+    with pytest.raises(DataError, match="line 1 names the columns user"):
+        derived.load_games(tmp_path)
+
+
+def test_yelp(tmp_path):
+    (tmp_path / "Yelp.item.json.letter").write_text(json.dumps({"0": {"title": "A", "description": "Food"}, "1": {"title": "B", "description": ""}}))
+    (tmp_path / "Yelp.txt").write_text("5 1 2 2 1\n6 2\n")
+    data = derived.load_yelp(tmp_path)
+    assert sequences(data) == {"5": ["1", "2", "2", "1"], "6": ["2"]}
+    assert data.items["text"].tolist() == ["A Food", "B"]
+    for bad, message in (
+        ("5\n", "line 1 is '5'; expected a user"),
+        ("5 1\n5 2\n", "line 2: user is '5'; expected each user once"),
+        ("5 9\n", "item '9'"),
+    ):
+        (tmp_path / "Yelp.txt").write_text(bad)
+        with pytest.raises(DataError, match=message):
+            derived.load_yelp(tmp_path)
+
+
+HEADER = "user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\n"
+
+
+def office(folder, valid, test):
+    (folder / "Office_Products.item.json").write_text(json.dumps(ITEMS))
+    for part, rows in (("valid", valid), ("test", test)):
+        lines = [f'{u},"[\'a, b\']",t,"{h}",{i},"[\'x\']",y\n' for u, h, i in rows]
+        (folder / f"Office_Products.{part}.csv").write_text(HEADER + "".join(lines))
+    return folder
+
+
+def test_office_rows_join_to_sequences(tmp_path):
+    long = list(range(12))
+    valid = [("u", [3], 4), ("v", long[:10], 10)]
+    test = [("v", long[1:11], 11), ("u", [3, 4], 3), ("w", [5, 6], 7)]
+    data = derived.load_office(office(tmp_path, valid, test))
+    assert sequences(data) == {"u": ["3", "4", "3"], "v": [str(k) for k in long], "w": ["5", "6", "7"]}
+    assert "put 5 rows together to 3 sequences; 1 may lack items before the oldest ten" in str(data.report)
+
+
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [
+        ([3, 5], r"Office_Products\.test\.csv: line 2: the history of user 'u' is \['3', '5'\]; the rows before it give \['3', '4'\]"),
+        ("[3, 4", "line 2: history_item_id is '\\[3, 4'; expected a list"),
+        ("__import__('os').getcwd()", "expected a list of item numbers"),
+        ("['3']", "expected a list of item numbers"),
+        ([99, 4], "user 'u'"),
+    ],
+)
+def test_office_contradictions_and_code_are_refused(tmp_path, history, message):
+    with pytest.raises(DataError, match=message):
+        derived.load_office(office(tmp_path, [("u", [3], 4)], [("u", history, 9)]))

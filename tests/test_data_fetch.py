@@ -1,0 +1,233 @@
+"""Downloads from a server on this machine; nothing leaves it."""
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from zsrbook.data import catalogue, fetch
+from zsrbook.data.dataset import DataError
+from zsrbook.data.fetch import Archive, File, Source
+
+CONTENT = b"user,item\nu,a\n"
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+def zipped(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server():
+    """Serves ``files``: path -> bytes, or (bytes, pretended length) to break off in the middle; counts requests."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            served.asked.append(self.path)
+            if self.path not in served.files:
+                self.send_error(404)
+                return
+            body = served.files[self.path]
+            body, length = body if isinstance(body, tuple) else (body, len(body))
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served.files, served.asked = {}, []
+    served.address = f"http://127.0.0.1:{served.server_port}"
+    threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
+    yield served
+    served.shutdown()
+    served.server_close()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    return tmp_path
+
+
+def register(monkeypatch, *files, archive=None):
+    monkeypatch.setitem(fetch.SOURCES, "it", Source("it-folder", files, "cite", "key", "http://page", archive))
+
+
+def nothing_left(folder):
+    return not list(folder.rglob("*"))
+
+
+def test_get_downloads_checks_and_is_content_next_time(server, data, monkeypatch, capsys):
+    server.files["/t.csv"] = CONTENT
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/t.csv"))
+    folder = fetch.get("it")
+    assert (folder / "t.csv").read_bytes() == CONTENT
+    assert fetch.locate("it") == data / "it-folder"
+    fetch.get("it")
+    assert server.asked == ["/t.csv"]
+    assert "terms: cite" in capsys.readouterr().out
+    assert [p.name for p in data.rglob("*")] == ["it-folder", "t.csv"]
+
+
+def test_a_hash_that_nobody_knows_is_printed(server, data, monkeypatch):
+    server.files["/t.csv"] = CONTENT
+    register(monkeypatch, File("t.csv", url=f"{server.address}/t.csv"))
+    said = []
+    fetch.get("it", said.append)
+    assert any(SHA in s and "could not be checked" in s for s in said)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"user,item\nu,b\n", "sha256 is .*; expected"),
+        ((CONTENT, 10_000), "could not be downloaded"),
+        (b"<!DOCTYPE html><html>log in</html>", "sent a web page"),
+        (None, "could not be downloaded .*404"),
+    ],
+)
+def test_bad_downloads_leave_nothing(server, data, monkeypatch, body, message):
+    if body is not None:
+        server.files["/t.csv"] = body
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/t.csv"))
+    with pytest.raises(DataError, match=message):
+        fetch.get("it", lambda _: None)
+    assert nothing_left(data)
+
+
+def test_an_interrupted_download_of_unknown_hash_is_noticed_too(server, data, monkeypatch):
+    server.files["/t.csv"] = (CONTENT, 10_000)
+    register(monkeypatch, File("t.csv", url=f"{server.address}/t.csv"))
+    with pytest.raises(DataError, match="could not be downloaded"):
+        fetch.get("it", lambda _: None)
+    assert nothing_left(data)
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, data, monkeypatch):
+    server.files["/t.csv"] = CONTENT
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/t.csv"))
+    (data / "it-folder").write_text("a file in the way")
+    with pytest.raises(DataError, match=r"can't write .*it-folder.*set ZSRBOOK_DATA"):
+        fetch.get("it", lambda _: None)
+    assert [p.name for p in data.rglob("*")] == ["it-folder"]
+
+
+def test_the_mirror_is_tried_second(server, data, monkeypatch):
+    server.files["/bad.csv"], server.files["/mirror.csv"] = b"other", CONTENT
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/bad.csv", f"{server.address}/mirror.csv"))
+    said = []
+    fetch.get("it", said.append)
+    assert server.asked == ["/bad.csv", "/mirror.csv"]
+    assert any("trying" in s for s in said)
+
+
+def test_a_file_that_is_there_with_another_hash_is_not_touched(server, data, monkeypatch):
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/t.csv"))
+    (data / "it-folder").mkdir()
+    (data / "it-folder" / "t.csv").write_text("mine")
+    for call in (fetch.get, fetch.locate):
+        with pytest.raises(DataError, match=r"t\.csv: sha256 is .*move it away"):
+            call("it")
+    assert (data / "it-folder" / "t.csv").read_text() == "mine"
+    assert server.asked == []
+
+
+def test_archives_are_unpacked_and_their_files_checked(server, data, monkeypatch):
+    body = zipped({"x-1/t.csv": CONTENT, "x-1/README": b"hello"})
+    server.files["/x.zip"] = body
+    md5 = hashlib.md5(body).hexdigest()
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT)), archive=Archive(f"{server.address}/x.zip", md5))
+    fetch.get("it", lambda _: None)
+    assert [p.name for p in data.rglob("*") if p.is_file()] == ["t.csv"]
+    register(monkeypatch, File("u.csv"), archive=Archive(f"{server.address}/x.zip", md5))
+    with pytest.raises(DataError, match=r"holds 0 files called u\.csv"):
+        fetch.get("it", lambda _: None)
+    register(monkeypatch, File("u.csv"), archive=Archive(f"{server.address}/x.zip", "0" * 32))
+    with pytest.raises(DataError, match="md5 is"):
+        fetch.get("it", lambda _: None)
+
+
+def test_missing_data_names_file_address_terms_folder_and_command(data, monkeypatch):
+    register(monkeypatch, File("t.csv", SHA, 5, "http://somewhere/t.csv"))
+    with pytest.raises(DataError) as error:
+        fetch.locate("it")
+    for part in ("t.csv", "http://somewhere/t.csv", "cite", str(data / "it-folder"), "data get it", "ZSRBOOK_DATA"):
+        assert part in str(error.value)
+    register(monkeypatch, File("t.csv"))
+    for call in (fetch.get, fetch.locate):
+        with pytest.raises(DataError, match="can't be downloaded without an account"):
+            call("it")
+    with pytest.raises(DataError, match="no data set is called 'moon'; there are ml-100k"):
+        catalogue.load("moon")
+
+
+def test_every_source_has_a_loader_and_sound_entries():
+    assert set(fetch.SOURCES) == set(catalogue.LOADERS)
+    for source in fetch.SOURCES.values():
+        for file in source.files:
+            assert file.sha256 is None or len(file.sha256) == 64
+            assert file.url is None or file.url.startswith("https://")
+    folders = [(s.folder, f.path) for s in fetch.SOURCES.values() for f in s.files]
+    assert len(folders) == len(set(folders))
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:/out.txt"])
+def test_zip_members_stay_inside(tmp_path, name):
+    (tmp_path / "bad.zip").write_bytes(zipped({"good.txt": b"x", name: b"x"}))
+    with pytest.raises(DataError, match="points outside the folder; nothing was unpacked"):
+        fetch.extract(tmp_path / "bad.zip", tmp_path / "into")
+    assert [p.name for p in tmp_path.rglob("*")] == ["bad.zip"]
+
+
+def test_zip_links_are_refused(tmp_path):
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="is a link or a device"):
+        fetch.extract(tmp_path / "bad.zip", tmp_path / "into")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("../out.txt", tarfile.REGTYPE), ("/out.txt", tarfile.REGTYPE), ("a", tarfile.SYMTYPE), ("a", tarfile.LNKTYPE), ("a", tarfile.FIFOTYPE)],
+)
+def test_tar_members_stay_inside(tmp_path, name, kind):
+    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info, io.BytesIO(b""))
+    with pytest.raises(DataError, match="nothing was unpacked"):
+        fetch.extract(tmp_path / "bad.tar.gz", tmp_path / "into")
+    assert [p.name for p in tmp_path.rglob("*")] == ["bad.tar.gz"]
+
+
+def test_good_and_broken_archives(tmp_path):
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("d/t.csv")
+        info.size = len(CONTENT)
+        archive.addfile(info, io.BytesIO(CONTENT))
+    fetch.extract(tmp_path / "t.tar.gz", tmp_path / "into")
+    assert (tmp_path / "into" / "d" / "t.csv").read_bytes() == CONTENT
+    (tmp_path / "cut.zip").write_bytes(zipped({"t.csv": CONTENT})[:-10])
+    (tmp_path / "text.zip").write_text("no archive")
+    body = bytearray(zipped({"t.csv": CONTENT}))
+    body[body.index(b"user,item")] ^= 255
+    (tmp_path / "flipped.zip").write_bytes(bytes(body))
+    for name in ("cut.zip", "text.zip", "flipped.zip"):
+        with pytest.raises(DataError, match="get it again"):
+            fetch.extract(tmp_path / name, tmp_path / name[:3])
+        assert not (tmp_path / name[:3]).exists()
