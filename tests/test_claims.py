@@ -110,7 +110,7 @@ def test_far_better_than_the_paper_asks_for_a_leak_check(tmp_path):
 def test_reasons_for_not_testable(tmp_path):
     better = {"better": {"a": "A", "b": "B", "by": 0.0}}
     claim = claim_of(tmp_path, better)
-    assert judge(claim, [], "toy").reason == "no record of A in zero-shot at toy scale for grocery--pantry"
+    assert judge(claim, [], "toy").reason == "no record of A in zero-shot at toy scale for grocery → pantry"
     assert judge(claim, RECORDS, "small").reason == "no data at small scale stands for this pair"
     assert judge(claim_of(tmp_path, None, untestable="it is a wish", at=None), RECORDS, "toy").reason == "it is a wish"
     other = record_of("B", 0.1, protocol=Protocol(positions="last").settings())
@@ -207,7 +207,7 @@ def test_html_is_escaped_and_shows_every_claim(tmp_path):
     assert page.count('<th scope="row"') == len(shown) == len(shown.to_frame())
     assert 'role="region"' in page
     assert "overflow-x:auto" in page
-    assert "<caption>" in page
+    assert "<figcaption" in page
     claim = claim_of(tmp_path, {"better": {"a": "<b>", "b": "B", "by": 0.0}}, claim="a < b & c")
     shown[:] = [judge(claim, RECORDS, "toy")]
     assert "a &lt; b &amp; c" in shown._repr_html_()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -190,24 +191,35 @@ class Verdicts(list[Verdict]):
 
     def _repr_html_(self) -> str:
         scale = self[0].scale if self else ""
-        rows = "".join(_row(v) for v in self)
         head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
-        return (
-            f'<div class="zsr-scroll" role="region" aria-label="Claims and verdicts" tabindex="0" style="overflow-x:auto"><table>'
-            f"<caption>Claims and verdicts · {html.escape(scale)} scale · paired bootstrap over users and seeds, 95 %</caption>"
-            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        )
+        table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v) for v in self)}</tbody>"
+        return framed(table, "Claims and verdicts", f"{scale} scale · paired bootstrap over users and seeds, 95 %")
+
+
+def framed(table: str, title: str, caption: str) -> str:
+    """The rows of an HTML table as a figure that fits a phone: the caption wraps, the table below it scrolls and takes the keyboard."""
+    name = f"zsr-{crc32((title + caption + table).encode()):08x}"
+    return (
+        f'<figure style="margin:1rem 0"><figcaption id="{name}"><strong>{html.escape(title)}</strong><br>{html.escape(caption)}</figcaption>'
+        f'<div class="zsr-scroll" role="region" aria-labelledby="{name}" tabindex="0" style="overflow-x:auto">'
+        f'<table aria-labelledby="{name}">{table}</table></div></figure>'
+    )
 
 
 def _row(verdict: Verdict) -> str:
     cells = [verdict.claim.where, verdict.outcome, verdict.reason]
-    details = "".join(f"<li>{html.escape(f'{f.pair}: {f.text}: {f.detail}')} <em>({f.outcome})</em></li>" for f in verdict.findings)
+    details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({f.outcome})</em></li>" for f in verdict.findings)
     cells = [html.escape(str(c)) for c in cells]
     cells[1] = f"<strong>{cells[1]}</strong>"
     if details:
         cells[2] += f"<details><summary>{len(verdict.findings)} comparisons</summary><ul>{details}</ul></details>"
-    claim = f'<th scope="row" id="claim-{html.escape(verdict.claim.id)}" style="font-weight:normal">{html.escape(verdict.claim.text)}</th>'
-    return f"<tr>{claim}{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
+    claim = f'<th scope="row" id="claim-{html.escape(verdict.claim.id)}-{verdict.scale}" style="font-weight:normal;min-width:16em">{html.escape(verdict.claim.text)}</th>'
+    tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
+    return f"<tr>{claim}{tds}</tr>"
+
+
+def _arrow(pair: str) -> str:
+    return pair.replace("--", " → ")
 
 
 _WORDS = {Outcome.REPRODUCED: "hold", Outcome.PARTLY: "are too close to call", Outcome.NOT_REPRODUCED: "fail"}
@@ -325,7 +337,7 @@ def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], 
     for name, record in found.items():
         why = None
         if record is None:
-            why = f"no record of {name} in {' or '.join(claim.experiments)} at {scale} scale for {pair}"
+            why = f"no record of {name} in {' or '.join(claim.experiments)} at {scale} scale for {_arrow(pair)}"
         elif part.metric not in record.metrics:
             why = f"the record of {name} holds no {part.metric}"
         elif record.protocol != settings:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from zsrbook.claims import SUSPICIOUS, estimate, lookup
+from zsrbook.claims import SUSPICIOUS, estimate, framed, lookup
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find
 
@@ -61,15 +61,13 @@ class Table:
                 paper, ours, low, high = (row[metric, c] for c in ("paper", "ours", "low", "high"))
                 cells.append(_bold("" if pd.isna(paper) else f"{paper:.3f}", paper == best[metric, "paper"]))
                 half = f" ± {(high - low) / 2:.3f}" if pd.notna(high - low) else ""
-                cells.append(NOT_RUN if pd.isna(ours) else _bold(f"{ours:.3f}{half}", ours == best[metric, "ours"]))
+                cells.append("–" if pd.isna(ours) else _bold(f"{ours:.3f}{half}", ours == best[metric, "ours"]))
             tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
-            rows.append(f'<tr><th scope="row">{html.escape(str(method))}</th>{tds}<td>{html.escape(row["verdict", ""])}</td></tr>')
-        return (
-            f'<div class="zsr-scroll" role="region" aria-label="{html.escape(self.title)}" tabindex="0" style="overflow-x:auto"><table>'
-            f"<caption><strong>{html.escape(self.title)}</strong><br>{html.escape(self.caption)}</caption>"
-            f'<thead><tr><th scope="col" rowspan="2">Method</th>{groups}<th scope="col" rowspan="2">Verdict</th></tr><tr>{heads}</tr></thead>'
-            f"<tbody>{''.join(rows)}</tbody></table></div>"
-        )
+            rows.append(
+                f'<tr><th scope="row">{html.escape(str(method))}</th>{tds}<td style="min-width:12em">{html.escape(row["verdict", ""])}</td></tr>'
+            )
+        head = f'<tr><th scope="col" rowspan="2">Method</th>{groups}<th scope="col" rowspan="2">Verdict</th></tr><tr>{heads}</tr>'
+        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, self.caption)
 
     def _best(self, metric: str, column: str) -> float:
         return self.frame[metric, column].drop(CEILING, errors="ignore").max()
