@@ -103,7 +103,7 @@ class HRNN(nn.Module):
             context = self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens  # (B, L, d)
             steps = torch.cat([steps[:, :1], steps[:, 1:] + context], dim=1)
             with torch.no_grad():
-                states = self.cells(steps)[0]  # (B, L + 1, d); states[:, k] follows item k
+                states = self.cells(steps)[0]  # (B, L + 1, d); states[:, k] has read k items
             # a session's summary is the state before its first item; before the first session there is none
             at = torch.arange(times.shape[1], device=times.device).expand_as(opens)
             opened = torch.where(opens, at, -1).cummax(dim=1).values  # (B, L) index of the item that opened the session
