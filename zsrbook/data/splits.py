@@ -47,7 +47,7 @@ def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: in
     """Whole users to test and train; a share of the training users is set apart for validation (ZESRec, section 4.1).
 
     Args:
-        test: share of all users.
+        test: share of all users; 0 for a source, on which nobody is judged.
         valid: share of the remaining users.
         first: the earliest position that is a target, counted from 1; 2 asks for at least one item of history.
     """
@@ -55,7 +55,7 @@ def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: in
     order = np.random.default_rng(seed).permutation(len(users))
     n_test = round(test * len(users))
     n_valid = round(valid * (len(users) - n_test))
-    if n_test == 0 or len(users) - n_test - n_valid == 0:
+    if (test and not n_test) or len(users) - n_test - n_valid == 0:
         raise DataError(f"{data.name}: {len(users)} users are too few for a split with shares test={test}, valid={valid}")
     parts = np.split(users[order], [n_test, n_test + n_valid])
     column = data.interactions[Columns.USER].to_numpy()
