@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
@@ -10,6 +10,7 @@ from zsrbook.evaluation.auc import auc, gauc
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=30).filter(lambda rows: len({label for label, _ in rows}) == 2))
+@settings(deadline=None)
 def test_auc_equals_scikit_learn_with_ties(rows):
     labels, scores = map(np.array, zip(*rows, strict=True))
     assert auc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)

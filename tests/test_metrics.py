@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
@@ -26,6 +26,7 @@ def table_of(scores, target):
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=6), st.sampled_from(NAMES))
+@settings(deadline=None)
 def test_expected_value_is_the_mean_over_all_tie_orders(scores, name):
     metric, k = metrics.parse(name)
     found = []
@@ -77,6 +78,7 @@ def test_paper_random_row_is_a_uniform_ranking_of_the_full_catalogue():
 
 
 @given(st.integers(0, 40), st.integers(0, 10), st.sampled_from(NAMES))
+@settings(deadline=None)
 def test_tie_rules_are_in_order(greater, ties, name):
     table = RankTable.of([greater], [ties], 60)
     low, middle, high = (values(table, name, rule)[0] for rule in ("pessimistic", "expected", "optimistic"))

@@ -93,6 +93,20 @@ def test_counts_equal_the_plain_reading(world, remove_history, kind, at_once):
     assert_array_equal(table.user, fold.data.interactions["user"][fold.targets])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("remove_history", [False, True])
+def test_counting_on_a_gpu_changes_nothing(remove_history):
+    rng = np.random.default_rng(0)
+    fold = fold_of([rng.integers(0, 50, 20) for _ in range(30)], 50)
+    model = Table(rng.integers(0, 9, (40, 50)))
+    expected = rank_targets(model, fold, remove_history=remove_history)
+    model.table = model.table.cuda()
+    found = rank_targets(model, fold, remove_history=remove_history)
+    for name, column in vars(expected).items():
+        assert_array_equal(getattr(found, name), column)
+
+
 def test_nan_ranks_last():
     fold = fold_of([[0, 1, 2]], 4)
     nan = float("nan")

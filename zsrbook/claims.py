@@ -213,7 +213,8 @@ def _row(verdict: Verdict) -> str:
     cells[1] = f"<strong>{cells[1]}</strong>"
     if details:
         cells[2] += f"<details><summary>{len(verdict.findings)} comparisons</summary><ul>{details}</ul></details>"
-    claim = f'<th scope="row" id="claim-{html.escape(verdict.claim.id)}-{verdict.scale}" style="font-weight:normal;min-width:16em">{html.escape(verdict.claim.text)}</th>'
+    anchor, text = html.escape(f"claim-{verdict.claim.id}-{verdict.scale}"), html.escape(verdict.claim.text)
+    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}</th>'
     tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
     return f"<tr>{claim}{tds}</tr>"
 

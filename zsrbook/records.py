@@ -23,7 +23,7 @@ import torch
 
 from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import GAINS
-from zsrbook.evaluation.protocol import Protocol, summary
+from zsrbook.evaluation.protocol import METRICS, Protocol, summary
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.scale import Scale
 
@@ -132,6 +132,13 @@ class RunRecord:
             Protocol.of(self.protocol)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{where}: {error}") from None
+
+    @classmethod
+    def of_ranks(cls, ranks: Mapping[int, RankTable], protocol: Protocol, metrics: tuple[str, ...] = METRICS, **rest: object) -> RunRecord:
+        """A record whose metrics are worked out from the ranks of each seed; ``rest`` as for the class."""
+        found = [summary(table, protocol, metrics) for table in ranks.values()]
+        per_seed = {name: [values[name] for values in found] for name in metrics}
+        return cls(protocol=protocol.settings(), seeds=list(ranks), metrics=per_seed, ranks=ranks, **rest)
 
     @property
     def pair(self) -> str:

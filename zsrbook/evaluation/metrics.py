@@ -77,7 +77,8 @@ def sampled(table: RankTable, name: str = "Recall@10", negatives: int = 100) -> 
     """(n,) the metric that ranking against ``negatives`` random candidates would give, in expectation, worked out exactly.
 
     The negatives are drawn without replacement from all candidates but the target. Of the ``b`` that beat it in the full
-    catalogue, a hypergeometric number gets into the sample; ties are in random order (Krichene and Rendle, KDD 2020, section 3).
+    catalogue, a hypergeometric number gets into the sample; ties are in random order (on why
+    such numbers mislead: Krichene and Rendle, KDD 2020).
 
     >>> table = RankTable.of(greater=[0, 50], ties=[0, 0], n_candidates=101)
     >>> sampled(table, "Recall@10", negatives=100)  # all of them: the full ranking
