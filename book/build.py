@@ -32,6 +32,9 @@ WORDS = ("book/**/*", "notebooks/*.md")
 #: a page that an exception got onto
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\boutput traceback\b")
 
+#: what is worth showing while Sphinx works
+PROGRESS = re.compile(r"Execut(ing|ed) notebook|Using cached")
+
 
 def main() -> int:
     for notebook in sorted((ROOT / "notebooks").glob("*.md")):
@@ -53,10 +56,11 @@ def main() -> int:
     forget_old_caches(cache)
 
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--config", "book/_config.yml", "--toc", "book/_toc.yml"]
-    command += ["--path-output", str(work), "-W", "--keep-going", "-n", "-q"]
+    command += ["--path-output", str(work), "-W", "--keep-going", "-n"]
     environment = os.environ | {"ZSRBOOK_BUILD": "1", "ZSRBOOK_NOTEBOOK_CACHE": str(cache), "ZSRBOOK_SCALE": scale.value, "PYTHONHASHSEED": "0"}
-    if subprocess.run(command, cwd=ROOT, env=environment).returncode:
-        print(f"== The book was not built: see the warnings above. What there is of it lies in {work}.", file=sys.stderr)
+    failed, log = run(command, environment)
+    if failed:
+        print(log, f"== The book was not built: see the warnings above. What there is of it lies in {work}.", sep="\n", file=sys.stderr)
         return 1
     broken = [page for page in (work / "_build" / "html").rglob("*.html") if TRACEBACK.search(page.read_text(encoding="utf-8"))]
     if broken:
@@ -66,6 +70,19 @@ def main() -> int:
     shutil.rmtree(work)
     STAMP.write_text(everything)
     return done(scale, f"took {time.monotonic() - start:.0f} s")
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[bool, str]:
+    """Whether the command failed, and all that it said; on the way only what tells how far it is."""
+    lines = []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
+    ) as process:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if PROGRESS.search(line):
+                print("  ", line.strip(), flush=True)
+    return process.returncode != 0, "\n".join(line for line in lines if "[IPKernelApp] WARNING" not in line)
 
 
 def done(scale: Scale, what: str) -> int:
