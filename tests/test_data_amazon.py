@@ -106,10 +106,10 @@ def test_ratings_only_in_both_orders(folder):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (review("U", "B", 5, 0.0), "line 7: value is 0.0; expected 1 to 5 stars"),
+        (review("U", "B", 5, 0.0), "line 7: value is '0.0'; expected 1 to 5 stars"),
         (review("U", "B", 5, None), "line 7: value is missing"),
         (review("U", "B", None), "line 7: time is missing"),
-        (review("U", "B", 1529193600000), "line 7: time is 1529193600000"),
+        (review("U", "B", 1529193600000), "line 7: time is '1529193600000'"),
         (review(None, "B", 5), "line 7: user is missing"),
         (review("U", "", 5), "line 7: item is ''"),
     ],

@@ -1,9 +1,12 @@
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from zsrbook.data import overlap
 from zsrbook.data.dataset import DataError, Dataset
+from zsrbook.data.toy import ToySettings, ToyWorld
 
 
 def make(name, users, titles, raws=None, start=0.0, clock=True):
@@ -99,3 +102,12 @@ def test_audit_of_users_ids_and_time():
         audit.assert_disjoint(tolerance=1)
     later = make("c", ["Wxa"], ["Green tea"], start=1e9)
     assert overlap.audit(a, later).time_overlap() == "none"
+
+
+def test_the_toy_markets_are_disjoint():
+    world = ToyWorld(ToySettings(users=(60, 40, 30)))
+    sets = [world.dataset(market) for market in world.markets]
+    for a, b in permutations(sets, 2):
+        audit = overlap.audit(a, b)
+        assert audit.verdict == "disjoint"
+        audit.assert_disjoint(tolerance=0)

@@ -214,7 +214,7 @@ def require(path: Path, column: pd.Series, good: np.ndarray, expected: str) -> N
         row = int(np.flatnonzero(~good)[0])
         value = column.iloc[row]
         raise DataError(
-            f"{path}: line {column.index[row]}: {column.name} is {'missing' if pd.isna(value) else repr(value)}; expected {expected}"
+            f"{path}: line {column.index[row]}: {column.name} is {'missing' if pd.isna(value) else repr(str(value))}; expected {expected}"
             f" ({int((~good).sum())} such of {len(column)} lines); correct it, or get the file again"
         )
 

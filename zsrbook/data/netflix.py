@@ -94,9 +94,9 @@ def read_ratings(paths: list[Path]) -> Iterator[pd.DataFrame]:
         with open_raw(path) as stream:
             refuse_html(path, stream.readline())
             stream.seek(0)
-            names = ["customer", "stars", "date", "surplus"]
+            kinds = {"customer": str, "stars": "category", "date": "category", "surplus": "category"}  # few values, each parsed once
             # quoting 3: a quotation mark is a character like any other
-            for chunk in pd.read_csv(stream, header=None, names=names, dtype=str, chunksize=ROWS_AT_ONCE, quoting=3, skip_blank_lines=False):
+            for chunk in pd.read_csv(stream, header=None, names=list(kinds), dtype=kinds, chunksize=ROWS_AT_ONCE, quoting=3, skip_blank_lines=False):
                 chunk.index = pd.RangeIndex(line, line + len(chunk))
                 line += len(chunk)
                 piece, film = parse(path, chunk, film)
@@ -112,12 +112,11 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFra
     require(path, chunk["customer"], films.notna().to_numpy(), "a line such as '1:' with the film before its ratings")
     rows = chunk[~heads]
     customer = pd.to_numeric(rows["customer"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    stars = pd.to_numeric(rows["stars"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    stars = by_category(rows["stars"], pd.to_numeric(rows["stars"].cat.categories, errors="coerce"))
     require(path, rows["customer"], customer > 0, "a customer number")
     require(path, rows["stars"], np.isin(stars, (1, 2, 3, 4, 5)), "1 to 5 stars")
-    codes, dates = pd.factorize(rows["date"], use_na_sentinel=False)
-    stamps = pd.to_datetime(pd.Series(dates, dtype=object), format="%Y-%m-%d", errors="coerce")
-    days = ((stamps - EPOCH) // pd.Timedelta(days=1)).to_numpy(np.float64, na_value=np.nan)[codes]
+    stamps = pd.to_datetime(rows["date"].cat.categories.astype(str), format="%Y-%m-%d", errors="coerce")
+    days = by_category(rows["date"], (stamps - EPOCH) / pd.Timedelta(days=1))
     require(path, rows["date"], days >= 0, "a date as 2005-09-06")
     piece = pd.DataFrame(
         {
@@ -128,3 +127,8 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFra
         }
     )
     return piece, int(films.iloc[-1]) if len(films) else film
+
+
+def by_category(column: pd.Series, values: pd.Index) -> np.ndarray:
+    """float64: the value of each row's category, NaN where the row is empty."""
+    return np.append(values.to_numpy(np.float64, na_value=np.nan), np.nan)[column.cat.codes]
