@@ -131,8 +131,13 @@ def test_without_ranks_the_seeds_decide(tmp_path):
     assert "seeds only" in many.findings[0].detail
     one = judge(claim, [record_of("A", 0.3, 1, ranks=False), record_of("B", 0.1, 1, ranks=False)], "toy")
     assert one.outcome == Outcome.PARTLY  # one number without an interval shows a direction, no more
-    other = record_of("B", 0.1, ranks=False, data_sha256="cd" * 32)
-    assert judge(claim, [record_of("A", 0.3, ranks=False), other], "toy").reason == "the records were judged on different data"
+
+
+@pytest.mark.parametrize("ranks", [False, True])
+def test_records_of_different_data_are_not_compared(tmp_path, ranks):
+    claim = claim_of(tmp_path, {"better": {"a": "A", "b": "B", "by": 0.0}})
+    records = [record_of("A", 0.3, ranks=ranks), record_of("B", 0.1, ranks=ranks, data_sha256="cd" * 32)]
+    assert judge(claim, records, "toy").reason == "the records were judged on different data"
 
 
 def test_method_of_the_target_alone_serves_every_pair_and_experiments_have_an_order(tmp_path):

@@ -92,16 +92,15 @@ def test_metrics_must_be_those_of_the_ranks(clone):
         write(wrong, tables(), clone)
 
 
-def test_record_made_from_ranks_passes_the_check(clone):
-    names = dict(paper="zesrec", experiment="zero-shot", target="pantry", method="POP", scale="toy", config={}, data_sha256="0" * 64, minutes=0.1)
-    made = RunRecord.of_ranks(tables(), Protocol(average="macro"), **names)
-    back = read(write(made, root=clone))
-    assert back == made
-    assert back.pair == "pantry"
-    assert back.mean("Recall@20") == pytest.approx(made.per_user("Recall@20").value)
-    assert back.per_user("Recall@20") is back.per_user("Recall@20")
+def test_metrics_user_by_user_are_those_of_the_record(clone):
+    back = read(write(record(), tables(), clone))
+    assert back.mean("Recall@20") == pytest.approx(back.per_user("Recall@20").value)
+    assert back.per_user("Recall@20") is back.per_user("Recall@20")  # worked out once
     with pytest.raises(RecordError, match="has no AUC"):
         back.mean("AUC")
+    with pytest.raises(RecordError, match="no ranks beside it"):
+        record().per_user("Recall@20")
+    assert record(source=None).pair == "pantry"
 
 
 def test_macro_metrics_are_checked_under_their_own_protocol(clone):

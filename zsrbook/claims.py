@@ -367,12 +367,12 @@ def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[flo
         ValueError: the records were judged on different data.
     """
     value = math.fsum(weight * record.mean(metric) for weight, record in terms)
+    if len({record.data_sha256 for _, record in terms}) > 1:
+        raise ValueError("the records were judged on different data")
     if metric.partition("@")[0] in GAINS and all(record.ranks for _, record in terms):
         found = contrast([(weight, record.per_user(metric)) for weight, record in terms])
         shift = value - found.value  # ranks may be kept for some of the seeds only
         return value, found.low + shift, found.high + shift, "users and seeds resampled"
-    if len({record.data_sha256 for _, record in terms}) > 1:
-        raise ValueError("the records were judged on different data")
     sizes = [len(record.seeds) for _, record in terms]
     if min(sizes) < 2:
         return value, -math.inf, math.inf, "no ranks beside the record"

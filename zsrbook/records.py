@@ -23,7 +23,7 @@ import torch
 
 from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import GAINS
-from zsrbook.evaluation.protocol import METRICS, Protocol, summary
+from zsrbook.evaluation.protocol import Protocol, summary
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.scale import Scale
 
@@ -89,7 +89,7 @@ class RunRecord:
         config: the settings of the method.
         seeds: one or more.
         metrics: name -> one value a seed, in the order of ``seeds``.
-        data_sha256: ``Split.sha256`` of the split that it was judged on.
+        data_sha256: ``Split.sha256`` of the target's split; only records that agree in it are compared.
         minutes: wall clock, all seeds together.
         device, packages, code_version, date: where, with what and when; filled in by themselves.
         ranks: seed -> ranks of all test targets; not in the JSON file but beside it, and maybe not for all seeds.
@@ -132,13 +132,6 @@ class RunRecord:
             Protocol.of(self.protocol)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{where}: {error}") from None
-
-    @classmethod
-    def of_ranks(cls, ranks: Mapping[int, RankTable], protocol: Protocol, metrics: tuple[str, ...] = METRICS, **rest: object) -> RunRecord:
-        """A record whose metrics are worked out from the ranks of each seed; ``rest`` as for the class."""
-        found = [summary(table, protocol, metrics) for table in ranks.values()]
-        per_seed = {name: [values[name] for values in found] for name in metrics}
-        return cls(protocol=protocol.settings(), seeds=list(ranks), metrics=per_seed, ranks=ranks, **rest)
 
     @property
     def pair(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsrbook.claims import SUSPICIOUS, estimate, framed, lookup
+from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find
 
@@ -105,7 +106,7 @@ def beside(
 
     Args:
         name: the paper's table, such as ``zesrec_table2``; what stands before the underscore is the paper in the records.
-        paper_pair: the pair in the paper's table, such as ``grocery--pantry``.
+        paper_pair: the pair in the paper's table, such as ``netflix-2m--ml-1m``.
         pair: our pair.
         experiments: a method's record is taken from the first that holds it.
         records: default all under ``root``.
@@ -148,12 +149,12 @@ def beside(
     return Table(
         frame.rename_axis("method"),
         f"{first['citation']}, {first['where']} ({paper_pair.replace('--', ' → ')}), beside our {arrow}",
-        _caption(ours, scale),
+        _caption(ours, scale, metrics[0], yardstick),
     )
 
 
-def _caption(ours: dict[str, RunRecord], scale: str) -> str:
-    """Protocol, scale, data, device, date and seeds of the records in a table."""
+def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str) -> str:
+    """Protocol, scale, data, device, date and seeds of the records in a table, and how fine a difference they can tell."""
     if not ours:
         return f"{scale} scale · no run recorded yet: the columns “ours” are empty"
     records = list(ours.values())
@@ -169,7 +170,13 @@ def _caption(ours: dict[str, RunRecord], scale: str) -> str:
         ", ".join(sorted({r.device for r in records})),
         spread,
     ]
-    return " · ".join([*parts, "mean over seeds ± half of the 95 % interval (users and seeds resampled)", "bold: best, the ceiling aside"])
+    parts += ["mean over seeds ± half of the 95 % interval (users and seeds resampled)", "bold: best, the ceiling aside"]
+    base = ours.get(yardstick)
+    comparable = [r for r in records if base and r is not base and r.data_sha256 == base.data_sha256 and r.ranks and base.ranks]
+    fine = [difference(r.per_user(metric), base.per_user(metric)).detectable for r in comparable]
+    if fine:
+        parts.append(f"a difference of {max(fine):.3f} from {yardstick} in {metric} would be found 8 times in 10")
+    return " · ".join(parts)
 
 
 def _beside_paper(cells: dict[tuple[str, str], object], metrics: Sequence[str]) -> str:
