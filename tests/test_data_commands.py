@@ -42,6 +42,11 @@ def test_check_a_movielens_folder(tmp_path, make, load):
     assert "kept 4 interactions of 2 users with 3 items" in result.output
 
 
+def test_check_one_file_of_a_known_folder(tmp_path):
+    make, _ = FORMS[0]
+    assert "kept 4 interactions" in run("check", make(tmp_path) / "u.data").output
+
+
 def test_check_other_forms(tmp_path):
     gz(tmp_path / "T_5.json.gz", REVIEWS)
     gz(tmp_path / "meta_T.json.gz", META)
@@ -78,5 +83,8 @@ def test_check_bad_input(tmp_path):
         assert result.exit_code == 1
         assert message in result.output
     (tmp_path / "t.xlsx").write_text("x")
-    with pytest.raises(DataError, match="tells no kind of file"):
+    with pytest.raises(DataError, match="no known form"):
         catalogue.guess(tmp_path / "t.xlsx")
+    (tmp_path / "other.csv").write_text("MovieID;CustomerID\n1;2\n")
+    with pytest.raises(DataError, match="no column user, item; it has MovieID;CustomerID"):
+        catalogue.guess(tmp_path / "other.csv")

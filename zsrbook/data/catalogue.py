@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,19 +89,21 @@ def guess_folder(folder: Path) -> Dataset:
 
 
 def guess_file(path: Path) -> Dataset:
-    """One file: Amazon reviews or ratings (with the metadata beside them), or a table with columns user and item."""
+    """One file: Amazon reviews or ratings (with the metadata beside them), a table with columns user and item, or one of a known folder."""
     name = path.name.split(".")[0].lower().replace("_", "-")
+    metadata = path.with_name(f"meta_{path.name.split('.')[0].removesuffix('_5').removeprefix('ratings_')}.json.gz")
+    beside = metadata if metadata.is_file() and metadata != path else None
     if ".json" in path.suffixes:
-        metadata = path.with_name(f"meta_{path.name.split('.')[0].removesuffix('_5')}.json.gz")
-        return amazon.load(name, path, metadata if metadata.is_file() else None)
-    if path.suffix == ".csv" and not {"user", "item"} & set(first_line(path)):
-        metadata = path.with_name(f"meta_{path.stem}.json.gz")
-        release = 2014 if path.name.startswith("ratings_") else 2018
-        return amazon.load(name, path, metadata if metadata.is_file() else None, release)
-    items = path.with_name(f"items{''.join(path.suffixes)}")
-    return table.load(path, items if items.is_file() and items != path else None)
+        return amazon.load(name, path, beside)
+    if ".csv" in path.suffixes and is_ratings_only(path):
+        return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
+    if {".csv", ".tsv", ".parquet"} & set(path.suffixes):
+        items = path.with_name(f"items{''.join(path.suffixes)}")
+        return table.load(path, items if items.is_file() and items != path else None)
+    return guess_folder(path.parent)
 
 
-def first_line(path: Path) -> list[str]:
+def is_ratings_only(path: Path) -> bool:
+    """Whether the first line is two ids, a number of stars and seconds, rather than names of columns."""
     _, line = next(read_lines(path, "latin-1"), (0, ""))
-    return [part.strip().strip('"') for part in line.split(",")]
+    return re.fullmatch(r"\w+,\w+,\d(\.\d+)?,\d+", line) is not None

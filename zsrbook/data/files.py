@@ -133,7 +133,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_table(path: Path, separator: str = ",", columns: list[str] | None = None, encoding: str = "utf-8", quoted: bool = True) -> pd.DataFrame:
-    """A delimited file as text columns; the index is the line number in the file.
+    """A delimited file as text columns; the index is the line number in the file (of rows, where fields hold line breaks).
 
     Args:
         separator: may be longer than one character, as ``::`` in MovieLens 1M.
@@ -156,6 +156,8 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
     if header and not rest:
         raise DataError(f"{path}: line 1 is {first[:80]!r} and nothing follows; expected a line of names, then rows")
     names = [n.strip().strip('"') for n in first.split(separator)] if header else columns
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: line 1 names a column twice: {', '.join(names)}; expected each name once")
     bad = []
 
     def remember(row):
