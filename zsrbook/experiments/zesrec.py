@@ -86,7 +86,7 @@ def load(name: str, scale: Scale, structure: float = 1.0) -> Dataset:
     Raises:
         DataError: the data is missing or bad; the message says what to do.
     """
-    data = toy_world(structure).dataset(name) if scale is Scale.TOY else catalogue.load(name)
+    data = replace(toy_world(structure).dataset(name), name=name) if scale is Scale.TOY else catalogue.load(name)
     return compact(at_least(data, user=2, repeat=False))
 
 

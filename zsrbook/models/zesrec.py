@@ -15,7 +15,7 @@ Shape legend: B users in a batch, L longest history in it, P targets in it, I it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from zsrbook.data.dataset import Dataset, Sequences
+from zsrbook.data.dataset import DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
 from zsrbook.models.base import VectorRecommender, features_of
 from zsrbook.models.sequence import USER_NETWORKS
@@ -119,9 +119,10 @@ class ItemText(nn.Module):
 class NextItemNetwork(nn.Module):
     """Item vectors in, user vectors out, and the loss of Eq. 2 between the two."""
 
-    def __init__(self, items: ItemIds | ItemText, settings: ZESRecSettings, log_popularity: Tensor | None = None):
+    def __init__(self, items: ItemIds | ItemText, settings: ZESRecSettings, log_popularity: Tensor | None = None, n_targets: int = 0):
         super().__init__()
         self.settings = settings
+        self.n_targets = n_targets  # in an epoch
         self.items = items
         self.users = USER_NETWORKS[settings.users](settings.width, settings.dropout)
         self.start = nn.Parameter(torch.empty(settings.width).uniform_(-0.1, 0.1))  # stands before every history
@@ -160,7 +161,8 @@ class NextItemNetwork(nn.Module):
             u = u + self._user_offset(u.detach(), z.detach(), loss_at)
         loss = loss_at(u, z)
         if getattr(self.items, "offsets", None) is not None:
-            loss = loss + 0.5 * self.settings.item_offset * self.items.offsets(targets.unique()).square().sum()
+            share = len(targets) / self.n_targets  # each batch pays its part, so that an epoch pays λ_v/2 Σ |ε|² once
+            loss = loss + 0.5 * self.settings.item_offset * share * self.items.offsets.weight.square().sum()
         return loss, len(targets)
 
     def _user_offset(self, u: Tensor, z: Tensor, loss_at) -> Tensor:
@@ -187,19 +189,21 @@ class ZESRec(VectorRecommender):
     def zero_shot(self) -> bool:
         return self.settings.items == "text"
 
-    def build(self, n_items: int, features: Tensor | None, log_popularity: Tensor | None = None) -> None:
+    def build(self, n_items: int, features: Tensor | None, log_popularity: Tensor | None = None, n_targets: int = 0) -> None:
         """A fresh network for this catalogue."""
         self.n_items = n_items
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.training.seed)
             items = ItemText(features, self.settings) if self.zero_shot else ItemIds(n_items, self.settings.width)
-            self.network = NextItemNetwork(items, self.settings, log_popularity)
+            self.network = NextItemNetwork(items, self.settings, log_popularity, n_targets)
         self.network.eval()
 
     def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        if valid is not None and not valid.targets.any():
+            raise DataError(f"{valid.data.name}: the validation fold has no targets, so nothing can stop the training early; fit without it")
         features = features_of(data, "ZESRec") if self.zero_shot else None
         popularity = np.bincount(data.interactions["item"], minlength=data.n_items) + 1.0
-        self.build(data.n_items, features, torch.as_tensor(np.log(popularity / popularity.sum()), dtype=torch.float32))
+        self.build(data.n_items, features, torch.as_tensor(np.log(popularity / popularity.sum()), dtype=torch.float32), len(data))
         pieces = in_pieces(data.sequences(), self.settings.max_length)
         device = pick_device(self.settings.training.device)
 
@@ -212,8 +216,8 @@ class ZESRec(VectorRecommender):
         return self
 
     def bind(self, target: Dataset) -> None:
-        items = ItemText(features_of(target, "ZESRec"), self.settings)
-        items.load_state_dict({k: v for k, v in self.network.items.state_dict().items() if not k.startswith("offsets")}, strict=False)
+        items = ItemText(features_of(target, "ZESRec"), replace(self.settings, item_offset=None))  # offsets stay in the source
+        items.load_state_dict({k: v for k, v in self.network.items.state_dict().items() if not k.startswith("offsets.")})
         moved = NextItemNetwork(items, self.settings)
         moved.users, moved.start = self.network.users, self.network.start
         self.network = moved.to(self.network.start.device).eval()
