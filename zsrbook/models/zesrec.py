@@ -216,7 +216,13 @@ class ZESRec(VectorRecommender):
         return self
 
     def bind(self, target: Dataset) -> None:
-        items = ItemText(features_of(target, "ZESRec"), replace(self.settings, item_offset=None))  # offsets stay in the source
+        features, width = features_of(target, "ZESRec"), self.network.items.features.shape[1]
+        if features.shape[1] != width:
+            raise DataError(
+                f"{target.name}: item vectors of width {features.shape[1]}, but ZESRec was fitted on {width}; encode with the same encoder"
+            )
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, then replaced
+            items = ItemText(features, replace(self.settings, item_offset=None))  # offsets stay in the source
         items.load_state_dict({k: v for k, v in self.network.items.state_dict().items() if not k.startswith("offsets.")})
         moved = NextItemNetwork(items, self.settings)
         moved.users, moved.start = self.network.users, self.network.start
@@ -249,13 +255,15 @@ class ZESRec(VectorRecommender):
         return float(full_softmax_loss(self.user_vectors(sequences)[place], self.item_vectors(), targets)) / len(at)
 
     def state(self) -> dict[str, Tensor]:
-        kept = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        kept = {f"network.{k}": v for k, v in self.network.state_dict().items() if "offsets" not in k}  # they serve training alone
         return kept | ({"features": self.network.items.features} if self.zero_shot else {})
 
     def restore(self, state: dict[str, Tensor]) -> None:
         features = state.get("features")
         count = len(features) if self.zero_shot else len(state["network.items.table.weight"])
         self.build(count, features)
+        if self.zero_shot:
+            self.network.items.offsets = None
         self.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
         self.network.to(pick_device(self.settings.training.device))
 
