@@ -184,7 +184,7 @@ def test_with_many_negatives_the_sampled_loss_is_the_full_one(items):
     batch = padded(data.sequences(), np.arange(data.n_users), CPU)
     torch.manual_seed(0)
     losses = [model.network(batch)[0] for model in (full, sampled)]
-    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=0.01)
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.01)
     for loss in losses:
         loss.backward()
     for (name, expected), got in zip(full.network.named_parameters(), sampled.network.parameters(), strict=True):
@@ -254,7 +254,7 @@ def test_user_offset_gives_the_gradient_of_the_minimum():
 def test_user_offset_vanishes_as_its_price_grows():
     data = dataset()
     batch = padded(data.sequences(), np.arange(data.n_users), CPU)
-    plain, nearly, strongly = (float(built(data, user_offset=price).network(batch)[0]) for price in (None, 1e6, 20.0))
+    plain, nearly, strongly = (built(data, user_offset=price).network(batch)[0].item() for price in (None, 1e6, 20.0))
     assert nearly == pytest.approx(plain, rel=1e-5)
     assert strongly < plain - 0.1, "the offset is there to lower the loss"
 

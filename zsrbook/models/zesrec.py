@@ -218,13 +218,11 @@ class ZESRec(VectorRecommender):
     def bind(self, target: Dataset) -> None:
         features, width = features_of(target, "ZESRec"), self.network.items.features.shape[1]
         if features.shape[1] != width:
-            raise DataError(
-                f"{target.name}: item vectors of width {features.shape[1]}, but ZESRec was fitted on {width}; encode with the same encoder"
-            )
+            raise DataError(f"{target.name}: item vectors of width {features.shape[1]}, but ZESRec was fitted on {width}; use the same encoder")
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, then replaced
             items = ItemText(features, replace(self.settings, item_offset=None))  # offsets stay in the source
+            moved = NextItemNetwork(items, self.settings)
         items.load_state_dict({k: v for k, v in self.network.items.state_dict().items() if not k.startswith("offsets.")})
-        moved = NextItemNetwork(items, self.settings)
         moved.users, moved.start = self.network.users, self.network.start
         self.network = moved.to(self.network.start.device).eval()
         self.n_items = target.n_items
