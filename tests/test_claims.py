@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from zsrbook.claims import CLAIMS, ClaimError, Outcome, judge, load, verdicts
+from zsrbook.claims import CLAIMS, ClaimError, Outcome, Verdicts, judge, load, verdicts
 from zsrbook.evaluation.protocol import METRICS, Protocol, summary
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.records import RunRecord
@@ -147,6 +147,17 @@ def test_method_of_the_target_alone_serves_every_pair_and_experiments_have_an_or
     assert judge(claim_of(tmp_path, better), records, "toy").outcome == Outcome.NOT_REPRODUCED
 
 
+def test_a_variant_speaks_for_its_method_where_it_was_run(tmp_path):
+    records = [record_of("A", 0.1), record_of("A (tuned)", 0.4), record_of("B", 0.2), record_of("A (tuned, shuffled)", 0.05)]
+    claim = claim_of(tmp_path, {"better": {"a": "A", "b": ["B", "A (shuffled)"], "by": 0.0, "metric": "MRR@20"}})
+    assert judge(claim, records, "toy").outcome == Outcome.NOT_REPRODUCED
+    verdict = judge(claim, records, "toy", variant="tuned")
+    assert verdict.outcome == Outcome.REPRODUCED
+    assert verdict.findings[0].detail.startswith("A (tuned) − B = +0.")
+    assert verdict.findings[1].detail.startswith("A (tuned) − A (tuned, shuffled) = +0.")
+    assert "tuned settings where they were run" in Verdicts([verdict])._repr_html_()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -204,6 +215,13 @@ def test_claims_say_what_the_papers_own_tables_say():
     for claim, outcome in decided.items():
         assert outcome == exceptions.get(claim, Outcome.REPRODUCED), found[claim].findings
     assert len(decided) >= 14
+
+
+def test_records_at_hand_are_judged_without_a_folder():
+    found = {v.claim.id: v for v in verdicts("zesrec", "toy", [record_of("ZESRec-H", 0.3), record_of("POP", 0.1, source=None)], variant="tuned")}
+    assert found["near-beats-popularity"].outcome == Outcome.PARTLY  # ZESRec-H holds, the other two have no record
+    assert "3 of 3 comparisons hold; 6 more have no record" in found["near-beats-popularity"].reason
+    assert {v.variant for v in found.values()} == {"tuned"}
 
 
 def test_html_is_escaped_and_shows_every_claim(tmp_path):

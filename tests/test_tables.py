@@ -91,6 +91,14 @@ def test_records_under_two_protocols_do_not_stand_in_one_table():
         table([*RECORDS, other])
 
 
+def test_metrics_without_ranks_stand_in_a_table_too():
+    records = [record_of("POP", 0.1, metrics={"AUC": [0.5, 0.51, 0.52]}), record_of("ZESRec-H", 0.1, metrics={"AUC": [0.7, 0.71, 0.72]})]
+    shown = table(records, metrics=["AUC"])
+    assert shown.to_frame().loc["ZESRec-H", ("AUC", "ours")] == pytest.approx(0.71)
+    assert shown.to_frame()["verdict", ""]["ZESRec-H"] == "above POP"
+    assert "8 times in 10" not in shown.caption
+
+
 def test_unknown_names_list_the_known():
     with pytest.raises(FileNotFoundError, match="zesrec_table2"):
         paper_numbers("zesrec_table9")

@@ -27,7 +27,6 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast
-from zsrbook.evaluation.metrics import GAINS
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.records import REPOSITORY, RUNS, RunRecord, find
 from zsrbook.scale import Scale
@@ -82,6 +81,7 @@ class Verdict:
     outcome: Outcome
     reason: str
     findings: tuple[Finding, ...] = ()
+    variant: str = ""
 
     @property
     def suspicious(self) -> bool:
@@ -154,14 +154,21 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
     return claims
 
 
-def judge(claim: Claim, records: Sequence[RunRecord], scale: str) -> Verdict:
-    """The verdict on one claim from the records of one scale."""
+def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str = "") -> Verdict:
+    """The verdict on one claim from the records of one scale.
+
+    Args:
+        variant: such as ``tuned``: ``ZESRec-H (tuned)`` speaks for ``ZESRec-H``, wherever it was run. It answers whether a claim
+            fails for its idea or for the paper's settings.
+    """
     if claim.holds is None:
-        return Verdict(claim, scale, Outcome.NOT_TESTABLE, claim.untestable)
+        return Verdict(claim, scale, Outcome.NOT_TESTABLE, claim.untestable, variant=variant)
     if not claim.pairs.get(scale):
-        return Verdict(claim, scale, Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for this pair")
+        return Verdict(claim, scale, Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for this pair", variant=variant)
     findings: list[Finding] = []
-    outcomes = [_judge(claim.holds, lambda part, pair=pair: _finding(part, pair, claim, records, scale), findings) for pair in claim.pairs[scale]]
+    outcomes = [
+        _judge(claim.holds, lambda part, pair=pair: _finding(part, pair, claim, records, scale, variant), findings) for pair in claim.pairs[scale]
+    ]
     outcome = _all(outcomes)
     counts = pd.Series([f.outcome for f in findings]).value_counts()
     tested = len(findings) - counts.get(Outcome.NOT_TESTABLE, 0)
@@ -172,13 +179,15 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str) -> Verdict:
         parts += [f"{counts[Outcome.NOT_TESTABLE]} more have no record"] if tested < len(findings) else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
         reason = "; ".join(parts)
-    return Verdict(claim, scale, outcome, reason, tuple(findings))
+    return Verdict(claim, scale, outcome, reason, tuple(findings), variant)
 
 
-def verdicts(paper: str, scale: str, root: Path = RUNS, folder: Path = CLAIMS) -> Verdicts:
-    """The verdicts on all claims of a paper from the records under ``root``."""
-    records = find(root, paper=paper, scale=scale)
-    return Verdicts([judge(claim, records, scale) for claim in load(paper, folder)])
+def verdicts(
+    paper: str, scale: str, records: Sequence[RunRecord] | None = None, *, variant: str = "", root: Path = RUNS, folder: Path = CLAIMS
+) -> Verdicts:
+    """The verdicts on all claims of a paper, from these records or from all under ``root``; ``variant`` as for ``judge``."""
+    records = find(root, paper=paper, scale=scale) if records is None else records
+    return Verdicts([judge(claim, records, scale, variant) for claim in load(paper, folder)])
 
 
 class Verdicts(list[Verdict]):
@@ -191,9 +200,10 @@ class Verdicts(list[Verdict]):
 
     def _repr_html_(self) -> str:
         scale = self[0].scale if self else ""
+        variant = f" · {self[0].variant} settings where they were run" if self and self[0].variant else ""
         head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
         table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v) for v in self)}</tbody>"
-        return framed(table, "Claims and verdicts", f"{scale} scale · paired bootstrap over users and seeds, 95 %")
+        return framed(table, "Claims and verdicts", f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %")
 
 
 def framed(table: str, title: str, caption: str) -> str:
@@ -332,8 +342,11 @@ def lookup(records: Sequence[RunRecord], pair: str, method: str, experiments: Se
     return None
 
 
-def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str) -> Finding:
-    found = {name: lookup(records, pair, name, claim.experiments, scale) for _, name in part.terms}
+def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> Finding:
+    def run(method: str) -> RunRecord | None:
+        return lookup(records, pair, method, claim.experiments, scale)
+
+    found = {name: (variant and run(_in_variant(name, variant))) or run(name) for _, name in part.terms}
     settings = claim.protocol.settings()
     for name, record in found.items():
         why = None
@@ -351,10 +364,18 @@ def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], 
     except ValueError as error:
         return Finding(pair, part.text, Outcome.NOT_TESTABLE, str(error))
     outcome = Outcome.REPRODUCED if low > part.above else Outcome.PARTLY if value > part.above else Outcome.NOT_REPRODUCED
-    formula = " ".join(f"{'−' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} × '}{name}" for w, name in part.terms).removeprefix("+ ")
+    formula = " ".join(
+        f"{'−' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} × '}{found[name].method}" for w, name in part.terms
+    ).removeprefix("+ ")
     margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (one seed, no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
     return Finding(pair, part.text, outcome, detail, value > part.suspicious_above)
+
+
+def _in_variant(method: str, variant: str) -> str:
+    """``ZESRec-H`` as ``ZESRec-H (tuned)``, ``ZESRec-H (shuffled)`` as ``ZESRec-H (tuned, shuffled)``."""
+    name, _, rest = method.partition(" (")
+    return f"{name} ({variant}, {rest}" if rest else f"{name} ({variant})"
 
 
 def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[float, float, float, str]:
@@ -369,7 +390,7 @@ def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[flo
     value = math.fsum(weight * record.mean(metric) for weight, record in terms)
     if len({record.data_sha256 for _, record in terms}) > 1:
         raise ValueError("the records were judged on different data")
-    if metric.partition("@")[0] in GAINS and all(record.ranks for _, record in terms):
+    if all(record.knows_users(metric) for _, record in terms):
         found = contrast([(weight, record.per_user(metric)) for weight, record in terms])
         shift = value - found.value  # ranks may be kept for some of the seeds only
         return value, found.low + shift, found.high + shift, "users and seeds resampled"

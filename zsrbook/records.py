@@ -153,6 +153,10 @@ class RunRecord:
             raise RecordError(f"record {self.path} has no {metric}; it has {', '.join(self.metrics)}")
         return math.fsum(self.metrics[metric]) / len(self.seeds)
 
+    def knows_users(self, metric: str) -> bool:
+        """Whether ``per_user`` can tell this metric."""
+        return bool(self.ranks) and metric in self.metrics and metric.partition("@")[0] in GAINS
+
     def per_user(self, metric: str) -> PerUser:
         """A metric such as ``Recall@20`` user by user, under the record's own protocol; worked out once.
 

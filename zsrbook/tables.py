@@ -172,7 +172,8 @@ def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str
     ]
     parts += ["mean over seeds ± half of the 95 % interval (users and seeds resampled)", "bold: best, the ceiling aside"]
     base = ours.get(yardstick)
-    comparable = [r for r in records if base and r is not base and r.data_sha256 == base.data_sha256 and r.ranks and base.ranks]
+    known = [r for r in records if r.knows_users(metric)]
+    comparable = [r for r in known if base in known and r is not base and r.data_sha256 == base.data_sha256]
     fine = [difference(r.per_user(metric), base.per_user(metric)).detectable for r in comparable]
     if fine:
         parts.append(f"a difference of {max(fine):.3f} from {yardstick} in {metric} would be found 8 times in 10")
