@@ -86,6 +86,14 @@ def test_folder_without_git_is_refused(tmp_path, monkeypatch):
     assert records.code_version() == "unknown"
 
 
+def test_copy_inside_another_clone_does_not_take_its_commit(clone, monkeypatch):
+    assert len(records.code_version()) == 40
+    installed = clone.parents[1] / "venv"
+    installed.mkdir()
+    monkeypatch.setattr(records, "REPOSITORY", installed)
+    assert records.code_version() == "unknown"
+
+
 def test_metrics_must_be_those_of_the_ranks(clone):
     wrong = record(metrics={"Recall@20": [0.9, 0.9]})
     with pytest.raises(RecordError, match=r"Recall@20 of seed 0 is 0.9, but its ranks give"):

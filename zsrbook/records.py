@@ -274,8 +274,10 @@ def _replace(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def _git(*arguments: str) -> str:
+    # an installed copy may lie inside somebody else's clone, whose commit says nothing about this code: don't look above
+    env = os.environ | {"GIT_CEILING_DIRECTORIES": str(REPOSITORY.parent)}
     try:
-        return subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True).stdout
     except FileNotFoundError:
         raise RecordError("git is not installed; records are written from a git clone, so that they can name the code that ran") from None
     except subprocess.CalledProcessError as error:
