@@ -35,6 +35,8 @@ TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\bout
 #: what is worth showing while Sphinx works
 PROGRESS = re.compile(r"Execut(ing|ed) notebook|Using cached")
 
+NOISE = re.compile(r"\[IPKernelApp\] WARNING|\.\.\. .*(\[ *\d+%\]|done)")
+
 
 def main() -> int:
     for notebook in sorted((ROOT / "notebooks").glob("*.md")):
@@ -82,7 +84,7 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[bool, str]:
             lines.append(line.rstrip())
             if PROGRESS.search(line):
                 print("  ", line.strip(), flush=True)
-    return process.returncode != 0, "\n".join(line for line in lines if "[IPKernelApp] WARNING" not in line)
+    return process.returncode != 0, "\n".join(line for line in lines if line and not NOISE.search(line))
 
 
 def done(scale: Scale, what: str) -> int:
