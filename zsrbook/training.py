@@ -41,7 +41,7 @@ def pick_device(asked: str = "auto") -> torch.device:
 
 
 class Processes:
-    """The processes of one run; a single one unless started by ``accelerate launch`` (or ``torchrun``).
+    """The processes of one run; a single one unless started by ``accelerate launch`` (GPUs) or ``torchrun`` (GPUs or CPUs).
 
     Gradients are summed over processes by hand rather than by a wrapper around the network: each process takes its share of
     every batch, sums the loss over its own targets, and the sum is divided by the targets of the whole batch. So the step
@@ -103,9 +103,10 @@ def train(
     curve: list[dict[str, float]] = []
     best = {"loss": float("inf"), "state": _copy(network), "epoch": -1}
     if checkpoint and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["settings"] != asdict(settings):
-            raise ValueError(f"{checkpoint} was written under other settings ({saved['settings']}); delete it to start anew")
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        other = [f"{k} {saved['settings'].get(k)!r}, now {v!r}" for k, v in asdict(settings).items() if saved["settings"].get(k) != v]
+        if other:
+            raise ValueError(f"{checkpoint} was written under other settings ({'; '.join(other)}); delete it to start anew")
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
         curve, best = saved["curve"], saved["best"]
