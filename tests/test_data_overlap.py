@@ -57,7 +57,7 @@ def test_near_duplicates_find_the_best_match_in_any_chunking(monkeypatch):
     found = overlap.near_duplicates(a, b, threshold=0.6)
     assert list(zip(found["source"], found["target"], strict=True)) == [(2, 1), (4, 2), (0, 3)]
     assert found["similarity"].between(0.6, 1.0001).all()
-    monkeypatch.setattr(overlap, "AT_ONCE", 1)
+    monkeypatch.setattr(overlap, "PAIRS_AT_ONCE", 1)
     pd.testing.assert_frame_equal(overlap.near_duplicates(a, b, threshold=0.6), found)
 
 
