@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from importlib import import_module
-from importlib.util import find_spec
 
 import typer
 from rich.console import Console
@@ -18,11 +17,10 @@ from zsrbook.training import pick_device
 
 app = typer.Typer(help="Four papers on zero-shot recommendation, re-run in an interactive book.", no_args_is_help=True)
 
-#: command group -> the module with its typer ``app``
-GROUPS = {"data": "zsrbook.data.commands"}
+#: command group (None: at the top) -> the module with its typer ``app``
+GROUPS = {"data": "zsrbook.data.commands", None: "zsrbook.experiments.commands"}
 for name, module in GROUPS.items():
-    if find_spec(module):
-        app.add_typer(import_module(module).app, name=name)
+    app.add_typer(import_module(module).app, name=name)
 
 
 @app.callback()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from zsrbook.evaluation.ranks import RankTable
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity, Random
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
+from zsrbook.parallel import side_by_side
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
@@ -37,9 +38,9 @@ NETWORKS = {"gru": ("GRU4Rec", "ZESRec-G"), "tcn": ("TCN", "ZESRec-T"), "hrnn": 
 PAIRS = {
     Scale.TOY: (("grocery", "pantry"), ("films", "pantry")),
     Scale.SMALL: (
+        ("scientific", "office"),
         ("games", "scientific"),
         ("scientific", "games"),
-        ("scientific", "office"),
         ("games", "yelp"),
         ("ml-latest-small", "ml-1m"),
         ("ml-1m", "ml-latest-small"),
@@ -59,18 +60,31 @@ SIZED = {
 
 
 @dataclass(frozen=True)
+class PairSpec:
+    """What names a pair exactly, small enough to travel to another process."""
+
+    source: str
+    target: str
+    scale: Scale
+    encoder: TextEncoder = field(default_factory=TextEncoder)
+    repeats: bool = True  #: False drops repeated purchases, as the later version of the paper does
+    structure: float = 1.0  #: the dial of the toy world
+    disjoint: bool = True  #: False keeps what the two share, as section 4.7 of the paper needs it
+
+
+@dataclass(frozen=True)
 class Pair:
     """A source to learn from and a target to be judged in, split and with item vectors."""
 
+    spec: PairSpec
     source: Dataset
     target: Dataset
     source_split: Split
     target_split: Split
-    scale: Scale
 
     @property
-    def name(self) -> str:
-        return f"{self.source.name}--{self.target.name}"
+    def scale(self) -> Scale:
+        return self.spec.scale
 
 
 @cache
@@ -90,31 +104,22 @@ def load(name: str, scale: Scale, structure: float = 1.0) -> Dataset:
     return compact(at_least(data, user=2, repeat=False))
 
 
-def load_pair(
-    source: str,
-    target: str,
-    scale: Scale,
-    *,
-    encoder: TextEncoder = TextEncoder(),
-    repeats: bool = True,
-    structure: float = 1.0,
-    disjoint: bool = True,
-) -> Pair:
-    """Both data sets, what they share removed from the source, split, with text vectors.
+def load_pair(source: str, target: str, scale: Scale, **spec) -> Pair:
+    """Both data sets, what they share removed from the source, split, with text vectors. ``spec``: further fields of ``PairSpec``."""
+    return pair_of(PairSpec(source, target, scale, **spec))
 
-    Args:
-        repeats: False drops repeated purchases, as the later version of the paper does.
-        structure: the dial of the toy world.
-        disjoint: False keeps what the two share, as section 4.7 of the paper needs it.
-    """
-    data = {name: load(name, scale, structure) for name in (source, target)}
-    if not repeats:
+
+@lru_cache(maxsize=2)
+def pair_of(spec: PairSpec) -> Pair:
+    data = {name: load(name, spec.scale, spec.structure) for name in (spec.source, spec.target)}
+    if not spec.repeats:
         data = {name: at_least(without_repeats(d), user=2, repeat=False) for name, d in data.items()}
-    if disjoint:
-        data[source] = compact(at_least(without_shared(data[source], data[target], near=True), user=2, repeat=False))
-    data = {name: d.with_features(np.asarray(encoder.encode(d.items[Columns.TEXT].tolist()))) for name, d in data.items()}
-    splits = {source: split_by_user(data[source], test=0.0), target: split_by_user(data[target])}
-    return Pair(data[source], data[target], splits[source], splits[target], scale)
+    if spec.disjoint:
+        kept = without_shared(data[spec.source], data[spec.target], near=True)
+        data[spec.source] = compact(at_least(kept, user=2, repeat=False))
+    data = {name: d.with_features(np.asarray(spec.encoder.encode(d.items[Columns.TEXT].tolist()))) for name, d in data.items()}
+    source, target = data[spec.source], data[spec.target]
+    return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target))
 
 
 def statistics(datasets: Iterable[Dataset]) -> pd.DataFrame:
@@ -142,7 +147,8 @@ def paper_settings(scale: Scale, **changes) -> ZESRecSettings:
 
 def tuned_settings(scale: Scale, **changes) -> ZESRecSettings:
     """The paper's network with the choices that lower the loss on validation users of the source (see the deviations)."""
-    tuned = {"nonlinearity": "none", "standardise": True, "training": Training(optimizer="adam", learning_rate=1e-3)}
+    rate = 3e-3 if scale is Scale.TOY else 1e-3
+    tuned = {"standardise": True, "training": Training(optimizer="adam", learning_rate=rate)}
     return paper_settings(scale, **(tuned | changes))
 
 
@@ -155,6 +161,16 @@ class System:
     make: Callable[[int], Recommender]
     chance: bool = True  # whether seeds differ
     shuffled: bool = False  # scored on target vectors that were dealt out at random
+
+    @property
+    def model(self) -> tuple:
+        """Equal for rows that fit the same model."""
+        fresh = self.make(0)
+        return self.learns_from, repr(getattr(fresh, "settings", type(fresh).__name__))
+
+    def seeds(self, asked: Iterable[int]) -> list[int]:
+        """The seeds to run: one is enough where nothing is left to chance."""
+        return list(asked) if self.chance else [0]
 
 
 def seeded(settings: ZESRecSettings, seed: int) -> ZESRecSettings:
@@ -204,9 +220,9 @@ class Bench:
 
     def fitted(self, system: System, seed: int) -> tuple[Recommender, float]:
         """The model on the target's catalogue, and the seconds that its training took."""
-        fresh = system.make(seed)
-        key = (system.learns_from, repr(getattr(fresh, "settings", type(fresh).__name__)), seed)
+        key = (*system.model, seed)
         if key not in self.models:
+            fresh = system.make(seed)
             began = time.perf_counter()
             if system.learns_from == "source":
                 fresh.fit(self.pair.source_split.train, self.pair.source_split.valid)
@@ -220,33 +236,33 @@ class Bench:
             model = model.transfer(self.pair.target.with_shuffled_features(seed) if system.shuffled else self.pair.target)
         return model, seconds
 
+    def ranks(self, system: System, seed: int, protocol: Protocol = Protocol(), fold: Fold | None = None) -> tuple[RankTable, float, dict]:
+        """The ranks of the test targets (or of another fold), the seconds of training, and the settings."""
+        model, seconds = self.fitted(system, seed)
+        table = evaluate(model, self.pair.target_split.test if fold is None else fold, protocol)
+        return table, seconds, configuration(model)
+
     def record(
-        self,
-        system: System,
-        seeds: Iterable[int],
-        experiment: str = "zero-shot",
-        protocol: Protocol = Protocol(),
-        fold: Fold | None = None,
+        self, system: System, seeds: Iterable[int], experiment: str = "zero-shot", protocol: Protocol = Protocol(), fold: Fold | None = None
     ) -> RunRecord:
-        """Fit (or take) the system for each seed and rank the test targets."""
-        seeds = list(seeds) if system.chance or system.shuffled else [0]
-        tables: dict[int, RankTable] = {}
-        began, trained = time.perf_counter(), 0.0
-        for seed in seeds:
-            model, seconds = self.fitted(system, seed)
-            tables[seed] = evaluate(model, fold or self.pair.target_split.test, protocol)
-            trained += seconds
-        config = asdict(model.settings) if hasattr(model, "settings") else {}
-        return as_record(
-            experiment,
-            system.name,
-            tables,
-            self.pair,
-            protocol,
-            config,
-            max(trained, time.perf_counter() - began) / 60,
-            learned=system.learns_from == "source",
-        )
+        """One row over all seeds, in this process."""
+        runs = {seed: self.ranks(system, seed, protocol, fold) for seed in system.seeds(seeds)}
+        return together(experiment, system, runs, self.pair, protocol)
+
+
+def configuration(model: Recommender) -> dict:
+    """The settings of a model and, where it trained, its losses: ``curve`` holds (training, validation) an epoch."""
+    settings = asdict(model.settings) if hasattr(model, "settings") else {}
+    curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
+    return settings | ({"curve": curve} if curve else {})
+
+
+def together(experiment: str, system: System, runs: Mapping[int, tuple[RankTable, float, dict]], pair: Pair, protocol: Protocol) -> RunRecord:
+    """The runs of one row, seed by seed, as its record."""
+    tables = {seed: table for seed, (table, _, _) in runs.items()}
+    minutes = sum(seconds for _, seconds, _ in runs.values()) / 60
+    config = next(iter(runs.values()))[2]
+    return as_record(experiment, system.name, tables, pair, protocol, config, minutes, learned=system.learns_from == "source")
 
 
 def as_record(
@@ -279,40 +295,62 @@ def as_record(
     )
 
 
-def zero_shot(bench: Bench, seeds: Iterable[int], rows: Iterable[System] | None = None, experiment: str = "zero-shot", **protocol) -> list[RunRecord]:
-    """Table 2 for one pair: every row, and in the toy world the best that any model could do."""
-    pair, rules = bench.pair, Protocol(**protocol)
-    records = [bench.record(row, seeds, experiment, rules) for row in (systems(pair.scale) if rows is None else rows)]
+def zero_shot(
+    pair: Pair, seeds: Iterable[int], rows: Iterable[System] | None = None, experiment: str = "zero-shot", protocol: Protocol = Protocol()
+) -> list[RunRecord]:
+    """Table 2 for one pair: every row, and in the toy world the best that any model could do. Seeds run side by side."""
+    seeds, rows = list(seeds), list(systems(pair.scale) if rows is None else rows)
+    groups: dict[tuple, list[System]] = {}
+    for row in rows:  # rows that differ in how they are scored alone share a model, so they go to the same process
+        for seed in row.seeds(seeds):
+            groups.setdefault((row.model, seed), []).append(row)
+    tasks = [(pair.spec, [row.name for row in group], seed, protocol) for (_, seed), group in groups.items()]
+    runs: dict[str, dict[int, tuple]] = {row.name: {} for row in rows}
+    for (_, _, seed, _), found in zip(tasks, side_by_side(ranked, tasks, f"{experiment} {pair.source.name} → {pair.target.name}"), strict=True):
+        for name, run in found.items():
+            runs[name][seed] = run
+    records = [together(experiment, row, runs[row.name], pair, protocol) for row in rows]
     if pair.scale is Scale.TOY:
-        oracle = toy_world().oracle(pair.target.name)
-        ceiling = {0: evaluate(oracle, pair.target_split.test, rules)}
-        records.append(as_record(experiment, "Bayes-optimal", ceiling, pair, rules, {}, 0.0, learned=False))
+        oracle = toy_world(pair.spec.structure).oracle(pair.target.name)
+        ceiling = {0: evaluate(oracle, pair.target_split.test, protocol)}
+        records.append(as_record(experiment, "Bayes-optimal", ceiling, pair, protocol, {}, 0.0, learned=False))
     return records
+
+
+def ranked(spec: PairSpec, names: list[str], seed: int, protocol: Protocol) -> dict[str, tuple[RankTable, float, dict]]:
+    """The runs of some rows that share a model, for one seed; what ``zero_shot`` sends to a process."""
+    bench, rows = Bench(pair_of(spec)), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale))}
+    return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
 
 # ---------------------------------------------------------------- Figures 2 and 3
 
 
-def incremental(
-    pair: Pair, draws: Iterable[int], sizes: Iterable[int] = SIZES, networks: Iterable[str] = tuple(NETWORKS), **changes
-) -> list[RunRecord]:
+def incremental(pair: Pair, draws: Iterable[int], sizes: Iterable[int] = SIZES, networks: Iterable[str] = tuple(NETWORKS)) -> list[RunRecord]:
     """In-domain models on a few target users at a time, each draw other users; judged on the same test users as Table 2.
 
     A tenth of the drawn users serves for early stopping, as elsewhere, so the models see what a young shop would have.
     """
-    records, draws = [], list(draws)
-    for network in networks:
-        for items, name in (("ids", NETWORKS[network][0]), ("text", f"{NETWORKS[network][0]}-Meta")):
-            settings = paper_settings(pair.scale, users=network, items=items, **changes)
-            for size in sizes:
-                tables, began = {}, time.perf_counter()
-                for draw in draws:
-                    few = split_by_user(subset_of_users(pair.target_split.train, size, draw), test=0.0, seed=draw)
-                    model = ZESRec(seeded(settings, draw)).fit(few.train, few.valid)
-                    tables[draw] = evaluate(model, pair.target_split.test)
-                minutes = (time.perf_counter() - began) / 60
-                records.append(as_record("incremental", f"{name}@{size}", tables, pair, Protocol(), asdict(settings), minutes, learned=False))
+    draws = list(draws)
+    rows = [(network, items, size) for network in networks for items in ("ids", "text") for size in sizes]
+    tasks = [(pair.spec, *row, draw) for row in rows for draw in draws]
+    found = dict(zip(tasks, side_by_side(trained_on_few, tasks, f"incremental, {pair.target.name}"), strict=True))
+    records = []
+    for network, items, size in rows:
+        runs = {draw: found[pair.spec, network, items, size, draw] for draw in draws}
+        name = f"{NETWORKS[network][0]}{'' if items == 'ids' else '-Meta'}@{size}"
+        records.append(together("incremental", System(name, "target", lambda seed: None), runs, pair, Protocol()))
     return records
+
+
+def trained_on_few(spec: PairSpec, network: str, items: str, size: int, draw: int) -> tuple[RankTable, float, dict]:
+    """One point of one draw: fit on random users with this many interactions."""
+    began, split = time.perf_counter(), pair_of(spec).target_split
+    few = split_by_user(subset_of_users(split.train, size, draw), test=0.0, seed=draw)
+    settings = seeded(paper_settings(spec.scale, users=network, items=items), draw)
+    model = ZESRec(settings).fit(few.train, few.valid)
+    seconds = time.perf_counter() - began
+    return evaluate(model, split.test), seconds, configuration(model)
 
 
 # ---------------------------------------------------------------- Figures 4 to 6
@@ -473,22 +511,22 @@ def item_map(model: ZESRec, pair: Pair, method: str, each: int = 500, seed: int 
     return frame.assign(x=points[:, 0], y=points[:, 1])
 
 
-#: deviation id -> what is changed in the paper's recipe, in the words of the table, and the change itself
+#: id in the deviation register -> what is changed in the paper's recipe, and the change itself
 DEVIATIONS: dict[str, tuple[str, dict]] = {
-    "D1": ("no non-linearity in the item MLP", {"nonlinearity": "none"}),
-    "D2": ("text vectors standardised by the source", {"standardise": True}),
-    "D3": ("Adam at 0.001 in place of Adagrad at 0.1", {"training": Training(optimizer="adam", learning_rate=1e-3)}),
-    "D4": ("all three", {"nonlinearity": "none", "standardise": True, "training": Training(optimizer="adam", learning_rate=1e-3)}),
-    "D5": ("hierarchical form, item offsets (λ = 10)", {"item_offset": 10.0}),
-    "D6": ("hierarchical form, user offsets (λ = 10)", {"user_offset": 10.0}),
+    "zes-9": ("no non-linearity in the item MLP", {"nonlinearity": "none"}),
+    "zes-10": ("text vectors standardised", {"standardise": True}),
+    "zes-11": ("Adam at 0.001", {"training": Training(optimizer="adam", learning_rate=1e-3)}),
+    "zes-12": ("standardised, and Adam at 0.001", {"standardise": True, "training": Training(optimizer="adam", learning_rate=1e-3)}),
+    "zes-13": ("item offsets, λ = 10", {"item_offset": 10.0}),
+    "zes-14": ("user offsets, λ = 10", {"user_offset": 10.0}),
 }
 
 
-def deviations(bench: Bench, seeds: Iterable[int], network: str = "gru") -> list[RunRecord]:
-    """The paper's recipe with one choice at a time undone or changed (experiment ``deviations``)."""
-    seeds, name = list(seeds), NETWORKS[network][1]
-    rows = [System(name, "source", lambda seed: ZESRec(seeded(paper_settings(bench.pair.scale, users=network), seed)))]
-    for key, (_, changes) in DEVIATIONS.items():
-        settings = paper_settings(bench.pair.scale, users=network, **changes)
-        rows.append(System(f"{name} ({key})", "source", lambda seed, s=settings: ZESRec(seeded(s, seed))))
-    return [bench.record(row, seeds, "deviations") for row in rows]
+def deviating(scale: Scale, network: str = "gru") -> list[System]:
+    """The paper's recipe, and the recipe with one choice at a time changed."""
+    name = NETWORKS[network][1]
+    changed = {name: {}} | {f"{name} ({key})": changes for key, (_, changes) in DEVIATIONS.items()}
+    return [
+        System(method, "source", lambda seed, s=paper_settings(scale, users=network, **changes): ZESRec(seeded(s, seed)))
+        for method, changes in changed.items()
+    ]

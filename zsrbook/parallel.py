@@ -1,0 +1,42 @@
+"""Independent runs side by side: a seed, a draw or a network each, one process a core.
+
+The networks of the book are small, so a second thread on one of them gains little, and two of them at once gain all of it. On a
+GPU the runs follow each other in this process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+
+def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: str = "runs") -> list[Any]:
+    """``[function(*task) for task in tasks]``, spread over the cores.
+
+    Args:
+        function: from a module, not from a notebook, since the processes import it.
+        tasks: its arguments, which travel to the process, so small ones.
+
+    Raises:
+        whatever the function raises; runs that were not yet started are then given up.
+    """
+    workers = min(len(tasks), int(os.environ.get("ZSRBOOK_WORKERS") or os.cpu_count() or 1))
+    watched = Console(stderr=True)
+    bar = {"description": title, "total": len(tasks), "console": watched, "disable": not watched.is_terminal}
+    if workers < 2 or torch.cuda.is_available():
+        return [function(*task) for task in track(tasks, **bar)]
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and hang
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(function, *task) for task in tasks]
+        try:
+            return [future.result() for future in track(futures, **bar)]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
