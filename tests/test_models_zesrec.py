@@ -330,6 +330,20 @@ def test_the_loss_falls():
     assert losses[-1] < losses[0] - 0.02
 
 
+@every_network
+@pytest.mark.parametrize("sampled", [False, True])
+def test_bfloat16_learns_as_float32_does(users, items, sampled):
+    data = dataset(users=40)
+    above, curves = 0 if sampled else 10**9, {}
+    for precision in ("float32", "bfloat16"):
+        training = replace(QUICK, epochs=6, precision=precision)
+        model = ZESRec(replace(SMALL, users=users, items=items, sampled_above=above, negatives=64, user_offset=50.0, training=training)).fit(data)
+        assert all(p.dtype == torch.float32 for p in model.network.parameters())
+        curves[precision] = [row["train"] for row in model.curve]
+    assert curves["bfloat16"] == pytest.approx(curves["float32"], rel=0.01)
+    assert curves["bfloat16"] != curves["float32"]
+
+
 def test_the_seed_decides_the_start_and_nothing_else_does():
     data = dataset()
     torch.manual_seed(5)

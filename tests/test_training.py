@@ -274,7 +274,10 @@ def free_port() -> int:
 def test_two_processes_do_the_work_of_one(tmp_path, monkeypatch):
     script = tmp_path / "fit.py"
     script.write_text(SCRIPT)
-    environment = {k: v for k, v in os.environ.items() if k not in {"WORLD_SIZE", "RANK", "LOCAL_RANK"}} | {"OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if k not in {"WORLD_SIZE", "RANK", "LOCAL_RANK"}} | {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     # on CPUs, accelerate's own launcher starts one process whatever it is told, unless there is MPI
     launch = f"-m torch.distributed.run --nproc_per_node 2 --master_addr 127.0.0.1 --master_port {free_port()}"
     for count in ("1", "2"):
