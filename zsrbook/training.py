@@ -30,7 +30,7 @@ class Training:
     eps: float = 1e-3  #: of Adagrad; with PyTorch's 1e-10 the first steps at rate 0.1 are of size 0.1 in every weight
     clip: float = 1.0  #: largest gradient norm of a step
     patience: int | None = 3  #: stop after this many epochs without a better validation loss; None: run all epochs
-    precision: Literal["float32", "bfloat16"] = "float32"  #: of matrix products
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  #: of matrix products; auto: bfloat16 where the device has it in hardware
     device: str = "auto"  #: cuda if there is one, else cpu
     seed: int = 0
 
@@ -38,6 +38,13 @@ class Training:
 def pick_device(asked: str = "auto") -> torch.device:
     """``cuda`` if asked for, or if ``auto`` and there is one; else ``cpu``."""
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 run in hardware there, and so faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 class Processes:
@@ -94,6 +101,7 @@ def train(
     """
     device = pick_device(settings.device)
     processes = Processes()
+    low = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device))
     network.to(device)
     parameters = [p for p in network.parameters() if p.requires_grad]
     if settings.optimizer == "adagrad":
@@ -122,7 +130,7 @@ def train(
             network.train()
             for batch in batches(epoch):
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=low):
                     loss, targets = network(batch)
                 loss.backward()
                 sums = processes.sum(torch.stack([loss.detach().double(), torch.tensor(float(targets), dtype=torch.double, device=device)]))

@@ -53,9 +53,9 @@ SIZES = (2000, 5000, 10_000)
 
 #: settings that depend on the size of the data alone: the toy world has 360 items, for which 64 numbers an item are plenty
 SIZED = {
-    Scale.TOY: {"width": 64, "hidden": 128, "batch_targets": 1024},
-    Scale.SMALL: {},
-    Scale.PAPER: {"batch_targets": 4096},
+    Scale.TOY: {"width": 64, "hidden": 128, "batch_targets": 1024, "training": Training()},
+    Scale.SMALL: {"training": Training(precision="auto")},
+    Scale.PAPER: {"batch_targets": 4096, "training": Training(precision="auto")},
 }
 
 
@@ -148,8 +148,12 @@ def paper_settings(scale: Scale, **changes) -> ZESRecSettings:
 def tuned_settings(scale: Scale, **changes) -> ZESRecSettings:
     """The paper's network with the choices that lower the loss on validation users of the source (see the deviations)."""
     rate = 3e-3 if scale is Scale.TOY else 1e-3
-    tuned = {"standardise": True, "training": Training(optimizer="adam", learning_rate=rate)}
+    tuned = {"standardise": True, "training": with_adam(scale, rate)}
     return paper_settings(scale, **(tuned | changes))
+
+
+def with_adam(scale: Scale, rate: float = 1e-3) -> Training:
+    return replace(SIZED[scale]["training"], optimizer="adam", learning_rate=rate)
 
 
 @dataclass(frozen=True)
@@ -511,21 +515,23 @@ def item_map(model: ZESRec, pair: Pair, method: str, each: int = 500, seed: int 
     return frame.assign(x=points[:, 0], y=points[:, 1])
 
 
-#: id in the deviation register -> what is changed in the paper's recipe, and the change itself
-DEVIATIONS: dict[str, tuple[str, dict]] = {
-    "zes-9": ("no non-linearity in the item MLP", {"nonlinearity": "none"}),
-    "zes-10": ("text vectors standardised", {"standardise": True}),
-    "zes-11": ("Adam at 0.001", {"training": Training(optimizer="adam", learning_rate=1e-3)}),
-    "zes-12": ("standardised, and Adam at 0.001", {"standardise": True, "training": Training(optimizer="adam", learning_rate=1e-3)}),
-    "zes-13": ("item offsets, λ = 10", {"item_offset": 10.0}),
-    "zes-14": ("user offsets, λ = 10", {"user_offset": 10.0}),
-}
+def deviation_settings(scale: Scale) -> dict[str, tuple[str, dict]]:
+    """Id in the deviation register -> what is changed in the paper's recipe, in words and as settings."""
+    adam = with_adam(scale)
+    return {
+        "zes-9": ("no non-linearity in the item MLP", {"nonlinearity": "none"}),
+        "zes-10": ("text vectors standardised", {"standardise": True}),
+        "zes-11": ("Adam at 0.001", {"training": adam}),
+        "zes-12": ("standardised, and Adam at 0.001", {"standardise": True, "training": adam}),
+        "zes-13": ("hierarchical form: item offsets, λ = 10", {"item_offset": 10.0}),
+        "zes-14": ("hierarchical form: user offsets, λ = 10", {"user_offset": 10.0}),
+    }
 
 
 def deviating(scale: Scale, network: str = "gru") -> list[System]:
     """The paper's recipe, and the recipe with one choice at a time changed."""
     name = NETWORKS[network][1]
-    changed = {name: {}} | {f"{name} ({key})": changes for key, (_, changes) in DEVIATIONS.items()}
+    changed = {name: {}} | {f"{name} ({key})": changes for key, (_, changes) in deviation_settings(scale).items()}
     return [
         System(method, "source", lambda seed, s=paper_settings(scale, users=network, **changes): ZESRec(seeded(s, seed)))
         for method, changes in changed.items()
