@@ -19,6 +19,8 @@ MARKER_OF = {"data": "small", "browser": "browser"}
 
 
 def pytest_configure(config):
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)  # workers that share cores would wait for each other's threads, up to a hundred times longer
     unknown = REQUIRED - set(MARKER_OF)
     if unknown:
         raise pytest.UsageError(f"ZSRBOOK_REQUIRE names {', '.join(sorted(unknown))}; it may name {', '.join(MARKER_OF)}")
