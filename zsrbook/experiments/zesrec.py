@@ -26,7 +26,7 @@ from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity, Random
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.parallel import side_by_side
-from zsrbook.records import RunRecord
+from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
 from zsrbook.training import Training
@@ -115,7 +115,7 @@ def pair_of(spec: PairSpec) -> Pair:
     if not spec.repeats:
         data = {name: at_least(without_repeats(d), user=2, repeat=False) for name, d in data.items()}
     if spec.disjoint:
-        kept = without_shared(data[spec.source], data[spec.target], near=True)
+        kept = without_shared(data[spec.source], data[spec.target], by=("raw", "names"), near=True)
         data[spec.source] = compact(at_least(kept, user=2, repeat=False))
     data = {name: d.with_features(np.asarray(spec.encoder.encode(d.items[Columns.TEXT].tolist()))) for name, d in data.items()}
     source, target = data[spec.source], data[spec.target]
@@ -535,4 +535,22 @@ def deviating(scale: Scale, network: str = "gru") -> list[System]:
     return [
         System(method, "source", lambda seed, s=paper_settings(scale, users=network, **changes): ZESRec(seeded(s, seed)))
         for method, changes in changed.items()
+    ]
+
+
+# ---------------------------------------------------------------- what the chapter shows
+
+
+def results(experiment: str, pair: Pair, run: Callable[[], list[RunRecord]]) -> list[RunRecord]:
+    """At toy scale, run now; at a larger one, what ``python -m zsrbook run`` has recorded, since running it takes hours.
+
+    Returns:
+        the records of this pair, in-domain ones included; none where nothing was recorded.
+    """
+    if pair.scale is Scale.TOY:
+        return run()
+    return [
+        r
+        for r in find(paper=PAPER, experiment=experiment, scale=pair.scale)
+        if r.pair in (f"{pair.source.name}--{pair.target.name}", pair.target.name)
     ]
