@@ -22,7 +22,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 import zsrbook
-from zsrbook.plots import in_book
+from zsrbook.audience import in_book
 from zsrbook.scale import Scale, current_scale
 from zsrbook.training import pick_device
 

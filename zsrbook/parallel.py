@@ -13,8 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
+
+from zsrbook.audience import watched
 
 
 def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: str = "runs") -> list[Any]:
@@ -28,8 +29,7 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
         whatever the function raises; runs that were not yet started are then given up.
     """
     workers = min(len(tasks), int(os.environ.get("ZSRBOOK_WORKERS") or os.cpu_count() or 1))
-    watched = Console(stderr=True)
-    bar = {"description": title, "total": len(tasks), "console": watched, "disable": not watched.is_terminal}
+    bar = {"description": title, "total": len(tasks), "disable": not watched()}
     if workers < 2 or torch.cuda.is_available():
         return [function(*task) for task in track(tasks, **bar)]
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and hang

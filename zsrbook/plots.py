@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +21,8 @@ from cycler import cycler
 from IPython.display import HTML, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from zsrbook.audience import in_book
 
 Draw = Callable[[Figure], None]
 
@@ -39,11 +40,6 @@ _OUTSIDE_BOOK = """<style>
 .zsr-cards > li.zsr-hit {border:2px solid #00795c}
 .zsr-card-title {font-weight:600} .zsr-card-note {opacity:.8; font-size:.9em}
 </style>"""
-
-
-def in_book() -> bool:
-    """Whether ``make book`` runs this kernel, so that the page brings the style sheet and plotly.js itself."""
-    return os.environ.get("ZSRBOOK_BUILD") == "1"
 
 
 # ---------------------------------------------------------------- styles

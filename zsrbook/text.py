@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from zsrbook.audience import watched
 from zsrbook.scale import cache_folder
 from zsrbook.training import pick_device
 
@@ -76,7 +77,7 @@ class TextEncoder:
             batches.append(order[begin : begin + size])
             begin += size
         precision = torch.bfloat16 if device.type == "cuda" else torch.float32
-        for rows in track(batches, f"encoding {len(texts)} texts", disable=len(texts) < 2000):
+        for rows in track(batches, f"encoding {len(texts)} texts", disable=len(texts) < 2000 or not watched()):
             batch = tokenizer.pad({"input_ids": [ids[r] for r in rows]}, return_tensors="pt").to(device)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 states = model(**batch).last_hidden_state.float()  # (rows, tokens, d)

@@ -19,6 +19,8 @@ import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
+from zsrbook.audience import watched
+
 
 @dataclass(frozen=True)
 class Training:
@@ -170,11 +172,7 @@ def _copy(network: nn.Module) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def _progress(title: str, epochs: int, quiet: bool) -> Iterator[Callable[[dict[str, float]], None]]:
     """A bar with the last losses on a terminal or in a notebook; nothing where nobody watches (``CI``, books, tests)."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    shown = not quiet and console.is_terminal
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("epoch {task.completed}/{task.total}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not shown) as bar:
+    with Progress(*columns, disable=quiet or not watched()) as bar:
         task = bar.add_task(title, total=epochs)
         yield lambda row: bar.update(task, completed=row["epoch"] + 1, description=f"{title}: loss {row['train']:.3f}, validation {row['valid']:.3f}")
