@@ -1,0 +1,476 @@
+"""``make bench``: our speed beside named peers, in one run on the same cores, and beside what the arithmetic allows.
+
+Peers live in an environment of their own, ``build/bench-venv``, and run as processes that wait for their turn: ours and theirs
+alternate (A B A B …), each round gives one ratio, and the median of the ratios is what counts, so that a neighbour who takes
+the cores for a while slows both. The spread of the ratios is kept as ``noise``.
+
+A row of ``build/bench.json`` has ``name``, ``value``, ``unit``, ``against`` (the peer), ``ratio`` (how many times better than the
+peer; above 1 is good), ``floor`` (the best value that this machine could give), and beside these ``goal`` for the ratio, ``peer``
+(the peer's value), ``of_floor`` (1 = nothing left to gain), ``noise`` and ``note``. A row that could not be measured has the
+value None and its reason in ``note``.
+
+The floor counts the operations of the matrix products alone, at the rate of a large float32 product measured in the same run.
+With width d, I items and 3 products for a value and its two gradients, one position of GRU4Rec costs 3 · (2 · 2 · 3 d² + 2 d I)
+operations: 3.4 million at d = 128 and I = 3,706, of which the softmax has 2.8 million.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from zsrbook.data.dataset import Columns, Dataset
+from zsrbook.data.splits import Fold, compact, split_leave_one_out
+from zsrbook.evaluation.ranks import rank_targets
+from zsrbook.models.zesrec import Batch, ZESRec, ZESRecSettings, batches_of, in_pieces
+from zsrbook.scale import data_folder
+from zsrbook.text import TextEncoder, embedded_minilm
+from zsrbook.training import Training, train
+
+BUILD = Path("build")
+#: for ours and for the peers alike
+THREADS = int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1)))
+
+#: what each peer needs; RecBole 1.2.1 pins old packages that nothing here uses, so it comes without its own list
+PEERS = {
+    "recbole": [
+        ["numpy<2", "pandas<2.3", "scipy<1.14", "scikit-learn", "tqdm", "pyyaml", "colorlog", "colorama", "texttable", "psutil"],
+        ["tabulate", "tensorboard", "thop", "numpy<2"],
+        ["--no-deps", "recbole==1.2.1"],
+    ],
+    "sentence_transformers": [["sentence-transformers", "numpy<2"]],
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured. The defaults take about five minutes on two idle cores; a round is one turn of ours and one of the peer."""
+
+    rounds: int = 5
+    gemm: int = 2048  #: side of the matrices that give the ceiling
+    users: int = 600
+    items: int = 3706  #: of generated data; MovieLens 1M has as many with ratings
+    steps: int = 16  #: of ours a round, of 2,048 positions
+    peer_steps: int = 2  #: of the peer a round, of as many
+    loop_users: int = 100  #: whose every position the slow evaluation ranks
+    memory_items: int = 238_000
+    memory_positions: int = 4096
+    texts: int = 400
+
+
+@dataclass
+class Row:
+    """One line of ``build/bench.json``; see the head of the module."""
+
+    name: str
+    value: float | None
+    unit: str
+    against: str | None = None
+    ratio: float | None = None
+    floor: float | None = None
+    goal: float | None = None
+    peer: float | None = None
+    of_floor: float | None = None
+    noise: list[float] | None = None  #: smallest and largest ratio of a round
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.name}: not measured ({self.note})"
+        ratio = "" if self.ratio is None else f"; {self.ratio:.2f} times as good as {self.against} (goal {self.goal:g})"
+        floor = "" if self.of_floor is None else f"; {self.of_floor:.0%} of what the arithmetic allows"
+        return f"{self.name}: {self.value:,.4g} {self.unit}{ratio}{floor}"
+
+
+def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
+    """Measure everything, print a table, write the rows."""
+    torch.set_num_threads(THREADS)
+    began, load = time.perf_counter(), _load()
+    rows = [gemm(sizes)]
+    ceiling = rows[0].value * 1e9
+    data = film_data(sizes)
+    parts = [
+        lambda: [training(sizes, data, ceiling, width) for width in (128, 64)],
+        lambda: [Row("GRU4Rec training, official PyTorch port", None, "positions/s", note="the port is on no package index; not installable here")],
+        lambda: evaluation(sizes, data, ceiling),
+        lambda: [memory(sizes)],
+        lambda: [encoding(sizes, ceiling)],
+        lambda: scaling(sizes, ceiling),
+    ]
+    for part in parts:
+        for row in part():
+            rows.append(row)
+            print(row, flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    print(f"{time.perf_counter() - began:.0f} s on {THREADS} threads, load {load} before and {_load()} after; wrote {out}")
+    return rows
+
+
+# -- what a row needs -------------------------------------------------------------------------------------------------------------
+
+
+def gemm(sizes: Sizes) -> Row:
+    """The ceiling: float32 matrix products, 2 n³ operations each, the median of several."""
+    a, b = torch.randn(sizes.gemm, sizes.gemm), torch.randn(sizes.gemm, sizes.gemm)
+    seconds = [_timed(lambda: a @ b) for _ in range(12)][2:]
+    rates = 2e-9 * sizes.gemm**3 / np.array(seconds)
+    noise = [float(rates.min() / np.median(rates)), float(rates.max() / np.median(rates))]
+    note = f"{sizes.gemm}³ float32 products on {THREADS} threads of {platform.machine()}, load {_load()}; the ceiling that the floors use"
+    return Row("matrix product", float(np.median(rates)), "GFLOP/s", noise=noise, note=note)
+
+
+def film_data(sizes: Sizes) -> Dataset:
+    """MovieLens 1M, cut to random users but with its whole catalogue; generated data of the same shape where it is absent."""
+    folder = data_folder() / "ml-1m"
+    rng = np.random.default_rng(0)
+    if (folder / "ratings.dat").exists():
+        from zsrbook.data.movielens import load_1m
+
+        data = compact(load_1m(folder))
+        return data.where(np.isin(data.interactions[Columns.USER], rng.permutation(len(data.users))[: sizes.users]))
+    lengths = np.maximum(20, rng.lognormal(4.6, 0.95, sizes.users)).astype(int)  # MovieLens 1M: 165 on average, at least 20
+    return generated(sizes.items, lengths, rng, "shaped-like-ml-1m")
+
+
+def generated(n_items: int, lengths: np.ndarray, rng: np.random.Generator, name: str = "generated") -> Dataset:
+    """Histories of these lengths, drawn from a popularity with a heavy tail."""
+    weights = 1.0 / (np.arange(n_items) + 10)
+    frame = pd.DataFrame(
+        {
+            Columns.USER: np.repeat(np.arange(len(lengths)), lengths),
+            Columns.ITEM: rng.choice(n_items, lengths.sum(), p=weights / weights.sum()),
+            Columns.TIME: np.arange(lengths.sum(), dtype=float),
+        }
+    )
+    items = pd.DataFrame({Columns.RAW: np.arange(n_items).astype(str), Columns.TEXT: ""})
+    return Dataset.from_raw(name, frame, items, pd.DataFrame({Columns.RAW: np.arange(len(lengths)).astype(str)}))
+
+
+def peer_python(peer: str) -> Path:
+    """The Python of the peers' environment, with this peer in it; made on first use.
+
+    Raises:
+        PeerError: it can't be installed here, with pip's last word.
+    """
+    folder = BUILD / "bench-venv"
+    python, mark = (folder / "bin" / "python").absolute(), folder / f".{peer}"
+    if mark.exists():
+        return python
+    steps = [] if python.exists() else [[sys.executable, "-m", "venv", str(folder)]]
+    index = ["--index-url", os.environ["TORCH_INDEX"]] if os.environ.get("TORCH_INDEX") else []
+    pip = [str(python), "-m", "pip", "install", "-q"]
+    steps.append([*pip, *index, f"torch=={torch.__version__.split('+')[0]}"])  # the same torch on both sides
+    steps += [[*pip, *packages] for packages in PEERS[peer]]
+    print(f"== Installing {peer} into {folder}, once", flush=True)
+    for step in steps:
+        done = subprocess.run(step, capture_output=True, text=True)
+        if done.returncode:
+            raise PeerError(f"{peer} can't be installed here: {_last_line(done.stderr)}")
+    mark.touch()
+    return python
+
+
+class PeerError(RuntimeError):
+    """A peer can't be measured on this machine; says why."""
+
+
+class Peer:
+    """A peer in a process of its own, ready to run a round when told to."""
+
+    def __init__(self, name: str, *arguments: str):
+        self.name = name
+        script = Path(__file__).with_name(f"peer_{name}.py")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)
+        command = [str(peer_python(name)), str(script), *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+        )
+        self._answer()
+
+    def round(self, n: int = 1) -> float:
+        """Units a second in a round of ``n``."""
+        self.process.stdin.write(f"{n}\n")
+        self.process.stdin.flush()
+        units, seconds = self._answer().split()
+        return float(units) / float(seconds)
+
+    def _answer(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            raise PeerError(f"{self.name} stopped: {_last_line(self.errors.read())}")
+        return line
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def alternate(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> tuple[float, float, float, list[float]]:
+    """Medians of both rates, of their ratios, and the extremes of the ratios; a first round of each warms up."""
+    ours(), theirs()
+    pairs = np.array([(ours(), theirs()) for _ in range(rounds)])
+    ratios = pairs[:, 0] / pairs[:, 1]
+    return float(np.median(pairs[:, 0])), float(np.median(pairs[:, 1])), float(np.median(ratios)), [float(ratios.min()), float(ratios.max())]
+
+
+# -- the rows ---------------------------------------------------------------------------------------------------------------------
+
+
+def training(sizes: Sizes, data: Dataset, ceiling: float, width: int) -> Row:
+    """GRU4Rec, all positions of a piece of history at once, against RecBole, which trains on one copy a prefix.
+
+    RecBole has embeddings of 64 and states of 128; our network has one width. At 128 the softmax costs us twice what it costs
+    the peer, at 64 the recurrence costs us less; so both are shown. A sample of the peer sees up to 50 items before its target; a
+    position of ours sees what stands before it in its piece of 50.
+
+    Floor: see the head of the module. The peer's own count for a sample at its widths: 3 · (50 · 2 · 3 · (64 · 128 + 128²) + 50 · 2 · 128 · 64
+    + 2 · 64 I) = 27 million operations with I = 3,706, eight times our 3.4 million.
+    """
+    name = f"GRU4Rec training, width {width}, histories of 50, {data.name}"
+    settings = ZESRecSettings(
+        items="ids", width=width, max_length=50, dropout=0.3, training=Training(epochs=1, optimizer="adam", learning_rate=1e-3, patience=None)
+    )
+    pieces = in_pieces(data.sequences(), settings.max_length)
+    model = ZESRec(settings)
+    model.build(data.n_items, None)
+    turn = itertools.count()
+
+    def ours() -> float:
+        positions, n = 0, next(turn)
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            nonlocal positions
+            for batch in itertools.islice(batches_of(pieces, settings.batch_targets, torch.device("cpu"), (0, n)), sizes.steps):
+                positions += int(batch.lengths.sum())
+                yield batch
+
+        seconds = _timed(lambda: train(model.network, batches, settings.training))
+        return positions / seconds
+
+    operations = 3 * (2 * 2 * 3 * width**2 + 2 * width * data.n_items)
+    floor = ceiling / operations
+    row = Row(name, None, "positions/s", "RecBole 1.2.1 (embedding 64, hidden 128)", floor=floor, goal=8.0)
+    with tempfile.TemporaryDirectory() as folder:
+        atomic_files(data, Path(folder))
+        try:
+            with Peer("recbole", folder, str(THREADS)) as peer:
+                row.value, row.peer, row.ratio, row.noise = alternate(ours, lambda: peer.round(sizes.peer_steps), sizes.rounds)
+            row.note = f"both: full softmax over {data.n_items} items, Adam, about 2,048 positions a step, {THREADS} threads"
+        except PeerError as error:
+            row.value, row.note = float(np.median([ours() for _ in range(sizes.rounds)])), str(error)
+    row.of_floor = row.value / floor
+    return row
+
+
+def atomic_files(data: Dataset, folder: Path) -> None:
+    """The data as RecBole reads it, the whole catalogue in a file of its own so that both sides have as many items."""
+    (folder / "bench").mkdir()
+    frame = data.interactions[[Columns.USER, Columns.ITEM, Columns.TIME]]
+    frame = frame.assign(**{Columns.TIME: np.arange(len(frame))})  # our order, whatever the ties in time
+    header = ["user_id:token", "item_id:token", "timestamp:float"]
+    frame.to_csv(folder / "bench" / "bench.inter", sep="\t", index=False, header=header)
+    pd.DataFrame({"item_id:token": np.arange(data.n_items)}).to_csv(folder / "bench" / "bench.item", sep="\t", index=False)
+
+
+def evaluation(sizes: Sizes, data: Dataset, ceiling: float) -> list[Row]:
+    """Ranks in the full catalogue against the loop that one writes first: a user at a time, a target at a time; equal numbers are asserted.
+
+    Floor: one pass of the network over each history and one product of (targets, d) and (d, items):
+    2 · 2 · 3 d² + 2 d I operations a target. Where only the newest target counts the history is still read whole.
+    """
+    width = 128
+    model = ZESRec(ZESRecSettings(items="ids", width=width))
+    model.build(data.n_items, None)
+    fold = split_leave_one_out(data).test
+    few = data.where(np.isin(data.interactions[Columns.USER], data.sequences().users[: sizes.loop_users]))
+    sequences = few.sequences()
+    # a loop over every position of a history of 1,000 would take minutes: the first 50 of each
+    every = Fold(few, (sequences.positions > 0) & (sequences.positions <= 50))
+    rows = []
+    for name, part in (("newest item of each user", fold), ("every position", every)):
+        found = rank_targets(model, part)
+        expected = np.array(_loop(model, part))
+        if not np.array_equal(found.greater, expected):
+            off = int((found.greater != expected).sum())
+            near = int(np.abs(found.greater - expected).max())
+            # sums in another order may swap two items whose scores agree in every digit that counts
+            if off > 0.01 * len(expected) or near > 2:
+                raise AssertionError(f"{name}: {off} of {len(expected)} ranks differ from the loop's, by up to {near}")
+        targets = len(expected)
+
+        def ours(part: Fold = part, targets: int = targets) -> float:
+            return targets / _timed(lambda: rank_targets(model, part))
+
+        def loop(part: Fold = part, targets: int = targets) -> float:
+            return targets / _timed(lambda: _loop(model, part))
+
+        value, peer, ratio, noise = alternate(ours, loop, max(1, sizes.rounds // 2))
+        read = part.sequences.lengths.sum() / targets  # items that the network reads a target
+        floor = ceiling / (read * 12 * width**2 + 2 * width * data.n_items)
+        note = f"{targets} targets, {data.n_items} items; the ranks of the two agree"
+        title = f"full-catalogue ranks, {name}"
+        rows.append(Row(title, value, "targets/s", "a loop over users", ratio, floor, 10.0, peer, value / floor, noise, note))
+    return rows
+
+
+@torch.no_grad()
+def _loop(model: ZESRec, fold: Fold) -> list[int]:
+    sequences = fold.sequences
+    greater = []
+    for at in np.flatnonzero(fold.targets):
+        scores = model.scores(sequences.prefixes(np.array([at])))[0]
+        greater.append(int((scores > scores[int(sequences.items[at])]).sum()))
+    return greater
+
+
+def memory(sizes: Sizes) -> Row:
+    """How much a training step over the full softmax of a large catalogue adds to the memory of a fresh process, all included.
+
+    Floor (bytes): text vectors in float16 (I · 768 · 2) and the item vectors with their gradient in float32 (I · 300 · 4 · 2):
+    0.94 GB at 238,000 items. The plain way adds the scores and their gradient, P · I · 4 · 2 = 7.8 GB, to the same.
+    """
+    command = [sys.executable, "-c", f"from zsrbook.bench import memory_step; memory_step({sizes.memory_items}, {sizes.memory_positions}, {THREADS})"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    name = f"training step, {sizes.memory_items:,} items, {sizes.memory_positions:,} positions, full softmax"
+    if done.returncode:
+        return Row(name, None, "GB", note=_last_line(done.stderr))
+    peak, seconds = map(float, done.stdout.split())
+    floor = sizes.memory_items * (768 * 2 + 300 * 4 * 2) / 1e9
+    plain = floor + sizes.memory_positions * sizes.memory_items * 8 / 1e9
+    note = f"peak resident memory above that of the imports; the goal is below 2 GB; the step took {seconds:.1f} s; the plain loss is worked out"
+    return Row(name, peak, "GB", "the plain cross-entropy", plain / peak, floor, plain / 2.0, plain, floor / peak, None, note)
+
+
+def memory_step(n_items: int, positions: int, threads: int) -> None:
+    """One step of ZESRec over the full softmax; prints the peak of memory in GB above the start, and the seconds of the step."""
+    import resource
+
+    torch.set_num_threads(threads)
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    features = torch.empty(n_items, 768, dtype=torch.float16)
+    for piece in features.split(4096):
+        piece.copy_(torch.randn(len(piece), 768))
+    model = ZESRec(ZESRecSettings(sampled_above=n_items + 1))
+    model.build(n_items, features)
+    length = 64
+    items = torch.randint(n_items, (positions // length, length))
+    batch = Batch(items, torch.full((len(items),), length), None)
+    seconds = _timed(lambda: train(model.network, lambda epoch: [batch], Training(epochs=1, patience=None, device="cpu")))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print((after - before) / 1e9, seconds)
+
+
+def encoding(sizes: Sizes, ceiling: float) -> Row:
+    """Texts of mixed length through MiniLM, against sentence-transformers on the same weights. Ours loads the model in each turn, too.
+
+    Floor: 2 operations a weight and token for the 10.6 million weights of the six layers, 2 · 2 · 384 · T² a layer for the
+    attention of a text of T tokens; tokenising comes for free in it.
+    """
+    texts = mixed_texts(sizes.texts)
+    name = f"text encoding, MiniLM, {len(texts)} texts of mixed length"
+    folder = embedded_minilm()
+    row = Row(name, None, "texts/s", "sentence-transformers", goal=1.0)
+    if folder is None:
+        row.note = "the embedded encoder is not installed here; make setup installs it"
+        return row
+    encoder = TextEncoder()
+    vectors = encoder.encode(texts, cache=False).astype(np.float32)
+    tokens = np.array([len(i) for i in encoder._load()[0](texts, truncation=True, max_length=encoder.max_tokens)["input_ids"]], float)
+    row.floor = len(texts) * ceiling / float((2 * 10.6e6 * tokens + 6 * 4 * 384 * tokens**2).sum())
+
+    def ours() -> float:
+        return len(texts) / _timed(lambda: encoder.encode(texts, cache=False))
+
+    with tempfile.TemporaryDirectory() as scratch:
+        texts_file, vectors_file = Path(scratch) / "texts.json", Path(scratch) / "vectors.npy"
+        texts_file.write_text(json.dumps(texts))
+        try:
+            with Peer("sentence_transformers", str(folder), str(texts_file), str(vectors_file), str(THREADS)) as peer:
+                row.value, row.peer, row.ratio, row.noise = alternate(ours, peer.round, max(1, sizes.rounds // 2))
+            theirs = np.load(vectors_file, allow_pickle=False)
+            cosine = (vectors * theirs).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(theirs, axis=1)
+            if cosine.min() < 0.99:
+                raise AssertionError(f"text {int(cosine.argmin())}: our vector and that of sentence-transformers have cosine {cosine.min():.4f}")
+            row.note = (
+                f"{tokens.mean():.0f} word pieces a text, {tokens.min():.0f} to {tokens.max():.0f}; smallest cosine of the two {cosine.min():.5f}"
+            )
+        except PeerError as error:
+            row.value, row.note = ours(), str(error)
+    row.of_floor = row.value / row.floor
+    return row
+
+
+def mixed_texts(n: int) -> list[str]:
+    """Titles, descriptions and several of these in a row, in random order, from the toy world: a few words up to two hundred."""
+    from zsrbook.data.toy import ToyWorld
+
+    world, rng = ToyWorld(), np.random.default_rng(0)
+    pool = np.concatenate([world.dataset(market).items[Columns.TEXT].to_numpy(str) for market in world.markets])
+    return [" ".join(rng.choice(pool, rng.integers(1, 7))) for _ in range(n // 2)] + rng.choice(pool, n - n // 2).tolist()
+
+
+def scaling(sizes: Sizes, ceiling: float) -> list[Row]:
+    """Seconds an epoch of GRU4Rec (width 64) as users, items and history length grow, one at a time, on generated data."""
+    base = {"users": 200, "items": 1000, "length": 20}
+    rows = []
+    for what, values in {"users": (200, 400, 800), "items": (1000, 4000, 16_000), "length": (20, 40, 80)}.items():
+        for value in values:
+            shape = base | {what: value}
+            data = generated(shape["items"], np.full(shape["users"], shape["length"]), np.random.default_rng(0))
+            settings = ZESRecSettings(items="ids", width=64, training=Training(epochs=3, optimizer="adam", learning_rate=1e-3, patience=None))
+            seconds = float(np.median([row["seconds"] for row in ZESRec(settings).fit(data).curve]))
+            floor = len(data) * 3 * (12 * 64**2 + 2 * 64 * data.n_items) / ceiling
+            note = f"{shape['users']} users, {shape['items']} items, histories of {shape['length']}, width 64"
+            rows.append(Row(f"epoch by {what} = {value}", seconds, "s", floor=floor, of_floor=floor / seconds, note=note))
+    return rows
+
+
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """No garbage collection in the middle of what is timed."""
+    import gc
+
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _timed(work: Callable[[], object]) -> float:
+    with _quiet_collector():
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1][:300]

@@ -1,0 +1,3 @@
+from zsrbook.bench import main
+
+main()
