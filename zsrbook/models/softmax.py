@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: scores held at once: 8 million float32 are 32 MB
-BLOCK = 8_000_000
+#: scores held at once: 32 million float32 are 128 MB. With 238,000 items that is 134 positions; with fewer at a time, most of the
+#: time goes into reading and writing the gradient of the items
+BLOCK = 32_000_000
 
 
 class _FullSoftmax(torch.autograd.Function):
@@ -36,7 +37,10 @@ class _FullSoftmax(torch.autograd.Function):
                 scores.scatter_add_(1, t, torch.full_like(chosen, -1.0))  # d loss / d scores
                 slope = scores.to(low)
                 grad_users[begin : begin + step] = (slope @ catalogue).to(users.dtype)
-                grad_items += slope.T @ u
+                if low == torch.float32:
+                    grad_items.addmm_(slope.T, u)  # no (I, d) temporary a block
+                else:
+                    grad_items += slope.T @ u
         if need:
             ctx.save_for_backward(grad_users, grad_items.to(items.dtype))
         return loss
