@@ -1,0 +1,86 @@
+"""The benchmark at tiny sizes: that its rows hold what they promise. No assertion on speed: that is what ``make bench`` is for."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsrbook import bench
+
+TINY = bench.Sizes(rounds=1, gemm=64, users=12, items=50, steps=1, peer_steps=1, loop_users=3, memory_items=500, memory_positions=128, texts=6)
+
+
+@pytest.fixture(autouse=True)
+def no_peers(monkeypatch, tmp_path):
+    """No peer is installed by a test, and no real data read."""
+
+    def refuse(name, *arguments):
+        raise bench.PeerError(f"{name} can't be installed here: no network")
+
+    monkeypatch.setattr(bench, "Peer", refuse)
+    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
+
+
+@pytest.fixture
+def data():
+    return bench.generated(50, np.full(12, 30), np.random.default_rng(0))
+
+
+def test_a_peer_that_is_missing_leaves_its_row_with_the_reason(data):
+    row = bench.training(TINY, data, 1e9, width=8)
+    assert row.value > 0
+    assert row.ratio is None
+    assert row.note == "recbole can't be installed here: no network"
+
+
+def test_the_loop_and_the_ranks_agree(data):
+    rows = bench.evaluation(TINY, data, 1e9)
+    assert len(rows) == 3
+    assert all(row.ratio == pytest.approx(row.value / row.peer) for row in rows)
+
+
+def test_wrong_ranks_are_no_benchmark(data, monkeypatch):
+    monkeypatch.setattr(bench, "_loop", lambda model, fold: np.zeros(int(fold.targets.sum()), int))
+    with pytest.raises(AssertionError, match=r"ranks differ from the loop's"):
+        bench.evaluation(TINY, data, 1e9)
+
+
+def test_memory_is_that_of_a_fresh_process():
+    row = bench.memory(TINY)
+    assert row.value > 0
+    assert row.floor == pytest.approx(500 * 3936 / 1e9)
+
+
+def test_every_point_of_the_scaling_table_names_its_shape(monkeypatch):
+    monkeypatch.setattr(bench, "ZESRec", lambda settings: type("Fitted", (), {"fit": lambda self, data: self, "curve": [{"seconds": 2.0}]})())
+    rows = bench.scaling(TINY, 1e9)
+    assert [row.name for row in rows[:3]] == ["epoch by users = 200", "epoch by users = 400", "epoch by users = 800"]
+    assert all(row.value == 2.0 and row.note for row in rows)
+    assert len(rows) == 9
+
+
+def test_the_median_is_that_of_the_paired_ratios():
+    ours, theirs = iter([0.0, 10.0, 100.0, 30.0]), iter([0.0, 1.0, 50.0, 10.0])
+    value, peer, ratio, noise = bench.alternate(lambda: next(ours), lambda: next(theirs), 3)
+    assert (value, peer, ratio, noise) == (30.0, 10.0, 3.0, [2.0, 10.0])
+
+
+def test_atomic_files_hold_the_whole_catalogue_in_our_order(data, tmp_path):
+    bench.atomic_files(data, tmp_path)
+    items = pd.read_csv(tmp_path / "bench" / "bench.item", sep="\t")
+    rows = pd.read_csv(tmp_path / "bench" / "bench.inter", sep="\t")
+    assert len(items) == 50
+    assert list(rows["item_id:token"]) == data.interactions["item"].tolist()
+    assert rows["timestamp:float"].is_monotonic_increasing
+
+
+def test_the_file_is_a_list_of_rows(monkeypatch, tmp_path, capsys):
+    for part in ("evaluation", "scaling"):
+        monkeypatch.setattr(bench, part, lambda *a: [])
+    monkeypatch.setattr(bench, "encoding", lambda *a: bench.Row("texts", None, "texts/s", note="not here"))
+    bench.main(TINY, tmp_path / "build" / "bench.json")
+    rows = json.loads((tmp_path / "build" / "bench.json").read_text())
+    assert {"name", "value", "unit", "against", "ratio", "floor"} <= set(rows[0])
+    assert rows[0]["name"] == "matrix product"
+    assert "texts: not measured (not here)" in capsys.readouterr().out
