@@ -1,0 +1,237 @@
+"""Anchored neighbours: what is left of ZESRec's idea when only what carries over to another catalogue is learned.
+
+As in ZESRec, items are known by their text and users by their sequence, and all learning happens in the source. But ZESRec
+learns where each text *goes* (an MLP of half a million weights), and most of that is about the source's own items. Here the
+text vectors stay frozen, and two dozen numbers are learned about how people *move* between texts:
+
+1. Each of the last A purchases is an anchor t with weight a_t ∝ exp(recency[age of t]). With x a unit vector of text,
+
+       s(j) = τ / β · log( exp(floor) + Σ_t a_t exp(β x_t · x_j) )
+
+   β → 0 is the neighbour of the weighted mean; a large β asks for an item close to *one* of the anchors, whichever it is.
+   The floor is a purchase that follows nothing; it changes no order, but keeps such purchases from blunting τ and β.
+2. A coin of chance r says whether the next item is one that the user took before; r is the share of the source's targets
+   that were. Given the coin, s is normalised over those items, or over all others:
+
+       p(j) = r · softmax_{seen}(s)_j  or  (1 − r) · softmax_{unseen}(s)_j
+
+   Nothing else tells a catalogue of groceries, which are bought again, from one of reviews, which are written once.
+3. While learning, s(j) + γ log(1 + how often j was taken) is used: popularity explains its share and is left behind, so that
+   τ, β and the recency need not. (The offsets of ZESRec's later version do the same with a free vector an item.)
+
+The normaliser runs over the catalogue or a uniform sample of it. Neither learning nor ranking meets an anchor once a position:
+exp(β x_t · x_j) is worked out once for each *different* anchor of a batch and each candidate, and a position is a sparse mean of
+A such rows. So a position costs about what an inner product of width d + A costs.
+
+Before training it is the untrained neighbour: for a history of one item its order of unseen items is that of cosine similarity.
+
+Shape legend: P positions, A anchors of each, U different anchors among them, C candidates, I items, d width of text vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zsrbook.data.dataset import DataError, Dataset, Sequences
+from zsrbook.data.splits import Fold
+from zsrbook.models.base import SCORES_AT_ONCE, Recommender, features_of, in_chunks
+from zsrbook.training import Training, pick_device, train
+
+
+@dataclass(frozen=True)
+class AnchoredSettings:
+    """One line a choice."""
+
+    anchors: int = 20  #: the newest items of a history that may be the reason for the next
+    whitening: float = 0.5  #: a principal axis of the catalogue is divided by its standard deviation to this power; 0: centred only
+    sharpness: float = 2.0  #: β before training
+    temperature: float = 10.0  #: τ before training
+    decay: float = 0.6  #: weight of an anchor relative to the one after it, before training
+    batch_targets: int = 512  #: positions a step
+    epoch_targets: int = 20_000  #: positions an epoch at most, of random users: two dozen numbers need no more
+    candidates: int = 2048  #: random items that the softmax runs over while learning; all, where there are fewer
+    training: Training = field(default_factory=lambda: Training(epochs=8, optimizer="adam", learning_rate=0.02, patience=None))
+
+
+class Positions(NamedTuple):
+    """Places in histories, and the items before and at them."""
+
+    anchors: Tensor  # (P, A) int64, the newest first; 0 where the history is shorter
+    there: Tensor  # (P, A) bool, False where it is shorter
+    targets: Tensor  # (P,) int64
+    candidates: Tensor  # (C,) int64
+
+
+class AnchorNetwork(nn.Module):
+    """All that is learned: A + 4 numbers."""
+
+    def __init__(self, settings: AnchoredSettings):
+        super().__init__()
+        self.recency = nn.Parameter(float(np.log(settings.decay)) * torch.arange(settings.anchors, dtype=torch.float32))  # (A,)
+        self.log_sharpness = nn.Parameter(torch.tensor(float(np.log(settings.sharpness))))  # log β
+        self.log_temperature = nn.Parameter(torch.tensor(float(np.log(settings.temperature))))  # log τ
+        self.floor = nn.Parameter(torch.tensor(-3.0))
+        self.popularity = nn.Parameter(torch.tensor(1.0))  # γ, of use in the source alone
+
+    def bind(self, vectors: Tensor, log_counts: Tensor | None = None) -> None:
+        """Take these items for the catalogue: (I, d) unit vectors and, while learning, (I,) log(1 + how often it was taken)."""
+        device = self.floor.device
+        self.register_buffer("vectors", vectors.to(device), persistent=False)
+        self.register_buffer("log_counts", None if log_counts is None else log_counts.to(device), persistent=False)
+
+    def forward(self, batch: Positions) -> tuple[Tensor, int]:
+        """-log softmax of the new item among all new ones, summed over positions, and their number."""
+        candidates, targets = self.score(batch.anchors, batch.there, batch.candidates, batch.targets)
+        candidates = candidates + self.popularity * self.log_counts[batch.candidates]
+        targets = targets + self.popularity * self.log_counts[batch.targets]
+        weight = float(np.log(len(self.vectors) / len(batch.candidates)))  # each candidate stands for as many items
+        out = batch.candidates == batch.targets[:, None]  # counted as the target already
+        for age in range(batch.anchors.shape[1]):
+            out |= (batch.candidates == batch.anchors[:, age, None]) & batch.there[:, age, None]  # seen, so not new
+        others = (candidates + weight).masked_fill(out, -torch.inf)
+        return (torch.logsumexp(torch.cat([targets[:, None], others], dim=1), dim=1) - targets).sum(), len(targets)
+
+    def score(self, anchors: Tensor, there: Tensor, candidates: Tensor | None = None, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """s of the candidates (None: all items) → (P, C), and of the targets → (P,)."""
+        beta, tau = self.log_sharpness.exp(), self.log_temperature.exp()
+        weights = (self.recency - self.recency.amax()).exp() * there  # (P, A)
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-30)
+        different, which = anchors.unique(return_inverse=True)
+        mixing = torch.zeros(len(anchors), len(different), device=anchors.device).scatter_add(1, which, weights)  # (P, U), rows sum to 1
+        x = self.vectors[different]
+        items = self.vectors if candidates is None else self.vectors[candidates]
+        blocks = [mixing @ (beta * (x @ block.T)).exp() for block in items.split(max(1, SCORES_AT_ONCE // max(1, len(different))))]
+        near = torch.cat(blocks, dim=1)  # (P, C)
+        at_targets = None
+        if targets is not None:
+            cosine = torch.einsum("pad,pd->pa", self.vectors[anchors], self.vectors[targets])
+            at_targets = ((weights * (beta * cosine).exp()).sum(dim=1) + self.floor.exp()).log() * (tau / beta)
+        return (near + self.floor.exp()).log() * (tau / beta), at_targets
+
+
+class Anchored(Recommender):
+    """Fit in the source, ``transfer`` to any catalogue with vectors of the same encoder.
+
+    Raises:
+        DataError: from ``fit``, where no source user ever takes a second, new item; from both, where there are no item vectors.
+    """
+
+    zero_shot = True
+
+    def __init__(self, settings: AnchoredSettings = AnchoredSettings()):
+        self.settings = settings
+        self.network = AnchorNetwork(settings)
+        self.repeat = 0.5  # r
+        self.curve: list[dict[str, float]] = []
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        """``valid`` is not read: so few numbers do not learn the training users by heart."""
+        sequences, settings = data.sequences(), self.settings
+        again = seen_before(sequences)
+        later = sequences.positions > 0
+        if not (later & ~again).any():
+            raise DataError(
+                f"{data.name}: no user takes a second item that is new to them, so there is no step to learn from; expected histories of 2 or more"
+            )
+        self.repeat = float((again[later].sum() + 0.5) / (later.sum() + 1))  # never quite 0 or 1
+        self.network = AnchorNetwork(settings).to(pick_device(settings.training.device))
+        self.bind(data)
+        counts = np.bincount(data.interactions["item"], minlength=data.n_items)
+        self.network.bind(self.network.vectors, torch.as_tensor(np.log1p(counts), dtype=torch.float32))
+
+        def batches(epoch: int) -> Iterator[Positions]:
+            rng = np.random.default_rng((settings.training.seed, epoch))
+            rows = rng.permutation(len(sequences))
+            rows = rows[: int(np.searchsorted(np.cumsum(sequences.lengths[rows]), settings.epoch_targets)) + 1]
+            drawn = sequences.take(rows)
+            at = np.flatnonzero((drawn.positions > 0) & ~seen_before(drawn))
+            groups = np.array_split(at, max(1, -(-len(at) // settings.batch_targets)))  # users stay together, so they share anchors
+            for i in rng.permutation(len(groups)):
+                chosen = np.sort(rng.permutation(data.n_items)[: settings.candidates])
+                yield self.positions(drawn, drawn.starts[drawn.rows[groups[i]]], groups[i], drawn.items[groups[i]], chosen)
+
+        self.curve = train(self.network, batches, settings.training, title=f"anchored on {data.name}")
+        self.network.bind(self.network.vectors)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        vectors = half_whitened(features_of(target, "Anchored"), self.settings.whitening)
+        moved = AnchorNetwork(self.settings).to(self.network.floor.device)
+        moved.load_state_dict(self.network.state_dict())
+        moved.bind(vectors)
+        self.network, self.n_items = moved.eval(), target.n_items
+
+    def scores(self, histories: Sequences) -> Tensor:
+        parts = [
+            self._log_chances(histories, histories.starts[:-1][rows], histories.starts[1:][rows])
+            for rows in in_chunks(np.arange(len(histories)), self.n_items)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.n_items)
+
+    def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        for chunk in in_chunks(at, self.n_items):
+            yield chunk, self._log_chances(sequences, sequences.starts[np.searchsorted(sequences.starts, chunk, side="right") - 1], chunk)
+
+    @torch.no_grad()
+    def _log_chances(self, sequences: Sequences, begin: np.ndarray, end: np.ndarray) -> Tensor:
+        """(n, I) log p given the histories ``items[begin:end]``."""
+        batch = self.positions(sequences, begin, end)
+        scores, _ = self.network.score(batch.anchors, batch.there)
+        seen = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        lengths = end - begin
+        flat = np.arange(lengths.sum()) + np.repeat(begin - (np.cumsum(lengths) - lengths), lengths)
+        rows = torch.as_tensor(np.repeat(np.arange(len(begin)), lengths), device=scores.device)
+        seen[rows, torch.as_tensor(sequences.items[flat], dtype=torch.int64, device=scores.device)] = True
+        old = scores.masked_fill(~seen, -torch.inf).logsumexp(1, keepdim=True)
+        new = scores.masked_fill(seen, -torch.inf).logsumexp(1, keepdim=True)
+        return torch.where(seen, float(np.log(self.repeat)) + scores - old, float(np.log1p(-self.repeat)) + scores - new)
+
+    def positions(
+        self, sequences: Sequences, begin: np.ndarray, end: np.ndarray, targets: np.ndarray | None = None, candidates: np.ndarray | None = None
+    ) -> Positions:
+        """The anchors of the histories ``items[begin:end]``; without targets those and the candidates are empty."""
+        place = end[:, None] - 1 - np.arange(self.settings.anchors)
+        there = place >= begin[:, None]
+        items = sequences.items if len(sequences.items) else np.zeros(1, np.int32)
+        parts = (np.where(there, items[np.where(there, place, 0)], 0), there, targets, candidates)
+        kinds = (torch.int64, torch.bool, torch.int64, torch.int64)
+        device = self.network.floor.device
+        return Positions(*(torch.as_tensor([] if p is None else p, dtype=k, device=device) for p, k in zip(parts, kinds, strict=True)))
+
+    def state(self) -> dict[str, Tensor]:
+        learned = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        return learned | {"vectors": self.network.vectors, "repeat": torch.tensor(self.repeat, dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.network = AnchorNetwork(self.settings).to(pick_device(self.settings.training.device)).eval()
+        self.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")})
+        self.network.bind(state["vectors"])
+        self.repeat, self.n_items = float(state["repeat"]), len(state["vectors"])
+
+
+def seen_before(sequences: Sequences) -> np.ndarray:
+    """(N,) bool: whether the user took the same item earlier in the history."""
+    keys = sequences.rows * (int(sequences.items.max(initial=0)) + 1) + sequences.items
+    first = np.unique(keys, return_index=True)[1]
+    again = np.ones(len(keys), dtype=bool)
+    again[first] = False
+    return again
+
+
+def half_whitened(vectors: Tensor, power: float, floor: float = 1e-3) -> Tensor:
+    """(I, d) centred, each principal axis divided by its standard deviation to ``power``, and each row of length 1.
+
+    Whitening (1) gives axes of noise the same say as axes of meaning, and in a small catalogue makes all items alike far apart;
+    none (0) lets the few largest axes decide. Axes below ``floor`` of the largest variance are treated as that large.
+    """
+    centred = (vectors - vectors.mean(0)).double()
+    variance, axes = torch.linalg.eigh(centred.T @ centred / len(vectors))
+    scale = variance.clamp(min=max(float(variance[-1]) * floor, 1e-12)).pow(-power / 2)
+    return F.normalize(((centred @ axes) * scale).float(), dim=1)
