@@ -78,7 +78,8 @@ def test_atomic_files_hold_the_whole_catalogue_in_our_order(data, tmp_path):
 def test_the_file_is_a_list_of_rows(monkeypatch, tmp_path, capsys):
     for part in ("evaluation", "scaling"):
         monkeypatch.setattr(bench, part, lambda *a: [])
-    monkeypatch.setattr(bench, "encoding", lambda *a: bench.Row("texts", None, "texts/s", note="not here"))
+    for part in ("training", "memory", "encoding"):
+        monkeypatch.setattr(bench, part, lambda *a: bench.Row("texts", None, "texts/s", note="not here"))
     bench.main(TINY, tmp_path / "build" / "bench.json")
     rows = json.loads((tmp_path / "build" / "bench.json").read_text())
     assert {"name", "value", "unit", "against", "ratio", "floor"} <= set(rows[0])
