@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from zsrbook import claims as ledger
 from zsrbook import records
+from zsrbook.data.commands import say
 from zsrbook.data.dataset import DataError
+from zsrbook.evaluation.protocol import Protocol, summary
 from zsrbook.experiments import zesrec
 from zsrbook.scale import Scale, current_scale
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
-console = Console()
 
 ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations")
+#: experiments whose rows are fixed
+WHOLE = ("incremental", "dataset-bias")
 
 
 @app.command()
@@ -27,7 +30,7 @@ def run(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(ZESREC)}")],
     source: str,
     target: str,
-    seeds: Annotated[int, typer.Option(help="how many seeds (or draws), from 0")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")] = 5,
     only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
     scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
 ) -> None:
@@ -35,49 +38,57 @@ def run(
     if experiment not in ZESREC:
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(ZESREC)}")
     scale, chosen = scale or current_scale(), range(seeds)
-    os.environ["ZSRBOOK_SCALE"] = scale
-    names = [name.strip() for name in only.split(";") if name.strip()]
-    rows = [row for row in zesrec.systems(scale) if not names or row.name in names]
-    if names and len(rows) < len(names):
-        raise typer.BadParameter(f"no such row: {', '.join(set(names) - {row.name for row in rows})}; see experiments/zesrec.py, systems()")
-    try:
+    rows = rows_of(experiment, scale, only)
+    with errors_for_people():
         if experiment == "dataset-bias":
             found, matched = zesrec.dataset_bias(source, target, scale, chosen)
-            console.print(f"{matched:,} titles stand in both")
-        elif experiment == "zero-shot-no-repeats":
-            protocol = zesrec.Protocol(repeats="removed", history="removed")
-            found = zesrec.zero_shot(zesrec.load_pair(source, target, scale, repeats=False), chosen, rows, experiment, protocol)
+            say(f"{matched:,} titles stand in both")
+        elif experiment == "incremental":
+            found = zesrec.incremental(zesrec.load_pair(source, target, scale), chosen)
         else:
-            pair = zesrec.load_pair(source, target, scale)
-            if experiment == "zero-shot":
-                found = zesrec.zero_shot(pair, chosen, rows)
-            elif experiment == "incremental":
-                found = zesrec.incremental(pair, chosen)
-            else:
-                found = zesrec.zero_shot(pair, chosen, zesrec.deviating(scale), experiment)
+            repeats = experiment != "zero-shot-no-repeats"
+            protocol = Protocol() if repeats else Protocol(repeats="removed", history="removed")
+            found = zesrec.zero_shot(zesrec.load_pair(source, target, scale, repeats=repeats), chosen, rows, experiment, protocol)
         for record in found:
-            console.print(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {records.write(record)}")
-    except (DataError, records.RecordError) as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(1) from None
+            say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {records.write(record, root=records.RUNS)}")
+
+
+def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
+    """The rows of an experiment that ``only`` names, or all.
+
+    Raises:
+        typer.BadParameter: it names a row that the experiment does not have.
+    """
+    names = [name.strip() for name in only.split(";") if name.strip()]
+    if experiment in WHOLE:
+        if names:
+            raise typer.BadParameter(f"{experiment} runs as a whole; leave --only out")
+        return []
+    rows = zesrec.deviating(scale) if experiment == "deviations" else zesrec.systems(scale)
+    unknown = [name for name in names if name not in {row.name for row in rows}]
+    if unknown:
+        raise typer.BadParameter(f"{experiment} has no row {'; '.join(unknown)}; it has {'; '.join(row.name for row in rows)}")
+    return [row for row in rows if not names or row.name in names]
 
 
 @app.command()
 def verify() -> None:
     """Work out the metrics of every record again from its ranks, and count the verdicts; exit code 1 where they differ."""
-    found, wrong = records.find(records.RUNS), 0
-    for record in found:
-        protocol = zesrec.Protocol.of(record.protocol)
-        for seed, table in record.ranks.items():
-            for name, value in zesrec.summary(table, protocol).items():
-                said = record.metrics[name][record.seeds.index(seed)]
-                if not math.isclose(said, value, rel_tol=1e-6):
-                    console.print(f"[red]{record.path}: {name} of seed {seed} is {said}, but its ranks give {value}[/]")
-                    wrong += 1
-    console.print(f"{len(found)} records, {wrong} values that their ranks do not give")
-    for scale in Scale:
-        counts = Counter(str(verdict.outcome) for verdict in ledger.verdicts("zesrec", scale))
-        console.print(f"zesrec at {scale}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
+    wrong = 0
+    with errors_for_people():
+        found = records.find(records.RUNS)
+        for record in found:
+            protocol = Protocol.of(record.protocol)
+            for seed, table in record.ranks.items():
+                for name, value in summary(table, protocol).items():
+                    said = record.metrics[name][record.seeds.index(seed)]
+                    if not math.isclose(said, value, rel_tol=1e-6):
+                        say(f"{record.path}: {name} of seed {seed} is {said}, but its ranks give {value}")
+                        wrong += 1
+        say(f"{len(found)} records, {wrong} values that their ranks do not give")
+        for scale in Scale:
+            counts = Counter(str(verdict.outcome) for verdict in ledger.verdicts("zesrec", scale, root=records.RUNS))
+            say(f"zesrec at {scale}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -86,5 +97,16 @@ def claims(
     paper: Annotated[str, typer.Argument()] = "zesrec", scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None
 ) -> None:
     """The verdict on each claim of a paper, from the records at this scale."""
-    for verdict in ledger.verdicts(paper, scale or current_scale()):
-        console.print(f"{verdict.outcome:20} {verdict.claim.id}: {verdict.why}")
+    with errors_for_people():
+        for verdict in ledger.verdicts(paper, scale or current_scale(), root=records.RUNS):
+            say(f"{verdict.outcome:20} {verdict.claim.id}: {verdict.reason}")
+
+
+@contextmanager
+def errors_for_people() -> Iterator[None]:
+    """What a person can mend is said without a traceback, and ends with exit code 1."""
+    try:
+        yield
+    except (DataError, records.RecordError, ledger.ClaimError) as error:
+        say(f"error: {error}")
+        raise typer.Exit(1) from None
