@@ -54,6 +54,8 @@ TINY = dataset([[0, 1, 2, 3], [4, 5, 4], [6, 7, 8, 0, 1]])
 def plain_chances(model: Anchored, history: list[int]) -> np.ndarray:
     """(I,) p by the formulas of the module, one item and one anchor at a time."""
     network, x = model.network, model.network.vectors.numpy().astype(np.float64)
+    x = x + x @ network.down.detach().numpy() @ network.up.detach().numpy()
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
     beta, tau, floor = (float(p.detach().double().exp()) for p in (network.log_sharpness, network.log_temperature, network.floor))
     recency = network.recency.detach().double().numpy()
     newest = history[::-1][: len(recency)]
@@ -72,7 +74,7 @@ def plain_chances(model: Anchored, history: list[int]) -> np.ndarray:
 @given(st.lists(st.integers(0, N_ITEMS - 1), max_size=9), st.floats(0.01, 0.99), st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_scores_are_the_logarithms_of_the_written_chances(history, repeat, seed):
-    model = untrained(TINY, repeat, anchors=4)
+    model = untrained(TINY, repeat, anchors=4, rank=2)
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.network.parameters():
@@ -169,3 +171,18 @@ def test_it_beats_the_neighbour_that_it_starts_from():
     after = anchored(0, "cpu").fit(world().source).transfer(target)
     assert ndcg(after) > ndcg(before)
     assert ndcg(after) > 1.05 * ndcg(EmbKNN(EmbKNNSettings("decay", "cosine", whiten=True)).fit(target))
+
+
+def test_other_vectors_than_it_was_fitted_on_are_refused():
+    model = Anchored(AnchoredSettings(training=QUICK)).fit(TINY)
+    wider = TINY.with_features(np.ones((N_ITEMS, WIDTH + 1)))
+    with pytest.raises(DataError, match="width 6, but Anchored was fitted on 5"):
+        model.transfer(wider)
+
+
+def test_places_keep_the_axes_of_the_encoder():
+    """Whitening turns back to the axes it came from: else what is learned about directions would mean nothing elsewhere."""
+    x = torch.as_tensor(np.random.default_rng(0).normal(size=(400, 3)) * [3, 2, 1], dtype=torch.float32)
+    turned = half_whitened(x, 0.5)
+    cosines = torch.nn.functional.cosine_similarity(turned, torch.nn.functional.normalize(x - x.mean(0), dim=1))
+    assert cosines.min() > 0.8

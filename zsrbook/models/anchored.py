@@ -1,27 +1,29 @@
-"""Anchored neighbours: what is left of ZESRec's idea when only what carries over to another catalogue is learned.
+"""Anchored neighbours: ZESRec's idea, begun from the untrained neighbour instead of from nothing.
 
 As in ZESRec, items are known by their text and users by their sequence, and all learning happens in the source. But ZESRec
-learns where each text *goes* (an MLP of half a million weights), and most of that is about the source's own items. Here the
-text vectors stay frozen, and two dozen numbers are learned about how people *move* between texts:
+learns from scratch where each text *goes* (an MLP of half a million weights) and what a history says (a GRU of as many), and
+first forgets what the text encoder knew. Here the text vectors stay, and what is learned is how people *move* between them:
 
-1. Each of the last A purchases is an anchor t with weight a_t ∝ exp(recency[age of t]). With x a unit vector of text,
+1. Places. With x a unit text vector, z = normalise(x + V U x), of rank 32: which differences between texts matter to buyers.
+   V begins at zero. U and V are one linear map of the encoder's axes, so they mean the same in every catalogue.
+2. Anchors. Each of the last A items is an anchor t with weight a_t ∝ exp(recency[age of t]):
 
-       s(j) = τ / β · log( exp(floor) + Σ_t a_t exp(β x_t · x_j) )
+       s(j) = τ / β · log( exp(floor) + Σ_t a_t exp(β z_t · z_j) )
 
    β → 0 is the neighbour of the weighted mean; a large β asks for an item close to *one* of the anchors, whichever it is.
    The floor is a purchase that follows nothing; it changes no order, but keeps such purchases from blunting τ and β.
-2. A coin of chance r says whether the next item is one that the user took before; r is the share of the source's targets
+3. A coin of chance r says whether the next item is one that the user took before; r is the share of the source's targets
    that were. Given the coin, s is normalised over those items, or over all others:
 
        p(j) = r · softmax_{seen}(s)_j  or  (1 − r) · softmax_{unseen}(s)_j
 
    Nothing else tells a catalogue of groceries, which are bought again, from one of reviews, which are written once.
-3. While learning, s(j) + γ log(1 + how often j was taken) is used: popularity explains its share and is left behind, so that
-   τ, β and the recency need not. (The offsets of ZESRec's later version do the same with a free vector an item.)
+4. While learning, s(j) + γ log(1 + how often j was taken) is used: popularity explains its share and is left behind, so that
+   the rest need not. (The offsets of ZESRec's later version do the same with a free vector an item.)
 
-The normaliser runs over the catalogue or a uniform sample of it. Neither learning nor ranking meets an anchor once a position:
-exp(β x_t · x_j) is worked out once for each *different* anchor of a batch and each candidate, and a position is a sparse mean of
-A such rows. So a position costs about what an inner product of width d + A costs.
+The normaliser runs over the catalogue or a uniform sample of it. exp(β z_t · z_j) is worked out once for each *different*
+anchor of a batch and each candidate, and a position is a mean of A such rows. Positions of one user stand together and share
+their anchors, so a position costs about what an inner product costs.
 
 Before training it is the untrained neighbour: for a history of one item its order of unseen items is that of cosine similarity.
 
@@ -50,14 +52,16 @@ class AnchoredSettings:
     """One line a choice."""
 
     anchors: int = 20  #: the newest items of a history that may be the reason for the next
+    rank: int = 32  #: of what is learned about places; 0: nothing
+    dropout: float = 0.3  #: between U and V
     whitening: float = 0.5  #: a principal axis of the catalogue is divided by its standard deviation to this power; 0: centred only
     sharpness: float = 2.0  #: β before training
     temperature: float = 10.0  #: τ before training
     decay: float = 0.6  #: weight of an anchor relative to the one after it, before training
     batch_targets: int = 512  #: positions a step
-    epoch_targets: int = 20_000  #: positions an epoch at most, of random users: two dozen numbers need no more
+    epoch_targets: int = 20_000  #: positions an epoch at most, of random users
     candidates: int = 2048  #: random items that the softmax runs over while learning; all, where there are fewer
-    training: Training = field(default_factory=lambda: Training(epochs=8, optimizer="adam", learning_rate=0.02, patience=None))
+    training: Training = field(default_factory=lambda: Training(epochs=8, optimizer="adam", learning_rate=0.003, patience=None))
 
 
 class Positions(NamedTuple):
@@ -70,10 +74,14 @@ class Positions(NamedTuple):
 
 
 class AnchorNetwork(nn.Module):
-    """All that is learned: A + 4 numbers."""
+    """All that is learned: A + 4 numbers, and U and V."""
 
-    def __init__(self, settings: AnchoredSettings):
+    def __init__(self, settings: AnchoredSettings, width: int):
         super().__init__()
+        draw = torch.Generator().manual_seed(settings.training.seed)
+        self.down = nn.Parameter(torch.randn(width, settings.rank, generator=draw) * width**-0.5)  # U
+        self.up = nn.Parameter(torch.zeros(settings.rank, width))  # V
+        self.dropout = nn.Dropout(settings.dropout)
         self.recency = nn.Parameter(float(np.log(settings.decay)) * torch.arange(settings.anchors, dtype=torch.float32))  # (A,)
         self.log_sharpness = nn.Parameter(torch.tensor(float(np.log(settings.sharpness))))  # log β
         self.log_temperature = nn.Parameter(torch.tensor(float(np.log(settings.temperature))))  # log τ
@@ -85,6 +93,10 @@ class AnchorNetwork(nn.Module):
         device = self.floor.device
         self.register_buffer("vectors", vectors.to(device), persistent=False)
         self.register_buffer("log_counts", None if log_counts is None else log_counts.to(device), persistent=False)
+
+    def places(self, vectors: Tensor) -> Tensor:
+        """z, (n, d) unit vectors → (n, d) unit vectors."""
+        return F.normalize(vectors + self.dropout(vectors @ self.down) @ self.up, dim=1)
 
     def forward(self, batch: Positions) -> tuple[Tensor, int]:
         """-log softmax of the new item among all new ones, summed over positions, and their number."""
@@ -105,13 +117,13 @@ class AnchorNetwork(nn.Module):
         weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-30)
         different, which = anchors.unique(return_inverse=True)
         mixing = torch.zeros(len(anchors), len(different), device=anchors.device).scatter_add(1, which, weights)  # (P, U), rows sum to 1
-        x = self.vectors[different]
-        items = self.vectors if candidates is None else self.vectors[candidates]
-        blocks = [mixing @ (beta * (x @ block.T)).exp() for block in items.split(max(1, SCORES_AT_ONCE // max(1, len(different))))]
+        z = self.places(self.vectors[different])
+        items = self.places(self.vectors if candidates is None else self.vectors[candidates])
+        blocks = [mixing @ (beta * (z @ block.T)).exp() for block in items.split(max(1, SCORES_AT_ONCE // max(1, len(different))))]
         near = torch.cat(blocks, dim=1)  # (P, C)
         at_targets = None
         if targets is not None:
-            cosine = torch.einsum("pad,pd->pa", self.vectors[anchors], self.vectors[targets])
+            cosine = torch.einsum("pad,pd->pa", z[which], self.places(self.vectors[targets]))
             at_targets = ((weights * (beta * cosine).exp()).sum(dim=1) + self.floor.exp()).log() * (tau / beta)
         return (near + self.floor.exp()).log() * (tau / beta), at_targets
 
@@ -127,12 +139,12 @@ class Anchored(Recommender):
 
     def __init__(self, settings: AnchoredSettings = AnchoredSettings()):
         self.settings = settings
-        self.network = AnchorNetwork(settings)
+        self.network: AnchorNetwork | None = None
         self.repeat = 0.5  # r
         self.curve: list[dict[str, float]] = []
 
     def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
-        """``valid`` is not read: so few numbers do not learn the training users by heart."""
+        """``valid`` is not read: its users take items that were learned from, and so reward learning them by heart."""
         sequences, settings = data.sequences(), self.settings
         again = seen_before(sequences)
         later = sequences.positions > 0
@@ -141,7 +153,7 @@ class Anchored(Recommender):
                 f"{data.name}: no user takes a second item that is new to them, so there is no step to learn from; expected histories of 2 or more"
             )
         self.repeat = float((again[later].sum() + 0.5) / (later.sum() + 1))  # never quite 0 or 1
-        self.network = AnchorNetwork(settings).to(pick_device(settings.training.device))
+        self.network = None
         self.bind(data)
         counts = np.bincount(data.interactions["item"], minlength=data.n_items)
         self.network.bind(self.network.vectors, torch.as_tensor(np.log1p(counts), dtype=torch.float32))
@@ -162,11 +174,17 @@ class Anchored(Recommender):
         return self
 
     def bind(self, target: Dataset) -> None:
-        vectors = half_whitened(features_of(target, "Anchored"), self.settings.whitening)
-        moved = AnchorNetwork(self.settings).to(self.network.floor.device)
-        moved.load_state_dict(self.network.state_dict())
-        moved.bind(vectors)
-        self.network, self.n_items = moved.eval(), target.n_items
+        features = features_of(target, "Anchored")
+        network = AnchorNetwork(self.settings, features.shape[1]).to(pick_device(self.settings.training.device))
+        if self.network is not None:
+            width = len(self.network.down)
+            if features.shape[1] != width:
+                raise DataError(
+                    f"{target.name}: item vectors of width {features.shape[1]}, but Anchored was fitted on {width}; encode with the same encoder"
+                )
+            network.load_state_dict(self.network.state_dict())
+        network.bind(half_whitened(features, self.settings.whitening))
+        self.network, self.n_items = network.eval(), target.n_items
 
     def scores(self, histories: Sequences) -> Tensor:
         parts = [
@@ -210,7 +228,7 @@ class Anchored(Recommender):
         return learned | {"vectors": self.network.vectors, "repeat": torch.tensor(self.repeat, dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.network = AnchorNetwork(self.settings).to(pick_device(self.settings.training.device)).eval()
+        self.network = AnchorNetwork(self.settings, len(state["network.down"])).to(pick_device(self.settings.training.device)).eval()
         self.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")})
         self.network.bind(state["vectors"])
         self.repeat, self.n_items = float(state["repeat"]), len(state["vectors"])
@@ -228,10 +246,12 @@ def seen_before(sequences: Sequences) -> np.ndarray:
 def half_whitened(vectors: Tensor, power: float, floor: float = 1e-3) -> Tensor:
     """(I, d) centred, each principal axis divided by its standard deviation to ``power``, and each row of length 1.
 
+    The result is turned back to the axes of ``vectors``, so that a direction means the same in every catalogue.
+
     Whitening (1) gives axes of noise the same say as axes of meaning, and in a small catalogue makes all items alike far apart;
     none (0) lets the few largest axes decide. Axes below ``floor`` of the largest variance are treated as that large.
     """
     centred = (vectors - vectors.mean(0)).double()
     variance, axes = torch.linalg.eigh(centred.T @ centred / len(vectors))
     scale = variance.clamp(min=max(float(variance[-1]) * floor, 1e-12)).pow(-power / 2)
-    return F.normalize(((centred @ axes) * scale).float(), dim=1)
+    return F.normalize((((centred @ axes) * scale) @ axes.T).float(), dim=1)
