@@ -194,11 +194,17 @@ class Peer:
 
     def __init__(self, name: str, *arguments: str):
         self.name = name
-        script = Path(__file__).with_name(f"peer_{name}.py")
+        script = Path(__file__).resolve().with_name(f"peer_{name}.py")
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)
         command = [str(peer_python(name)), str(script), *arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            cwd=BUILD / "bench-venv",  # RecBole leaves logs where it runs
+            env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},
         )
         self._answer()
 
