@@ -25,13 +25,8 @@ from zsrbook.training import Training
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_world():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums over several threads differ in the last digit
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.shrink(patch)
+    with tiny.shrunk():
         yield
-    zesrec.pair_of.cache_clear()
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

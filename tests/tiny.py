@@ -1,9 +1,12 @@
 """The ZESRec experiments on a world so small that a model is fitted in a moment: for tests alone."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from zsrbook.data.toy import ToySettings, ToyWorld
@@ -21,18 +24,23 @@ def world(structure: float = 1.0) -> ToyWorld:
     return ToyWorld(ToySettings(users=(400, 200, 60), items=(60, 40, 40), tail=0.3, structure=structure))
 
 
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    """A tiny world, bags of words in the place of the text encoder, and networks of a few units, in this process alone."""
-    patch.setenv("ZSRBOOK_WORKERS", "1")
-    patch.setattr(zesrec, "toy_world", world)
-    patch.setattr(TextEncoder, "encode", lambda self, texts, cache=True: WORDS.transform(texts).toarray().astype(np.float16))
-    small = {"width": 16, "hidden": 32, "batch_targets": 512, "training": Training(epochs=1)}
-    patch.setitem(zesrec.SIZED, Scale.TOY, small)
+@contextmanager
+def shrunk() -> Iterator[None]:
+    """A tiny world, bags of words in the place of the text encoder, networks of a few units, one thread; in this process alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums over several threads differ in the last digit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSRBOOK_WORKERS", "1")
+        patch.setattr(zesrec, "toy_world", world)
+        patch.setattr(TextEncoder, "encode", lambda self, texts, cache=True: WORDS.transform(texts).toarray().astype(np.float16))
+        patch.setitem(zesrec.SIZED, Scale.TOY, {"width": 16, "hidden": 32, "batch_targets": 512, "training": Training(epochs=1)})
+        zesrec.pair_of.cache_clear()
+        yield
     zesrec.pair_of.cache_clear()
+    torch.set_num_threads(threads)
 
 
 def ranked_in_tiny_world(*task):
     """``zesrec.ranked`` as another process runs it."""
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
+    with shrunk():
         return ranked(*task)

@@ -1,0 +1,174 @@
+"""``run``, ``verify`` and ``claims``: what they write, what they refuse, and what they say."""
+
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from zsrbook import records
+from zsrbook.__main__ import app
+from zsrbook.claims import load as load_claims
+from zsrbook.experiments import zesrec
+from zsrbook.scale import Scale
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_world():
+    with tiny.shrunk():
+        yield
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty folder of records in a small clean git clone that stands for this one."""
+    (tmp_path / "code.py").write_text("1\n")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    runs = tmp_path / "book" / "runs"
+    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(records, "RUNS", runs)
+    monkeypatch.setenv("ZSRBOOK_SCALE", "toy")
+    return runs
+
+
+def call(*arguments: str, exit_code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == exit_code, result.output
+    assert "Traceback" not in result.output
+    return re.sub(r"\x1b\[[0-9;]*m", "", result.output)  # some terminals get colours
+
+
+def names(root) -> list[str]:
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*.json"))
+
+
+def test_run_writes_what_it_says(root):
+    said = call("run", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "POP; ZESRec-G (shuffled)")
+    assert names(root) == [
+        "zesrec/zero-shot/grocery--pantry/zesrec-g-shuffled.toy.json",
+        "zesrec/zero-shot/pantry/bayes-optimal.toy.json",
+        "zesrec/zero-shot/pantry/pop.toy.json",
+    ]
+    found = {r.method: r for r in records.find(root)}
+    assert found["ZESRec-G (shuffled)"].seeds == [0, 1]
+    assert found["POP"].seeds == [0]
+    for method, record in found.items():
+        (line,) = [line for line in said.splitlines() if line.startswith(method)]
+        assert f"Recall@20 {record.mean('Recall@20'):.4f}" in line
+        assert str(root / record.path) in line  # on one line, however long
+        assert record.ranks.keys() == set(record.seeds)
+
+
+def test_run_without_repeats_and_deviations(root):
+    call("run", "zero-shot-no-repeats", "grocery", "pantry", "--seeds", "1", "--only", "POP")
+    call("run", "deviations", "grocery", "pantry", "--seeds", "1", "--only", "ZESRec-G (zes-9)", "--scale", "toy")
+    found = {r.experiment: r for r in records.find(root) if r.method != "Bayes-optimal"}
+    assert found["zero-shot-no-repeats"].protocol["repeats"] == found["zero-shot-no-repeats"].protocol["history"] == "removed"
+    assert found["deviations"].method == "ZESRec-G (zes-9)"
+    assert found["deviations"].config["nonlinearity"] == "none"
+    assert found["deviations"].data_sha256 != found["zero-shot-no-repeats"].data_sha256
+
+
+def test_run_incremental(root, monkeypatch):
+    monkeypatch.setattr(zesrec, "trained_on_few", lambda spec, *task: zesrec.Bench(zesrec.pair_of(spec)).ranks(zesrec.neighbours()[0], 0))
+    call("run", "incremental", "grocery", "pantry", "--seeds", "1")
+    assert len(names(root)) == 3 * 2 * len(zesrec.SIZES)
+    assert "zesrec/incremental/pantry/hrnn-2000.toy.json" in names(root)
+
+
+def test_run_dataset_bias_reaches_the_experiment(root):
+    assert "share no title" in call("run", "dataset-bias", "grocery", "pantry", exit_code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("two-shot", "grocery", "pantry"), "experiment is 'two-shot'; expected one of zero-shot, zero-shot-no-repeats, incremental"),
+        (("zero-shot", "grocery", "pantry", "--only", "POP;GRU5Rec"), "zero-shot has no row GRU5Rec; it has GRU4Rec; GRU4Rec-Meta"),
+        (("zero-shot", "grocery", "pantry", "--only", "POP; POP; Rand"), "zero-shot has no row Rand"),
+        (("deviations", "grocery", "pantry", "--only", "POP"), "deviations has no row POP; it has ZESRec-G; ZESRec-G (zes-9)"),
+        (("incremental", "grocery", "pantry", "--only", "POP"), "incremental runs as a whole; leave --only out"),
+        (("zero-shot", "grocery", "pantry", "--seeds", "0"), "Invalid value for '--seeds'"),
+        (("zero-shot", "grocery", "pantry", "--scale", "huge"), "Invalid value for '--scale'"),
+    ],
+)
+def test_run_refuses_what_it_does_not_know(root, arguments, message):
+    said = " ".join(call("run", *arguments, exit_code=2).replace("│", " ").split())
+    assert message in said
+    assert not root.exists()
+
+
+def test_run_says_what_is_wrong_with_the_data(root, tmp_path, monkeypatch):
+    assert "error: the toy world has no market 'moon'" in call("run", "zero-shot", "moon", "pantry", exit_code=1)
+    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path / "nowhere"))
+    said = call("run", "zero-shot", "ml-latest-small", "ml-1m", "--scale", "small", exit_code=1)
+    assert str(tmp_path / "nowhere") in said
+    assert not root.exists()
+
+
+def test_run_in_a_dirty_tree_says_what_to_commit(root):
+    (root.parents[1] / "code.py").write_text("2\n")
+    said = call("run", "zero-shot", "grocery", "pantry", "--only", "POP", exit_code=1)
+    assert "error: 1 files differ from the last commit (code.py)" in said
+    assert not root.exists()
+
+
+@pytest.fixture
+def recorded(root):
+    call("run", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "POP; Random")
+    return root / "zesrec" / "zero-shot" / "pantry"
+
+
+def test_verify_is_content_with_what_run_wrote(recorded):
+    said = call("verify")
+    assert "3 records, 0 values that their ranks do not give" in said
+    for scale in Scale:
+        (line,) = [line for line in said.splitlines() if line.startswith(f"zesrec at {scale}: ")]
+        assert sum(int(word) for word in line.split() if word.isdigit()) == len(load_claims("zesrec"))
+
+
+def test_verify_finds_a_changed_metric(recorded):
+    path = recorded / "random.toy.json"
+    content = json.loads(path.read_text())
+    content["metrics"]["MRR@20"][1] += 1e-4
+    path.write_text(json.dumps(content))
+    said = call("verify", exit_code=1)
+    assert "zesrec/zero-shot/pantry/random.toy.json: MRR@20 of seed 1 is" in said
+    assert "3 records, 1 values that their ranks do not give" in said
+
+
+def test_verify_finds_changed_ranks(recorded):
+    path = recorded / "pop.toy.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["greater.0"] = np.zeros_like(arrays["greater.0"])
+    np.savez_compressed(path, **arrays)
+    assert "3 values that their ranks do not give" in call("verify", exit_code=1)
+
+
+def test_verify_names_a_record_that_can_not_be_read(recorded):
+    (recorded / "pop.toy.json").write_text("{")
+    assert "pop.toy.json: no JSON" in call("verify", exit_code=1)
+
+
+def test_verify_without_records(root):
+    assert "0 records" in call("verify")
+
+
+def test_claims_has_a_line_a_claim(recorded):
+    said = call("claims").splitlines()
+    claims = load_claims("zesrec")
+    assert len(said) == len(claims)
+    for line, claim in zip(said, claims, strict=True):
+        assert f" {claim.id}: " in line
+        assert line.startswith(("reproduced", "partly", "not reproduced", "not testable here"))
+        assert line.split(": ", 1)[1]
+    assert len(call("claims", "zesrec", "--scale", "paper").splitlines()) == len(claims)
+
+
+def test_claims_of_an_unknown_paper(root):
+    assert "error: " in call("claims", "moon", exit_code=1)

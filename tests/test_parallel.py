@@ -1,0 +1,95 @@
+"""Runs side by side: the order of the tasks, one thread each, as many processes as asked for, and errors that stop the rest."""
+
+import os
+import time
+from concurrent.futures import Future
+
+import pytest
+import torch
+
+from zsrbook import parallel
+from zsrbook.parallel import side_by_side
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def whereabouts(number: int, seconds: float) -> tuple[int, int, int]:
+    time.sleep(seconds)
+    return number, os.getpid(), torch.get_num_threads()
+
+
+def fail_or_leave_a_trace(number: int, folder) -> None:
+    if number == 0:
+        raise KeyError("the first one")
+    time.sleep(0.2)
+    (folder / str(number)).touch()
+
+
+def test_spawned_runs_keep_the_order_and_one_thread_each(monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "2")
+    found = side_by_side(whereabouts, [(0, 1.0), (1, 0.0), (2, 0.0)])
+    assert [number for number, _, _ in found] == [0, 1, 2]
+    assert os.getpid() not in {pid for _, pid, _ in found}
+    assert {threads for _, _, threads in found} == {1}
+
+
+def test_error_in_a_process_reaches_the_caller_and_what_has_not_begun_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "2")
+    with pytest.raises(KeyError, match="the first one"):
+        side_by_side(fail_or_leave_a_trace, [(n, tmp_path) for n in range(40)])
+    assert len(list(tmp_path.iterdir())) < 39
+
+
+def test_error_in_this_process_stops_the_rest(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "1")
+    with pytest.raises(KeyError, match="the first one"):
+        side_by_side(fail_or_leave_a_trace, [(n, tmp_path) for n in range(3)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("asked", "tasks"), [("1", 3), ("0", 3), ("4", 1), ("4", 0)])
+def test_one_worker_or_one_task_needs_no_process(monkeypatch, asked, tasks):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", asked)
+    found = side_by_side(whereabouts, [(n, 0.0) for n in range(tasks)])
+    assert [(number, pid) for number, pid, _ in found] == [(n, os.getpid()) for n in range(tasks)]
+
+
+class Counted:
+    """Stands for a pool, and runs everything at once in this process."""
+
+    asked: list[int]
+
+    def __init__(self, workers, *args, **kwargs):
+        self.asked.append(workers)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *task):
+        future = Future()
+        future.set_result(function(*task))
+        return future
+
+
+@pytest.mark.parametrize(("asked", "tasks", "workers"), [("3", 5, 3), ("3", 2, 2), ("", 9, 6), (None, 9, 6), (None, 4, 4)])
+def test_number_of_workers(monkeypatch, asked, tasks, workers):
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", Counted)
+    monkeypatch.setattr(Counted, "asked", [], raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("ZSRBOOK_WORKERS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("ZSRBOOK_WORKERS", asked)
+    assert side_by_side(divmod, [(n, 2) for n in range(tasks)]) == [divmod(n, 2) for n in range(tasks)]
+    assert Counted.asked == [workers]
+
+
+def test_on_a_gpu_the_runs_follow_each_other_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "4")
+    assert {pid for _, pid, _ in side_by_side(whereabouts, [(n, 0.0) for n in range(3)])} == {os.getpid()}
