@@ -28,6 +28,7 @@ class TestAnchored(RecommenderContract):
     variants: ClassVar = {
         "full softmax": lambda seed, device: anchored(seed, device),
         "sampled softmax": lambda seed, device: anchored(seed, device, candidates=40),
+        "anchors alone": lambda seed, device: anchored(seed, device, rank=0),
     }
     margin = 1.5
     reads_features = True
@@ -186,3 +187,7 @@ def test_places_keep_the_axes_of_the_encoder():
     turned = half_whitened(x, 0.5)
     cosines = torch.nn.functional.cosine_similarity(turned, torch.nn.functional.normalize(x - x.mean(0), dim=1))
     assert cosines.min() > 0.8
+
+
+def test_a_coin_that_is_given_is_kept():
+    assert Anchored(AnchoredSettings(repeat=0.2, training=QUICK)).fit(dataset([[0, 0, 1, 0], [2, 3]])).transfer(TINY).repeat == 0.2

@@ -18,6 +18,7 @@ first forgets what the text encoder knew. Here the text vectors stay, and what i
        p(j) = r · softmax_{seen}(s)_j  or  (1 − r) · softmax_{unseen}(s)_j
 
    Nothing else tells a catalogue of groceries, which are bought again, from one of reviews, which are written once.
+   A source that keeps one row a user and item says r = 0, whatever its users do; set ``repeat`` where the target differs.
 4. While learning, s(j) + γ log(1 + how often j was taken) is used: popularity explains its share and is left behind, so that
    the rest need not. (The offsets of ZESRec's later version do the same with a free vector an item.)
 
@@ -55,6 +56,7 @@ class AnchoredSettings:
     rank: int = 32  #: of what is learned about places; 0: nothing
     dropout: float = 0.3  #: between U and V
     whitening: float = 0.5  #: a principal axis of the catalogue is divided by its standard deviation to this power; 0: centred only
+    repeat: float | None = None  #: r, where it is known how the target keeps repeats; None: as often as in the source
     sharpness: float = 2.0  #: β before training
     temperature: float = 10.0  #: τ before training
     decay: float = 0.6  #: weight of an anchor relative to the one after it, before training
@@ -140,7 +142,7 @@ class Anchored(Recommender):
     def __init__(self, settings: AnchoredSettings = AnchoredSettings()):
         self.settings = settings
         self.network: AnchorNetwork | None = None
-        self.repeat = 0.5  # r
+        self.repeat = 0.5 if settings.repeat is None else settings.repeat  # r
         self.curve: list[dict[str, float]] = []
 
     def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
@@ -152,7 +154,8 @@ class Anchored(Recommender):
             raise DataError(
                 f"{data.name}: no user takes a second item that is new to them, so there is no step to learn from; expected histories of 2 or more"
             )
-        self.repeat = float((again[later].sum() + 0.5) / (later.sum() + 1))  # never quite 0 or 1
+        if settings.repeat is None:
+            self.repeat = float((again[later].sum() + 0.5) / (later.sum() + 1))  # never quite 0 or 1
         self.network = None
         self.bind(data)
         counts = np.bincount(data.interactions["item"], minlength=data.n_items)
