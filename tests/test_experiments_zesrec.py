@@ -256,6 +256,23 @@ def test_side_by_side_gives_the_same_ranks(table2, pair, monkeypatch):
             assert all(np.array_equal(getattr(table, c), getattr(before.ranks[seed], c)) for c in vars(table))
 
 
+def test_rows_are_fitted_and_stopped_on_what_they_say(pair):
+    seen = {}
+
+    class Watched(EmbKNN):
+        def fit(self, data, valid=None):
+            seen[learns_from] = data, valid
+            return super().fit(data)
+
+    for learns_from in ("source", "target", "nothing"):
+        model, _ = Bench(pair).fitted(System("watched", learns_from, lambda seed: Watched()), 0)
+        assert model.n_items == pair.target.n_items
+    for learns_from, split in (("source", pair.source_split), ("target", pair.target_split)):
+        assert seen[learns_from][0] is split.train
+        assert seen[learns_from][1] is split.valid
+    assert seen["nothing"] == (pair.target, None)
+
+
 @pytest.mark.parametrize("name", ["ZESRec-G", "ZESRec-H (tuned)", "ZESRec-G (tuned, shuffled)", "Emb-KNN (mean, inner)"])
 def test_no_purchase_of_the_target_is_read(pair, name):
     rng = np.random.default_rng(0)

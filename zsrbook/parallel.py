@@ -26,17 +26,16 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
         tasks: its arguments, which travel to the process, so small ones.
 
     Raises:
-        whatever the function raises; runs that were not yet started are then given up.
+        whatever the function raises, once the runs under way have ended; those that had not begun are given up.
     """
     workers = min(len(tasks), int(os.environ.get("ZSRBOOK_WORKERS") or os.cpu_count() or 1))
     bar = {"description": title, "total": len(tasks), "disable": not watched()}
     if workers < 2 or torch.cuda.is_available():
         return [function(*task) for task in track(tasks, **bar)]
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and hang
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    pool = ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))
+    try:
         futures = [pool.submit(function, *task) for task in tasks]
-        try:
-            return [future.result() for future in track(futures, **bar)]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        return [future.result() for future in track(futures, **bar)]
+    finally:
+        pool.shutdown(cancel_futures=True)  # not by "with", whose own shutdown would take the cancelling back
