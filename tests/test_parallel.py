@@ -1,6 +1,7 @@
-"""Runs side by side: the order of the tasks, one thread each, as many processes as asked for, and errors that stop the rest."""
+"""Runs side by side: their order, their threads, their number, and errors that stop the rest; and who sees the bars above them."""
 
 import os
+import sys
 import time
 from concurrent.futures import Future
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from zsrbook import parallel
+from zsrbook.audience import watched
 from zsrbook.parallel import side_by_side
 
 
@@ -89,7 +91,33 @@ def test_number_of_workers(monkeypatch, asked, tasks, workers):
     assert Counted.asked == [workers]
 
 
+def test_number_of_workers_must_be_a_number(monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "two")
+    with pytest.raises(ValueError, match="ZSRBOOK_WORKERS is 'two'; expected how many"):
+        side_by_side(whereabouts, [(0, 0.0)])
+
+
 def test_on_a_gpu_the_runs_follow_each_other_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("ZSRBOOK_WORKERS", "4")
     assert {pid for _, pid, _ in side_by_side(whereabouts, [(n, 0.0) for n in range(3)])} == {os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("terminal", "notebook", "book", "child", "expected"),
+    [
+        (True, False, False, False, True),
+        (False, True, False, False, True),
+        (False, False, False, False, False),  # a pipe, a log
+        (True, True, True, False, False),
+        (True, True, False, True, False),
+    ],
+)
+def test_bars_are_drawn_for_people_alone(monkeypatch, terminal, notebook, book, child, expected):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)  # where the bars are drawn
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if notebook:
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setenv("ZSRBOOK_BUILD", "1" if book else "")
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: object() if child else None)
+    assert watched() == expected

@@ -14,4 +14,4 @@ def watched() -> bool:
     """Whether progress bars find a person: on a terminal or in a live notebook, not on a page, in a pipe or in a child process."""
     if multiprocessing.parent_process() is not None or in_book():
         return False
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return sys.stdout.isatty() or "ipykernel" in sys.modules

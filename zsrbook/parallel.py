@@ -26,9 +26,13 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
         tasks: its arguments, which travel to the process, so small ones.
 
     Raises:
+        ValueError: ``ZSRBOOK_WORKERS`` is set, but not to a number.
         whatever the function raises, once the runs under way have ended; those that had not begun are given up.
     """
-    workers = min(len(tasks), int(os.environ.get("ZSRBOOK_WORKERS") or os.cpu_count() or 1))
+    asked = os.environ.get("ZSRBOOK_WORKERS", "").strip()
+    if asked and not asked.isdecimal():
+        raise ValueError(f"ZSRBOOK_WORKERS is {asked!r}; expected how many processes may run at once. Unset it for one a core.")
+    workers = min(len(tasks), int(asked or os.cpu_count() or 1))
     bar = {"description": title, "total": len(tasks), "disable": not watched()}
     if workers < 2 or torch.cuda.is_available():
         return [function(*task) for task in track(tasks, **bar)]
