@@ -314,6 +314,8 @@ def test_incremental_records(pair):
         assert record.metrics["MRR@20"][0] != record.metrics["MRR@20"][1]
         assert record.config["items"] == ("text" if "Meta" in record.method else "ids")
         assert record.config["training"]["seed"] == 0
+        assert all(len(t) == pair.target_split.test.targets.sum() for t in record.ranks.values())
+        assert set(record.ranks[1].user) == set(pair.target_split.test.data.interactions["user"])
 
 
 def test_each_point_is_fitted_on_random_users_of_the_train_part(pair, monkeypatch):
