@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.models.base import Recommender
-from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity, Random, history_vectors, whitened
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random, history_vectors, whitened
 
 HISTORIES = [[2, 0, 2], [], [1], [3, 3, 1, 0, 2]]
 
@@ -74,7 +74,7 @@ def test_embknn_needs_item_vectors():
 
 def test_embknn_whitens_by_the_catalogue_it_scores():
     source, target = (dataset(features=vectors(seed=s).numpy()) for s in (0, 1))
-    settings = EmbKNNSettings(whiten=True)
+    settings = EmbKNNSettings(whiten=1.0)
     some = Sequences.of(HISTORIES)
     torch.testing.assert_close(EmbKNN(settings).fit(source).transfer(target).scores(some), EmbKNN(settings).fit(target).scores(some))
 
@@ -108,7 +108,7 @@ def test_whitening_keeps_distances_up_to_the_covariance():
 
 def test_equal_vectors_whiten_to_zero_not_to_nan():
     assert not whitened(torch.ones(5, 3)).any()
-    scores = EmbKNN(EmbKNNSettings(similarity="cosine", whiten=True)).fit(dataset(features=np.ones((4, 3)))).scores(Sequences.of([[1]]))
+    scores = EmbKNN(EmbKNNSettings(similarity="cosine", whiten=1.0)).fit(dataset(features=np.ones((4, 3)))).scores(Sequences.of([[1]]))
     assert scores.isfinite().all()
 
 
@@ -155,3 +155,16 @@ def test_a_model_that_keeps_nothing_can_not_be_saved(tmp_path):
 
     with pytest.raises(NotImplementedError):
         Forgetful().save(tmp_path / "model.safetensors")
+
+
+def test_new_only_puts_the_history_last_and_changes_nothing_else():
+    data = dataset(n_items=6, features=np.random.default_rng(0).normal(size=(6, 3)))
+    plain, new = EmbKNN().fit(data), NewOnly(EmbKNN()).fit(data)
+    histories = Sequences.of([[1, 4, 1], [], [0]])
+    expected = plain.scores(histories).clone()
+    for row, history in enumerate([[1, 4], [], [0]]):
+        expected[row, history] = -torch.inf
+    torch.testing.assert_close(new.scores(histories), expected)
+    for at, scores in new.prefix_scores(histories, np.array([1, 2, 3])):
+        torch.testing.assert_close(scores, new.scores(histories.prefixes(at)))
+    assert torch.isneginf(new.transfer(data).scores(histories)[0, 4])

@@ -24,7 +24,7 @@ from zsrbook.evaluation.protocol import Protocol, evaluate, summary
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
-from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity, Random
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.parallel import side_by_side
 from zsrbook.records import RunRecord, find
@@ -171,7 +171,7 @@ class System:
     def model(self) -> tuple:
         """Equal for rows that fit the same model."""
         fresh = self.make(0)
-        return self.learns_from, repr(getattr(fresh, "settings", type(fresh).__name__))
+        return self.learns_from, type(fresh).__name__, repr(getattr(fresh, "settings", ""))
 
     def seeds(self, asked: Iterable[int]) -> list[int]:
         """The seeds to run: one is enough where nothing is left to chance."""
@@ -189,9 +189,11 @@ def neighbours() -> list[System]:
         "Emb-KNN (mean, cosine)": EmbKNNSettings("mean", "cosine"),
         "Emb-KNN (last, inner)": EmbKNNSettings("last", "inner"),
         "Emb-KNN (last, cosine)": EmbKNNSettings("last", "cosine"),
-        "Emb-KNN (decay, cosine, whitened)": EmbKNNSettings("decay", "cosine", whiten=True),
+        "Emb-KNN (decay, cosine, whitened)": EmbKNNSettings("decay", "cosine", whiten=1.0),
     }
-    return [System(name, "nothing", lambda seed, s=settings: EmbKNN(s), chance=False) for name, settings in readings.items()]
+    rows = [System(name, "nothing", lambda seed, s=settings: EmbKNN(s), chance=False) for name, settings in readings.items()]
+    half = EmbKNNSettings("decay", "cosine", whiten=0.5)
+    return [*rows, System("Emb-KNN (decay, cosine, half-whitened, new only)", "nothing", lambda seed: NewOnly(EmbKNN(half)), chance=False)]
 
 
 def systems(scale: Scale, networks: Iterable[str] = tuple(NETWORKS)) -> list[System]:
@@ -215,6 +217,7 @@ def systems(scale: Scale, networks: Iterable[str] = tuple(NETWORKS)) -> list[Sys
     rows += [
         System("Anchored", "source", lambda seed: Anchored(seeded(AnchoredSettings(), seed))),
         System("Anchored (shuffled)", "source", lambda seed: Anchored(seeded(AnchoredSettings(), seed)), shuffled=True),
+        System("Anchored (anchors only)", "source", lambda seed: Anchored(seeded(AnchoredSettings(rank=0), seed))),
         System("POP", "target", lambda seed: Popularity(), chance=False),
         *neighbours(),
         System("Random", "nothing", Random),

@@ -45,6 +45,7 @@ from torch.nn import functional as F
 from zsrbook.data.dataset import DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
 from zsrbook.models.base import SCORES_AT_ONCE, Recommender, features_of, in_chunks
+from zsrbook.models.baselines import whitened
 from zsrbook.training import Training, pick_device, train
 
 
@@ -186,7 +187,7 @@ class Anchored(Recommender):
                     f"{target.name}: item vectors of width {features.shape[1]}, but Anchored was fitted on {width}; encode with the same encoder"
                 )
             network.load_state_dict(self.network.state_dict())
-        network.bind(half_whitened(features, self.settings.whitening))
+        network.bind(F.normalize(whitened(features, self.settings.whitening), dim=1))
         self.network, self.n_items = network.eval(), target.n_items
 
     def scores(self, histories: Sequences) -> Tensor:
@@ -244,17 +245,3 @@ def seen_before(sequences: Sequences) -> np.ndarray:
     again = np.ones(len(keys), dtype=bool)
     again[first] = False
     return again
-
-
-def half_whitened(vectors: Tensor, power: float, floor: float = 1e-3) -> Tensor:
-    """(I, d) centred, each principal axis divided by its standard deviation to ``power``, and each row of length 1.
-
-    The result is turned back to the axes of ``vectors``, so that a direction means the same in every catalogue.
-
-    Whitening (1) gives axes of noise the same say as axes of meaning, and in a small catalogue makes all items alike far apart;
-    none (0) lets the few largest axes decide. Axes below ``floor`` of the largest variance are treated as that large.
-    """
-    centred = (vectors - vectors.mean(0)).double()
-    variance, axes = torch.linalg.eigh(centred.T @ centred / len(vectors))
-    scale = variance.clamp(min=max(float(variance[-1]) * floor, 1e-12)).pow(-power / 2)
-    return F.normalize((((centred @ axes) * scale) @ axes.T).float(), dim=1)

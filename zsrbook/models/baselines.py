@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -77,7 +78,7 @@ class EmbKNNSettings:
 
     history: Literal["mean", "last", "decay"] = "mean"  #: which items speak for the user; "mean" is the later version's
     similarity: Literal["inner", "cosine"] = "inner"  #: the paper says inner product
-    whiten: bool = False  #: centre the catalogue's vectors, and give every direction the same variance
+    whiten: float | None = None  #: centre the catalogue's vectors, and even out their variance to this power (see ``whitened``)
     decay: float = 0.7  #: weight of an item relative to the one after it, for "decay"
 
 
@@ -95,8 +96,8 @@ class EmbKNN(VectorRecommender):
 
     def bind(self, target: Dataset) -> None:
         self.vectors = features_of(target, "Emb-KNN")
-        if self.settings.whiten:
-            self.vectors = whitened(self.vectors)
+        if self.settings.whiten is not None:
+            self.vectors = whitened(self.vectors, self.settings.whiten)
         if self.settings.similarity == "cosine":
             self.vectors = torch.nn.functional.normalize(self.vectors, dim=1)
         self.n_items = target.n_items
@@ -113,6 +114,47 @@ class EmbKNN(VectorRecommender):
     def restore(self, state: dict[str, Tensor]) -> None:
         self.vectors = state["vectors"]
         self.n_items = len(self.vectors)
+
+
+class NewOnly(Recommender):
+    """Another recommender that never offers what the user already has: those items get minus infinity."""
+
+    def __init__(self, inner: Recommender):
+        self.inner = inner
+        self.settings = inner.settings
+
+    @property
+    def zero_shot(self) -> bool:
+        return self.inner.zero_shot
+
+    @property
+    def n_items(self) -> int:
+        return self.inner.n_items
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.inner.fit(data, valid)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        self.inner = self.inner.transfer(target)
+
+    def scores(self, histories: Sequences) -> Tensor:
+        return self._without(self.inner.scores(histories), histories)
+
+    def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        for chunk, scores in self.inner.prefix_scores(sequences, at):
+            yield chunk, self._without(scores, sequences.prefixes(chunk))
+
+    @staticmethod
+    def _without(scores: Tensor, histories: Sequences) -> Tensor:
+        scores[torch.as_tensor(histories.rows), torch.as_tensor(histories.items, dtype=torch.int64)] = -torch.inf
+        return scores
+
+    def state(self) -> dict[str, Tensor]:
+        return self.inner.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.inner.restore(state)
 
 
 def history_vectors(items: Tensor, sequences: Sequences, pooling: str, decay: float) -> Tensor:
@@ -134,9 +176,14 @@ def history_vectors(items: Tensor, sequences: Sequences, pooling: str, decay: fl
     return out
 
 
-def whitened(vectors: Tensor, floor: float = 1e-3) -> Tensor:
-    """Centred, rotated to principal axes, and scaled to equal variance; axes below ``floor`` of the largest are not blown up."""
-    centred = vectors - vectors.mean(0)
-    variance, axes = torch.linalg.eigh(centred.T.double() @ centred.double() / len(vectors))
-    scale = variance.clamp(min=max(float(variance[-1]) * floor, 1e-12)).rsqrt()  # where all vectors are equal, they stay at 0
-    return ((centred.double() @ axes) * scale).float()
+def whitened(vectors: Tensor, power: float = 1.0, floor: float = 1e-3) -> Tensor:
+    """(I, d) centred, and each principal axis divided by its standard deviation to ``power``: 1 makes all axes equal, 0 leaves them.
+
+    The result is turned back to the axes of ``vectors``, so that a direction means the same in every catalogue. Whitening gives
+    axes of noise the same say as axes of meaning; none lets the few largest decide. Axes whose variance is below ``floor`` of the
+    largest are treated as that large, and where all vectors are equal they stay at 0.
+    """
+    centred = (vectors - vectors.mean(0)).double()
+    variance, axes = torch.linalg.eigh(centred.T @ centred / len(vectors))
+    scale = variance.clamp(min=max(float(variance[-1]) * floor, 1e-12)).pow(-power / 2)
+    return (((centred @ axes) * scale) @ axes.T).float()
