@@ -180,6 +180,18 @@ def slug(method: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", method.lower()))
 
 
+def check_clean() -> None:
+    """Stop where the code that runs is not the code of a commit; call it before hours of work, not only after.
+
+    Raises:
+        RecordError: files other than records differ from the last commit.
+    """
+    dirty = _git("status", "--porcelain", "--", ".", ":(exclude)book/runs").splitlines()
+    if dirty:
+        listed = ", ".join(line[3:] for line in dirty[:5]) + (" …" if len(dirty) > 5 else "")
+        raise RecordError(f"{len(dirty)} files differ from the last commit ({listed}); commit them, so that the record can name the code that ran")
+
+
 def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root: Path = RUNS) -> Path:
     """Write a record and its ranks, whole or not at all.
 
@@ -193,10 +205,7 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root:
         RecordError: files other than records differ from the last commit, so that the code version would not name the code that
             ran; or the metrics are not what the ranks give.
     """
-    dirty = _git("status", "--porcelain", "--", ".", ":(exclude)book/runs").splitlines()
-    if dirty:
-        listed = ", ".join(line[3:] for line in dirty[:5]) + (" …" if len(dirty) > 5 else "")
-        raise RecordError(f"{len(dirty)} files differ from the last commit ({listed}); commit them, so that the record can name the code that ran")
+    check_clean()
     ranks = record.ranks if ranks is None else ranks
     protocol = Protocol.of(record.protocol)
     for seed, table in ranks.items():

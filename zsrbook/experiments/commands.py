@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -16,6 +18,7 @@ from zsrbook.data.commands import say
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol, summary
 from zsrbook.experiments import zesrec
+from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, current_scale
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
@@ -40,17 +43,32 @@ def run(
     scale, chosen = scale or current_scale(), range(seeds)
     rows = rows_of(experiment, scale, only)
     with errors_for_people():
-        if experiment == "dataset-bias":
-            found, matched = zesrec.dataset_bias(source, target, scale, chosen)
-            say(f"{matched:,} titles stand in both")
-        elif experiment == "incremental":
-            found = zesrec.incremental(zesrec.load_pair(source, target, scale), chosen)
-        else:
-            repeats = experiment != "zero-shot-no-repeats"
-            protocol = Protocol() if repeats else Protocol(repeats="removed", history="removed")
-            found = zesrec.zero_shot(zesrec.load_pair(source, target, scale, repeats=repeats), chosen, rows, experiment, protocol)
-        for record in found:
-            say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {records.write(record, root=records.RUNS)}")
+        records.check_clean()
+        version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
+        for record in recorded(experiment, source, target, scale, chosen, rows):
+            path = records.write(replace(record, code_version=version), root=records.RUNS)
+            say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {path}")
+
+
+def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System]) -> Iterator[RunRecord]:
+    """The records of an experiment, each as soon as it is there, so that a long run that stops early keeps what it has."""
+    if experiment == "dataset-bias":
+        found, matched = zesrec.dataset_bias(source, target, scale, seeds)
+        say(f"{matched:,} titles stand in both")
+        yield from found
+        return
+    repeats = experiment != "zero-shot-no-repeats"
+    pair = zesrec.load_pair(source, target, scale, repeats=repeats)
+    if experiment == "incremental":
+        yield from zesrec.incremental(pair, seeds)
+        return
+    protocol = Protocol() if repeats else Protocol(repeats="removed", history="removed")
+    done: set[str] = set()
+    for _, group in groupby(rows, key=lambda row: row.model):
+        for record in zesrec.zero_shot(pair, seeds, list(group), experiment, protocol):
+            if record.method not in done:  # the best possible row comes with each group
+                done.add(record.method)
+                yield record
 
 
 def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:

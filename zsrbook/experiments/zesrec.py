@@ -110,7 +110,7 @@ def load_pair(source: str, target: str, scale: Scale, **spec) -> Pair:
     return pair_of(PairSpec(source, target, scale, **spec))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # what a chapter has at hand: near, far, without repeats, without structure
 def pair_of(spec: PairSpec) -> Pair:
     data = {name: load(name, spec.scale, spec.structure) for name in (spec.source, spec.target)}
     if not spec.repeats:
