@@ -14,7 +14,6 @@ from zsrbook.data.dataset import DataError
 from zsrbook.scale import data_folder
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check data sets.")
-console = Console()
 
 
 @app.command("list")
@@ -32,7 +31,7 @@ def list_() -> None:
         absent = len(source.missing())
         here = "yes" if not absent else "no" if absent == len(source.files) else f"{absent} of {len(source.files)} files missing"
         table.add_row(name, "unknown" if source.size is None else f"{source.size / 1e6:.1f} MB", source.licence, here)
-    console.print(table)
+    Console().print(table)
 
 
 @app.command()
@@ -52,7 +51,7 @@ def check(path: Annotated[Path, typer.Argument(help="A file or a folder in any f
 
 
 def say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)  # made here, since it takes its width when it is made
 
 
 class errors_for_people:
