@@ -40,6 +40,7 @@ book: $(READY)  ## build the book into build/html, notebooks executed (toy: unde
 
 test: $(READY)  ## lint, then every test: units, contracts, notebooks, the book in a real browser
 	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python book/build.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup  # a thread a worker: more would fight for the cores
 
 lint: $(READY)  ## ruff: rules and format

@@ -47,10 +47,7 @@ def pytest_runtest_makereport(item):
 
 @pytest.fixture(scope="session")
 def book() -> Path:
-    """The folder of the built book's pages; built first where it is absent or older than its sources.
-
-    Tests that use it carry ``xdist_group("book")``, so that one worker builds it.
-    """
+    """The folder of the built book's pages; built first where it is absent or older than its sources (``make test`` has done so)."""
     done = subprocess.run([sys.executable, "book/build.py"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"the book does not build:\n{(done.stdout + done.stderr)[-6000:]}", pytrace=False)
