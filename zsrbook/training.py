@@ -149,10 +149,10 @@ def train(
                     f"{title}: the training loss is {mean} in epoch {epoch}; lower learning_rate ({settings.learning_rate}) or clip ({settings.clip})"
                 )
             network.eval()
-            watched = validate() if validate else mean
-            curve.append({"epoch": epoch, "train": mean, "valid": watched, "seconds": time.perf_counter() - began})
-            if watched < best["loss"] or validate is None:
-                best = {"loss": watched, "state": _copy(network), "epoch": epoch}
+            judged = validate() if validate else mean
+            curve.append({"epoch": epoch, "train": mean, "valid": judged, "seconds": time.perf_counter() - began})
+            if judged < best["loss"] or validate is None:
+                best = {"loss": judged, "state": _copy(network), "epoch": epoch}
             tell(curve[-1])
             if checkpoint and processes.rank == 0:
                 written = {"network": _copy(network), "optimizer": optimizer.state_dict(), "curve": curve, "best": best, "settings": asdict(settings)}

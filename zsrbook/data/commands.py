@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from zsrbook.data import catalogue, fetch
 from zsrbook.data.dataset import DataError
 from zsrbook.scale import data_folder
+from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check data sets.")
 
@@ -37,30 +38,14 @@ def list_() -> None:
 @app.command()
 def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")]) -> None:
     """Download a data set into the data folder and check it. Its terms are printed first."""
-    with errors_for_people():
+    with errors_for_people(DataError):
         fetch.get(name, say=say)
 
 
 @app.command()
 def check(path: Annotated[Path, typer.Argument(help="A file or a folder in any form that this package reads.")]) -> None:
     """Load it, and print what was kept, repaired and dropped; exit code 1 if it can't be loaded."""
-    with errors_for_people():
+    with errors_for_people(DataError):
         data = catalogue.guess(path)
         say(str(data.report))
         say(f"{data.name}: sha256 of the loaded data: {data.sha256()}")
-
-
-def say(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)  # made here, since it takes its width when it is made
-
-
-class errors_for_people:
-    """Shows a DataError without a traceback and ends with exit code 1."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DataError):
-            say(f"error: {error}")
-            raise typer.Exit(1) from None

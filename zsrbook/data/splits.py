@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Fold:
     data: Dataset
     targets: np.ndarray
 
-    @property
+    @cached_property  # early stopping asks for them every epoch
     def sequences(self) -> Sequences:
         return self.data.sequences()
 
@@ -34,7 +35,7 @@ class Split:
     test: Fold
     report: Report
 
-    @property
+    @cached_property  # every record asks for it
     def sha256(self) -> str:
         digest = hashlib.sha256()
         for part, targets in ((self.train, None), (self.valid.data, self.valid.targets), (self.test.data, self.test.targets)):

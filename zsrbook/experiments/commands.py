@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from typing import Annotated
@@ -14,18 +13,20 @@ import typer
 
 from zsrbook import claims as ledger
 from zsrbook import records
-from zsrbook.data.commands import say
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol, summary
 from zsrbook.experiments import zesrec
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, current_scale
+from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
 
 ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
+#: what a person can mend
+MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
 
 @app.command()
@@ -42,7 +43,7 @@ def run(
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(ZESREC)}")
     scale, chosen = scale or current_scale(), range(seeds)
     rows = rows_of(experiment, scale, only)
-    with errors_for_people():
+    with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
         for record in recorded(experiment, source, target, scale, chosen, rows):
@@ -63,12 +64,9 @@ def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: ran
         yield from zesrec.incremental(pair, seeds)
         return
     protocol = Protocol() if repeats else Protocol(repeats="removed", history="removed")
-    done: set[str] = set()
     for _, group in groupby(rows, key=lambda row: row.model):
-        for record in zesrec.zero_shot(pair, seeds, list(group), experiment, protocol):
-            if record.method not in done:  # the best possible row comes with each group
-                done.add(record.method)
-                yield record
+        yield from zesrec.rows_side_by_side(pair, seeds, list(group), experiment, protocol)
+    yield from zesrec.ceiling(pair, experiment, protocol)
 
 
 def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
@@ -93,7 +91,7 @@ def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
 def verify() -> None:
     """Work out the metrics of every record again from its ranks, and count the verdicts; exit code 1 where they differ."""
     wrong = 0
-    with errors_for_people():
+    with errors_for_people(*MENDABLE):
         found = records.find(records.RUNS)
         for record in found:
             protocol = Protocol.of(record.protocol)
@@ -115,16 +113,6 @@ def claims(
     paper: Annotated[str, typer.Argument()] = "zesrec", scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None
 ) -> None:
     """The verdict on each claim of a paper, from the records at this scale."""
-    with errors_for_people():
+    with errors_for_people(*MENDABLE):
         for verdict in ledger.verdicts(paper, scale or current_scale(), root=records.RUNS):
             say(f"{verdict.outcome:20} {verdict.claim.id}: {verdict.reason}")
-
-
-@contextmanager
-def errors_for_people() -> Iterator[None]:
-    """What a person can mend is said without a traceback, and ends with exit code 1."""
-    try:
-        yield
-    except (DataError, records.RecordError, ledger.ClaimError) as error:
-        say(f"error: {error}")
-        raise typer.Exit(1) from None

@@ -19,9 +19,9 @@ from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.overlap import shared_items, without_shared
 from zsrbook.data.splits import Fold, Split, at_least, compact, select_items, split_by_user, subset_of_users, without_repeats
-from zsrbook.data.toy import ToyWorld
+from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate, summary
-from zsrbook.evaluation.ranks import RankTable
+from zsrbook.evaluation.ranks import RankTable, rank_targets
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -90,8 +90,6 @@ class Pair:
 
 @cache
 def toy_world(structure: float = 1.0) -> ToyWorld:
-    from zsrbook.data.toy import ToySettings
-
     return ToyWorld(ToySettings(structure=structure))
 
 
@@ -312,7 +310,13 @@ def zero_shot(
     pair: Pair, seeds: Iterable[int], rows: Iterable[System] | None = None, experiment: str = "zero-shot", protocol: Protocol = Protocol()
 ) -> list[RunRecord]:
     """Table 2 for one pair: every row, and in the toy world the best that any model could do. Seeds run side by side."""
-    seeds, rows = list(seeds), list(systems(pair.scale) if rows is None else rows)
+    rows = list(systems(pair.scale) if rows is None else rows)
+    return rows_side_by_side(pair, seeds, rows, experiment, protocol) + ceiling(pair, experiment, protocol)
+
+
+def rows_side_by_side(pair: Pair, seeds: Iterable[int], rows: list[System], experiment: str, protocol: Protocol) -> list[RunRecord]:
+    """One record a row, in the order of the rows."""
+    seeds = list(seeds)
     groups: dict[tuple, list[System]] = {}
     for row in rows:  # rows that differ in how they are scored alone share a model, so they go to the same process
         for seed in row.seeds(seeds):
@@ -322,16 +326,20 @@ def zero_shot(
     for (_, _, seed, _), found in zip(tasks, side_by_side(ranked, tasks, f"{experiment} {pair.source.name} → {pair.target.name}"), strict=True):
         for name, run in found.items():
             runs[name][seed] = run
-    records = [together(experiment, row, runs[row.name], pair, protocol) for row in rows]
-    if pair.scale is Scale.TOY and pair.spec.repeats and protocol.repeats == "kept":  # its probabilities are those of whole histories
-        oracle = toy_world(pair.spec.structure).oracle(pair.target.name)
-        ceiling = {0: evaluate(oracle, pair.target_split.test, protocol)}
-        records.append(as_record(experiment, "Bayes-optimal", ceiling, pair, protocol, {}, 0.0, learned=False))
-    return records
+    return [together(experiment, row, runs[row.name], pair, protocol) for row in rows]
+
+
+def ceiling(pair: Pair, experiment: str, protocol: Protocol) -> list[RunRecord]:
+    """The Bayes-optimal row of the toy world; none elsewhere, and none without repeats, since its probabilities are those of whole histories."""
+    if pair.scale is not Scale.TOY or not pair.spec.repeats or protocol.repeats != "kept":
+        return []
+    oracle = toy_world(pair.spec.structure).oracle(pair.target.name)
+    best = {0: evaluate(oracle, pair.target_split.test, protocol)}
+    return [as_record(experiment, "Bayes-optimal", best, pair, protocol, {}, 0.0, learned=False)]
 
 
 def ranked(spec: PairSpec, names: list[str], seed: int, protocol: Protocol) -> dict[str, tuple[RankTable, float, dict]]:
-    """The runs of some rows that share a model, for one seed; what ``zero_shot`` sends to a process."""
+    """The runs of some rows that share a model, for one seed; what ``rows_side_by_side`` sends to a process."""
     bench, rows = Bench(pair_of(spec)), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale))}
     return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
@@ -402,21 +410,21 @@ def case_studies(model: ZESRec, pair: Pair, source_users: int = 10_000, seed: in
         ("target", pair.target_split.test.data, model.transfer(pair.target)),
     ):
         sequences = data.sequences()
-        counts[side] = {"users": len(sequences)}
-        if side == "source" and len(sequences) > source_users:
-            sequences = sequences.take(np.sort(rng.choice(len(sequences), source_users, replace=False)))
-        long = np.flatnonzero(sequences.lengths >= 6)
-        first_six = sequences.ranges(long, sequences.starts[:-1][long], sequences.starts[:-1][long] + 6)
-        sixth = first_six.starts[1:] - 1
-        vectors = bound.user_vectors(first_six)[torch.as_tensor(sixth + np.arange(len(sixth)))].cpu()  # after five items
-        ranks = np.zeros(len(sixth), np.int64)
-        for at, scores in bound.prefix_scores(first_six, sixth):
-            own = scores.gather(1, torch.as_tensor(first_six.items[at], dtype=torch.int64, device=scores.device)[:, None])
-            ranks[np.searchsorted(sixth, at)] = (scores >= own).sum(1).cpu().numpy()
-        counts[side] |= {"drawn": len(sequences), "six or more items": len(long)} | {
-            f"sixth item in the top {k}": (ranks <= k).sum() for k in (1, 5, 20)
-        }
-        sides[side] = first_six, torch.nn.functional.normalize(vectors, dim=1), ranks
+        drawn = np.arange(len(sequences))
+        if side == "source" and len(drawn) > source_users:
+            drawn = np.sort(rng.choice(len(drawn), source_users, replace=False))
+        long = sequences.users[drawn[sequences.lengths[drawn] >= 6]]
+        first_six = data.where(np.isin(data.interactions[Columns.USER], long) & (sequences.positions < 6))
+        counts[side] = {"users": len(sequences), "drawn": len(drawn), "six or more items": len(long)}
+        fold = Fold(first_six, first_six.sequences().positions == 5)
+        if len(long):
+            table, sixth = rank_targets(bound, fold), np.flatnonzero(fold.targets)
+            ranks = 1 + table.greater + table.ties
+            vectors = bound.user_vectors(fold.sequences)[torch.as_tensor(sixth + np.arange(len(sixth)))].cpu()  # after five items
+        else:
+            ranks, vectors = np.zeros(0, np.int32), torch.zeros(0, 1)
+        counts[side] |= {f"sixth item in the top {k}": (ranks <= k).sum() for k in (1, 5, 20)}
+        sides[side] = fold.sequences, torch.nn.functional.normalize(vectors, dim=1), ranks
     within = next((k for k in (1, 5, 20) if all((ranks <= k).any() for _, _, ranks in sides.values())), None)
     if within is None:
         return [], pd.DataFrame(counts)
@@ -450,9 +458,9 @@ def habit_records(bench: Bench, rows: Iterable[System], seeds: Iterable[int]) ->
 def explained_by(relation: np.ndarray, fold: Fold) -> np.ndarray:
     """(N,) whether some earlier item of the history leads to this one under an (I, I) relation."""
     sequences = fold.sequences
-    found = np.zeros(len(sequences.items), bool)
+    found, positions = np.zeros(len(sequences.items), bool), sequences.positions
     for back in range(1, int(sequences.lengths.max(initial=1))):
-        at = np.flatnonzero(sequences.positions >= back)
+        at = np.flatnonzero(positions >= back)
         found[at] |= relation[sequences.items[at - back], sequences.items[at]]
     return found
 

@@ -178,39 +178,28 @@ class Anchored(Recommender):
         return self
 
     def bind(self, target: Dataset) -> None:
-        features = features_of(target, "Anchored")
+        features = features_of(target, "Anchored", None if self.network is None else len(self.network.down))
         network = AnchorNetwork(self.settings, features.shape[1]).to(pick_device(self.settings.training.device))
         if self.network is not None:
-            width = len(self.network.down)
-            if features.shape[1] != width:
-                raise DataError(
-                    f"{target.name}: item vectors of width {features.shape[1]}, but Anchored was fitted on {width}; encode with the same encoder"
-                )
             network.load_state_dict(self.network.state_dict())
         network.bind(F.normalize(whitened(features, self.settings.whitening), dim=1))
         self.network, self.n_items = network.eval(), target.n_items
 
     def scores(self, histories: Sequences) -> Tensor:
-        parts = [
-            self._log_chances(histories, histories.starts[:-1][rows], histories.starts[1:][rows])
-            for rows in in_chunks(np.arange(len(histories)), self.n_items)
-        ]
+        parts = [self._log_chances(histories.take(rows)) for rows in in_chunks(np.arange(len(histories)), self.n_items)]
         return torch.cat(parts) if parts else torch.zeros(0, self.n_items)
 
     def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         for chunk in in_chunks(at, self.n_items):
-            yield chunk, self._log_chances(sequences, sequences.starts[np.searchsorted(sequences.starts, chunk, side="right") - 1], chunk)
+            yield chunk, self._log_chances(sequences.prefixes(chunk))
 
     @torch.no_grad()
-    def _log_chances(self, sequences: Sequences, begin: np.ndarray, end: np.ndarray) -> Tensor:
-        """(n, I) log p given the histories ``items[begin:end]``."""
-        batch = self.positions(sequences, begin, end)
+    def _log_chances(self, histories: Sequences) -> Tensor:
+        """(U, I) log p given each history."""
+        batch = self.positions(histories, histories.starts[:-1], histories.starts[1:])
         scores, _ = self.network.score(batch.anchors, batch.there)
         seen = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        lengths = end - begin
-        flat = np.arange(lengths.sum()) + np.repeat(begin - (np.cumsum(lengths) - lengths), lengths)
-        rows = torch.as_tensor(np.repeat(np.arange(len(begin)), lengths), device=scores.device)
-        seen[rows, torch.as_tensor(sequences.items[flat], dtype=torch.int64, device=scores.device)] = True
+        seen[torch.as_tensor(histories.rows, device=scores.device), torch.as_tensor(histories.items, dtype=torch.int64, device=scores.device)] = True
         old = scores.masked_fill(~seen, -torch.inf).logsumexp(1, keepdim=True)
         new = scores.masked_fill(seen, -torch.inf).logsumexp(1, keepdim=True)
         return torch.where(seen, float(np.log(self.repeat)) + scores - old, float(np.log1p(-self.repeat)) + scores - new)

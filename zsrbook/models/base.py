@@ -112,12 +112,15 @@ def in_chunks(indices: np.ndarray, n_items: int) -> Iterator[np.ndarray]:
         yield indices[begin : begin + step]
 
 
-def features_of(data: Dataset, model: str) -> Tensor:
-    """(items, d) the item vectors of ``data``.
+def features_of(data: Dataset, model: str, width: int | None = None) -> Tensor:
+    """(items, d) the item vectors of ``data``; ``width`` is the d that the model was fitted on, if it was.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or they are of another width.
     """
     if data.features is None:
         raise DataError(f"{model} knows items by their vectors, and {data.name} has none; call data.with_features(encoder.encode(texts)) first")
+    found = data.features.shape[1]
+    if width is not None and found != width:
+        raise DataError(f"{data.name}: item vectors of width {found}, but {model} was fitted on {width}; use the same encoder")
     return torch.as_tensor(data.features, dtype=torch.float32)

@@ -216,9 +216,7 @@ class ZESRec(VectorRecommender):
         return self
 
     def bind(self, target: Dataset) -> None:
-        features, width = features_of(target, "ZESRec"), self.network.items.features.shape[1]
-        if features.shape[1] != width:
-            raise DataError(f"{target.name}: item vectors of width {features.shape[1]}, but ZESRec was fitted on {width}; use the same encoder")
+        features = features_of(target, "ZESRec", self.network.items.features.shape[1])
         with torch.random.fork_rng(devices=[]):  # the first weights are drawn, then replaced
             items = ItemText(features, replace(self.settings, item_offset=None))  # offsets stay in the source
             moved = NextItemNetwork(items, self.settings)
