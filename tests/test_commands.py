@@ -73,6 +73,14 @@ def test_run_without_repeats_and_deviations(root):
     assert found["deviations"].data_sha256 != found["zero-shot-no-repeats"].data_sha256
 
 
+def test_run_rehearsal_and_structure_0(root):
+    call("run", "rehearsal", "grocery", "kinds", "--seeds", "1", "--only", "POP")
+    call("run", "structure-0", "grocery", "pantry", "--seeds", "1", "--only", "POP")
+    found = {r.experiment: r for r in records.find(root) if r.method != "Bayes-optimal"}
+    assert found["rehearsal"].target == "grocery-new-kinds"
+    assert found["structure-0"].target == "pantry"
+
+
 def test_run_incremental(root, monkeypatch):
     monkeypatch.setattr(zesrec, "trained_on_few", lambda spec, *task: zesrec.Bench(zesrec.pair_of(spec)).ranks(zesrec.neighbours()[0], 0))
     call("run", "incremental", "grocery", "pantry", "--seeds", "1")
@@ -92,6 +100,8 @@ def test_run_dataset_bias_reaches_the_experiment(root):
         (("zero-shot", "grocery", "pantry", "--only", "POP; POP; Rand"), "zero-shot has no row Rand"),
         (("deviations", "grocery", "pantry", "--only", "POP"), "deviations has no row POP; it has ZESRec-G; ZESRec-G (zes-9)"),
         (("incremental", "grocery", "pantry", "--only", "POP"), "incremental runs as a whole; leave --only out"),
+        (("rehearsal", "grocery", "pantry"), "of a rehearsal the target is items or kinds, not 'pantry'"),
+        (("structure-0", "games", "yelp", "--scale", "small"), "only the toy world has a structure to take away"),
         (("zero-shot", "grocery", "pantry", "--seeds", "0"), "Invalid value for '--seeds'"),
         (("zero-shot", "grocery", "pantry", "--scale", "huge"), "Invalid value for '--scale'"),
     ],

@@ -175,7 +175,7 @@ def test_seeds():
 def test_settings_differ_where_they_say():
     for scale in Scale:
         paper, tuned = asdict(zesrec.paper_settings(scale)), asdict(zesrec.tuned_settings(scale))
-        assert {k for k in paper if paper[k] != tuned[k]} == {"standardise", "training"}
+        assert {k for k in paper if paper[k] != tuned[k]} == {"standardise", "text_dropout", "popularity", "training"}
         assert {k for k in paper["training"] if paper["training"][k] != tuned["training"][k]} == {"optimizer", "learning_rate"}
         assert zesrec.tuned_settings(scale, users="tcn", standardise=False).users == "tcn"
     assert asdict(zesrec.paper_settings(Scale.PAPER)).items() >= {"width": 300, "hidden": 512, "dropout": 0.2}.items()
@@ -191,6 +191,16 @@ def test_each_deviation_changes_what_it_says_and_nothing_else():
     for system, (_, fields) in zip(others, changes.values(), strict=True):
         assert system.learns_from == "source"
         assert {k for k, v in asdict(system.make(0).settings).items() if v != paper[k]} == set(fields)
+
+
+@pytest.mark.parametrize("scale", Scale)
+def test_a_rehearsal_tries_the_tuned_settings_and_single_steps_away_from_them(scale):
+    rows = {s.name: s for s in zesrec.rehearsed(scale)}
+    assert rows["ZESRec-G (tuned)"].model == next(s for s in systems(scale) if s.name == "ZESRec-G (tuned)").model
+    for chosen in ("ZESRec-G (tuned", "Anchored"):
+        base, *others = [asdict(s.make(0).settings) for name, s in rows.items() if name.startswith(chosen)]
+        assert len(others) >= 4
+        assert all(sum(base[k] != other[k] for k in base) == 1 for other in others)
 
 
 # ---------------------------------------------------------------- Table 2
@@ -514,16 +524,63 @@ def test_item_map_shows_all_items_of_a_small_catalogue(pair):
     assert found["domain"].value_counts().to_dict() == {"grocery": pair.source.n_items, "pantry": pair.target.n_items}
 
 
-def test_results_run_at_toy_scale_and_are_looked_up_above(pair, table2, monkeypatch):
-    wanted, other = table2["ZESRec-G"], replace(table2["ZESRec-G"], source="films")
-    monkeypatch.setattr(zesrec, "find", lambda **asked: [wanted, other, table2["POP"]])
+def test_results_run_seed_0_at_toy_scale_and_are_looked_up_above(pair, table2, monkeypatch):
+    recorded, other = table2["ZESRec-G"], replace(table2["ZESRec-G"], source="films")
+    monkeypatch.setattr(zesrec, "find", lambda **asked: [recorded, other, table2["POP"]])
+    worse = {name: [0.01] for name in recorded.metrics}
+    live = replace(recorded, seeds=[0], metrics=worse, ranks={0: recorded.ranks[1]}, config=recorded.config | {"curve": [(9.0, 9.0)]})
+    asked = []
 
-    def run():
-        return [wanted]
+    def run(seeds, record=live):
+        asked.append(list(seeds))
+        return [record] if seeds == [0] else [recorded]
 
-    assert zesrec.results("zero-shot", pair, run) == [wanted]
+    (joined,) = zesrec.results("zero-shot", pair, run)
+    assert asked == [[0]]
+    assert joined.seeds == recorded.seeds == [0, 1]
+    assert joined.metrics["Recall@20"] == [0.01, recorded.metrics["Recall@20"][1]]  # seed 0 as it ran now
+    assert joined.ranks == {0: recorded.ranks[1], 1: recorded.ranks[1]}
+    assert joined.config["curve"] == [(9.0, 9.0)]
+
+    for stale in (
+        replace(live, data_sha256="0" * 64),
+        replace(live, protocol=zesrec.NO_REPEATS.settings()),
+        replace(live, config=live.config | {"width": 9}),
+        replace(live, method="new"),
+    ):
+        asked.clear()
+        assert zesrec.results("zero-shot", pair, lambda seeds, stale=stale: run(seeds, stale)) == [recorded]
+        assert asked == [[0], zesrec.SEEDS], "what the records do not hold is run in full"
+
     small = replace(pair, spec=replace(pair.spec, scale=Scale.SMALL))
-    assert zesrec.results("zero-shot", small, lambda: pytest.fail("hours of work")) == [wanted, table2["POP"]]
+    assert zesrec.results("zero-shot", small, lambda seeds: pytest.fail("hours of work")) == [recorded, table2["POP"]]
+
+
+def test_drift_holds_a_page_against_the_records(table2, monkeypatch):
+    recorded = table2["ZESRec-G"]
+    live = replace(recorded, metrics=recorded.metrics | {"Recall@20": [0.5, 0.5]})
+    monkeypatch.setattr(zesrec, "find", lambda **asked: [r for r in table2.values() if r.method == asked["method"]])
+    frame = zesrec.drift([table2["POP"], live])
+    assert frame.index.tolist() == ["ZESRec-G", "POP"]
+    assert frame.loc["ZESRec-G", "difference"] == pytest.approx(0.5 - recorded.metrics["Recall@20"][0])
+    assert frame.loc["POP", "difference"] == 0
+
+
+@pytest.mark.parametrize("hidden", ["items", "kinds"])
+def test_a_rehearsal_shares_nothing_and_lies_within_the_source(hidden):
+    found = zesrec.load_rehearsal("grocery", Scale.TOY, hidden)
+    whole = zesrec.load("grocery", Scale.TOY)
+    for table in ("users", "items"):
+        raw = [set(getattr(data, table)["raw"]) for data in (found.source, found.target)]
+        assert not raw[0] & raw[1]
+        assert raw[0] | raw[1] <= set(getattr(whole, table)["raw"])
+    assert (found.source.name, found.target.name) == ("grocery", f"grocery-new-{hidden}")
+    assert found.source.features.shape[1] == found.target.features.shape[1]
+    if hidden == "kinds":  # what is alike stays together
+        x, y = (d.features / np.linalg.norm(d.features, axis=1, keepdims=True) for d in (found.source, found.target))
+        any_items = zesrec.load_rehearsal("grocery", Scale.TOY, "items")
+        v, w = (d.features / np.linalg.norm(d.features, axis=1, keepdims=True) for d in (any_items.source, any_items.target))
+        assert (x @ y.T).max(1).mean() < (v @ w.T).max(1).mean()
 
 
 def test_pair_spec_tells_pairs_apart():

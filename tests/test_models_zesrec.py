@@ -64,7 +64,7 @@ def plain_user_vectors(model: ZESRec, z: np.ndarray, items: np.ndarray, times: n
     network = model.network.users
     if model.settings.users == "tcn":
         return plain_tcn(network, inputs)
-    if model.settings.users == "hrnn" and times is not None:
+    if model.settings.users == "hrnn":
         return plain_hrnn(network, inputs, times)
     return plain_gru(network.cells, inputs)
 
@@ -427,3 +427,36 @@ def test_padded_puts_histories_side_by_side(histories, clock, draw):
         if clock:
             assert batch.times.dtype == torch.float64
             assert batch.times[row, :n].tolist() == sequences.times[sequences.starts[r] : sequences.starts[r + 1]].tolist()
+
+
+@pytest.mark.parametrize("sampled_above", [1000, 0])
+def test_popularity_explains_its_share_in_training_and_stays_behind(sampled_above):
+    """The loss is that of z · u + γ log popularity; scores, and losses in the target, know nothing of it."""
+    data, gamma, rng = dataset(), 0.7, np.random.default_rng(0)
+    log_popularity = torch.as_tensor(np.log(rng.dirichlet(np.ones(data.n_items))), dtype=torch.float32)
+    model = built(data, popularity=gamma, sampled_above=sampled_above, negatives=20_000)
+    plain = built(data)
+    model.network.log_popularity = plain.network.log_popularity = log_popularity
+    batch = padded(data.sequences(), np.arange(data.n_users), CPU)
+    everything = Fold(data, np.ones(len(data), bool))
+    sequences = data.sequences()
+    scores = plain.scores(sequences.prefixes(np.arange(len(data))))
+    expected = F.cross_entropy(scores + gamma * log_popularity, torch.as_tensor(sequences.items, dtype=torch.int64)).item()
+    assert model.network(batch)[0].item() / len(data) == pytest.approx(expected, rel=1e-5 if sampled_above else 0.05)
+    assert model.loss(everything) == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(model.scores(sequences), plain.scores(sequences))
+    target = dataset(1, n_items=9)
+    there = Fold(target, np.ones(len(target), bool))
+    assert model.transfer(target).loss(there) == plain.transfer(target).loss(there)
+
+
+def test_text_dropout_acts_in_training_alone():
+    data = dataset()
+    model, plain = built(data, text_dropout=0.5), built(data)
+    assert torch.equal(model.item_vectors(), plain.item_vectors())
+    model.network.train()
+    assert not torch.allclose(model.network.items(), plain.item_vectors())
+
+
+def test_levels_reach_the_tcn():
+    assert [len(built(dataset(), users="tcn", levels=n).network.users.blocks) for n in (1, 3)] == [1, 3]

@@ -18,6 +18,11 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def no_pool_of_another_test():
+    parallel._pool.cache_clear()
+
+
 def whereabouts(number: int, seconds: float) -> tuple[int, int, int]:
     time.sleep(seconds)
     return number, os.getpid(), torch.get_num_threads()

@@ -140,3 +140,33 @@ def test_subset_takes_whole_users_and_no_more_than_needed(rows, wanted, seed):
 def test_subset_says_when_there_is_not_enough():
     with pytest.raises(DataError, match="asked for 3 interactions, but there are 2"):
         splits.subset_of_users(make([(0, 0, 0), (0, 1, 1)]), 3, 0)
+
+
+@given(MANY, st.integers(0, 3), st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_two_shops_share_nobody_and_nothing_and_keep_groups_whole(rows, seed, grouped):
+    data = make(rows)
+    groups = np.arange(data.n_items) // 2 if grouped else None
+    assume(data.n_items >= 4)
+    try:
+        source, target = splits.two_shops(data, groups, seed)
+    except DataError as error:
+        if "nothing is left" not in str(error):  # a side where nobody has two interactions
+            raise
+        return
+    assert not set(source.users["raw"]) & set(target.users["raw"])
+    assert not set(source.items["raw"]) & set(target.items["raw"])
+    if grouped:
+        side = [{data.items["raw"].tolist().index(raw) // 2 for raw in shop.items["raw"]} for shop in (source, target)]
+        assert not side[0] & side[1]
+    for shop in (source, target):
+        assert (shop.sequences().lengths >= 2).all()
+        assert "items" in str(shop.report)
+    again = splits.two_shops(data, groups, seed)
+    assert [shop.sha256() for shop in again] == [source.sha256(), target.sha256()]
+
+
+def test_two_shops_need_two_groups():
+    data = make([(u, u % 7, t) for u in range(20) for t in range(3)])
+    with pytest.raises(DataError, match="1 group of items can't be cut in two"):
+        splits.two_shops(data, np.zeros(data.n_items))

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -36,10 +37,18 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
     bar = {"description": title, "total": len(tasks), "disable": not watched()}
     if workers < 2 or torch.cuda.is_available():
         return [function(*task) for task in track(tasks, **bar)]
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and hang
-    pool = ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))
+    pool = _pool(workers, tuple(sorted(item for item in os.environ.items() if item[0].startswith("ZSRBOOK_"))))
     try:
         futures = [pool.submit(function, *task) for task in tasks]
         return [future.result() for future in track(futures, **bar)]
-    finally:
-        pool.shutdown(cancel_futures=True)  # not by "with", whose own shutdown would take the cancelling back
+    except BaseException:
+        _pool.cache_clear()
+        pool.shutdown(cancel_futures=True)  # waits for what is under way, so that nothing goes on unseen
+        raise
+
+
+@lru_cache(maxsize=1)  # a chapter asks for runs in many cells, and starting processes costs as much as some of its models
+def _pool(workers: int, environment: tuple) -> ProcessPoolExecutor:
+    """Processes that stay for the next call; anew where the environment, from which they read scale and folders, has changed."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and hang
+    return ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))

@@ -30,8 +30,9 @@ class Training:
     optimizer: Literal["adagrad", "adam"] = "adagrad"  #: paper
     learning_rate: float = 0.1  #: paper
     eps: float = 1e-3  #: of Adagrad; with PyTorch's 1e-10 the first steps at rate 0.1 are of size 0.1 in every weight
+    accumulator: float = 0.0  #: at which Adagrad's sums of squared gradients begin; PyTorch says 0, TensorFlow 0.1
     clip: float = 1.0  #: largest gradient norm of a step
-    patience: int | None = 3  #: stop after this many epochs without a better validation loss; None: run all epochs
+    patience: int | None = 4  #: stop after this many epochs without a better validation loss; None: run all epochs
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  #: of matrix products; auto: bfloat16 where the device has it in hardware
     device: str = "auto"  #: cuda if there is one, else cpu
     seed: int = 0
@@ -107,7 +108,7 @@ def train(
     network.to(device)
     parameters = [p for p in network.parameters() if p.requires_grad]
     if settings.optimizer == "adagrad":
-        optimizer = torch.optim.Adagrad(parameters, settings.learning_rate, eps=settings.eps)
+        optimizer = torch.optim.Adagrad(parameters, settings.learning_rate, initial_accumulator_value=settings.accumulator, eps=settings.eps)
     else:
         optimizer = torch.optim.Adam(parameters, settings.learning_rate)
     curve: list[dict[str, float]] = []

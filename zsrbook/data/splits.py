@@ -140,6 +140,34 @@ def select_items(data: Dataset, items: np.ndarray, note: str, users: np.ndarray 
     return Dataset(data.name, frame, data.items.iloc[items].reset_index(drop=True), table, data.clock, features, kept.report)
 
 
+def two_shops(data: Dataset, groups: np.ndarray | None = None, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Cut one data set into two that share no user and no item: a rehearsal of zero-shot transfer within the source.
+
+    Half of the users keep what they did with about half of the catalogue, the others what they did with the rest.
+
+    Args:
+        groups: (I,) a number an item; items of one group stay together. None: each item for itself.
+
+    Raises:
+        DataError: there are fewer than two groups, or a side keeps no user with two interactions.
+    """
+    groups = np.arange(data.n_items) if groups is None else np.asarray(groups)
+    rng, taken = np.random.default_rng(seed), np.bincount(data.interactions[Columns.ITEM], minlength=data.n_items)
+    names = rng.permutation(np.unique(groups))
+    if len(names) < 2:
+        raise DataError(f"{data.name}: {len(names)} group of items can't be cut in two; give at least two groups")
+    weight = np.array([taken[groups == name].sum() for name in names]).cumsum()
+    cut = np.clip(np.searchsorted(weight, weight[-1] / 2) + 1, 1, len(names) - 1)
+    users = rng.permutation(data.sequences().users)
+    shops = []
+    for items, people in ((names[:cut], users[: len(users) // 2]), (names[cut:], users[len(users) // 2 :])):
+        kept = data.where(np.isin(data.interactions[Columns.USER], people))
+        codes = np.flatnonzero(np.isin(groups, items))
+        kept = select_items(kept, codes, f"{data.name}: {len(codes)} of {data.n_items} items, {len(people)} of {len(users)} users (seed {seed})")
+        shops.append(compact(at_least(kept, user=2, repeat=False)))
+    return shops[0], shops[1]
+
+
 def without_repeats(data: Dataset) -> Dataset:
     """Keep the first time that a user takes an item (the later version of the ZESRec paper judges on such data)."""
     keep = ~data.interactions.duplicated([Columns.USER, Columns.ITEM]).to_numpy()

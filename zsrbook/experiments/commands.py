@@ -22,7 +22,7 @@ from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
 
-ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations")
+ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations", "rehearsal", "structure-0")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -33,7 +33,7 @@ MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 def run(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(ZESREC)}")],
     source: str,
-    target: str,
+    target: Annotated[str, typer.Argument(help="of a rehearsal: items or kinds, which part of the source plays the target")],
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")] = 5,
     only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
     scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
@@ -42,6 +42,10 @@ def run(
     if experiment not in ZESREC:
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(ZESREC)}")
     scale, chosen = scale or current_scale(), range(seeds)
+    if experiment == "rehearsal" and target not in ("items", "kinds"):
+        raise typer.BadParameter(f"of a rehearsal the target is items or kinds, not {target!r}")
+    if experiment == "structure-0" and scale is not Scale.TOY:
+        raise typer.BadParameter("only the toy world has a structure to take away; say --scale toy")
     rows = rows_of(experiment, scale, only)
     with errors_for_people(*MENDABLE):
         records.check_clean()
@@ -58,15 +62,22 @@ def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: ran
         say(f"{matched:,} titles stand in both")
         yield from found
         return
-    repeats = experiment != "zero-shot-no-repeats"
-    pair = zesrec.load_pair(source, target, scale, repeats=repeats)
+    pair = pair_of(experiment, source, target, scale)
     if experiment == "incremental":
         yield from zesrec.incremental(pair, seeds)
         return
-    protocol = Protocol() if repeats else Protocol(repeats="removed", history="removed")
+    protocol = Protocol() if pair.spec.repeats else zesrec.NO_REPEATS
     for _, group in groupby(rows, key=lambda row: row.model):
         yield from zesrec.rows_side_by_side(pair, seeds, list(group), experiment, protocol)
     yield from zesrec.ceiling(pair, experiment, protocol)
+
+
+def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.Pair:
+    """The pair as the experiment needs it."""
+    if experiment == "rehearsal":
+        return zesrec.load_rehearsal(source, scale, target)
+    changes = {"zero-shot-no-repeats": {"repeats": False}, "structure-0": {"structure": 0.0}}
+    return zesrec.load_pair(source, target, scale, **changes.get(experiment, {}))
 
 
 def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
@@ -80,7 +91,7 @@ def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
         if names:
             raise typer.BadParameter(f"{experiment} runs as a whole; leave --only out")
         return []
-    rows = zesrec.deviating(scale) if experiment == "deviations" else zesrec.systems(scale)
+    rows = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed}.get(experiment, zesrec.systems)(scale)
     unknown = [name for name in names if name not in {row.name for row in rows}]
     if unknown:
         raise typer.BadParameter(f"{experiment} has no row {'; '.join(unknown)}; it has {'; '.join(row.name for row in rows)}")

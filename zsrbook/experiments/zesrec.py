@@ -6,19 +6,22 @@ what it returns, whether it just ran or was recorded earlier.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.cluster import KMeans
 
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.overlap import shared_items, without_shared
-from zsrbook.data.splits import Fold, Split, at_least, compact, select_items, split_by_user, subset_of_users, without_repeats
+from zsrbook.data.splits import Fold, Split, at_least, compact, select_items, split_by_user, subset_of_users, two_shops, without_repeats
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate, summary
 from zsrbook.evaluation.ranks import RankTable, rank_targets
@@ -49,12 +52,19 @@ PAIRS = {
     Scale.PAPER: (("amazon-grocery-2018", "amazon-prime-pantry-2018"), ("netflix-2m", "ml-1m")),
 }
 
+#: of every row in which chance plays a part
+SEEDS = [0, 1, 2, 3, 4]
+
+#: the later version of the paper
+NO_REPEATS = Protocol(repeats="removed", history="removed")
+
 #: Figures 2 and 3
 SIZES = (2000, 5000, 10_000)
 
-#: settings that depend on the size of the data alone: the toy world has 360 items, for which 64 numbers an item are plenty
+#: settings that depend on the size of the data alone: the toy world has 360 items, for which 64 numbers an item are plenty, and
+#: histories of 9 on average, of which a TCN with 2 levels sees the last 13
 SIZED = {
-    Scale.TOY: {"width": 64, "hidden": 128, "batch_targets": 1024, "training": Training(patience=2)},
+    Scale.TOY: {"width": 64, "hidden": 128, "levels": 2, "batch_targets": 1024, "training": Training()},
     Scale.SMALL: {"training": Training(precision="auto")},
     Scale.PAPER: {"batch_targets": 4096, "training": Training(precision="auto")},
 }
@@ -71,6 +81,7 @@ class PairSpec:
     repeats: bool = True  #: False drops repeated purchases, as the later version of the paper does
     structure: float = 1.0  #: the dial of the toy world
     disjoint: bool = True  #: False keeps what the two share, as section 4.7 of the paper needs it
+    hidden: Literal["items", "kinds"] | None = None  #: a rehearsal: a part of the source, with other users, plays the target
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,19 @@ def load_pair(source: str, target: str, scale: Scale, **spec) -> Pair:
     return pair_of(PairSpec(source, target, scale, **spec))
 
 
+def load_rehearsal(name: str, scale: Scale, hidden: str) -> Pair:
+    """Zero-shot transfer rehearsed within one data set, so that settings can be chosen before any target is known.
+
+    Half of its users and items are the source, the others the target. ``hidden="items"``: any items, so the kinds are known;
+    ``"kinds"``: whole clusters of texts, so that what the target sells is new.
+    """
+    return pair_of(PairSpec(name, f"{name}-new-{hidden}", scale, hidden=hidden))
+
+
 @lru_cache(maxsize=4)  # what a chapter has at hand: near, far, without repeats, without structure
 def pair_of(spec: PairSpec) -> Pair:
+    if spec.hidden:
+        return rehearsal_of(spec)
     data = {name: load(name, spec.scale, spec.structure) for name in (spec.source, spec.target)}
     if not spec.repeats:
         data = {name: compact(at_least(without_repeats(d), user=2, repeat=False)) for name, d in data.items()}
@@ -119,6 +141,18 @@ def pair_of(spec: PairSpec) -> Pair:
     data = {name: d.with_features(np.asarray(spec.encoder.encode(d.items[Columns.TEXT].tolist()))) for name, d in data.items()}
     source, target = data[spec.source], data[spec.target]
     return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target))
+
+
+def rehearsal_of(spec: PairSpec) -> Pair:
+    data = load(spec.source, spec.scale, spec.structure)
+    data = data.with_features(np.asarray(spec.encoder.encode(data.items[Columns.TEXT].tolist())))
+    kinds = None
+    if spec.hidden == "kinds":
+        x = data.features / np.linalg.norm(data.features, axis=1, keepdims=True)
+        kinds = KMeans(max(2, data.n_items // 20), n_init=3, random_state=0).fit_predict(x)
+    source, target = two_shops(data, kinds)
+    target = replace(target, name=spec.target)
+    return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target, test=0.9))  # nothing is fitted in the target
 
 
 def statistics(datasets: Iterable[Dataset]) -> pd.DataFrame:
@@ -145,9 +179,9 @@ def paper_settings(scale: Scale, **changes) -> ZESRecSettings:
 
 
 def tuned_settings(scale: Scale, **changes) -> ZESRecSettings:
-    """The paper's network with the choices that lower the loss on validation users of the source (see the deviations)."""
+    """The paper's network with what did best in the rehearsal within the toy source (see ``rehearsed``)."""
     rate = 3e-3 if scale is Scale.TOY else 1e-3
-    tuned = {"standardise": True, "training": with_adam(scale, rate)}
+    tuned = {"standardise": True, "text_dropout": 0.5, "popularity": 0.5, "training": with_adam(scale, rate)}
     return paper_settings(scale, **(tuned | changes))
 
 
@@ -180,6 +214,14 @@ def seeded(settings: ZESRecSettings | AnchoredSettings, seed: int) -> ZESRecSett
     return replace(settings, training=replace(settings.training, seed=seed))
 
 
+def zesrec_row(name: str, settings: ZESRecSettings, learns_from: str = "source", shuffled: bool = False) -> System:
+    return System(name, learns_from, lambda seed: ZESRec(seeded(settings, seed)), shuffled=shuffled)
+
+
+def anchored_row(name: str, settings: AnchoredSettings, shuffled: bool = False) -> System:
+    return System(name, "source", lambda seed: Anchored(seeded(settings, seed)), shuffled=shuffled)
+
+
 def neighbours() -> list[System]:
     """Emb-KNN in every reading (section 4.2 of both versions), and the strongest untrained variants that we know."""
     readings = {
@@ -199,23 +241,19 @@ def systems(scale: Scale, networks: Iterable[str] = tuple(NETWORKS)) -> list[Sys
     rows = []
     for network in networks:
         in_domain, zero_shot = NETWORKS[network]
-        ids, paper, tuned = (
-            paper_settings(scale, users=network, items="ids"),
-            paper_settings(scale, users=network),
-            tuned_settings(scale, users=network),
-        )
+        paper, tuned = paper_settings(scale, users=network), tuned_settings(scale, users=network)
         rows += [
-            System(in_domain, "target", lambda seed, s=ids: ZESRec(seeded(s, seed))),
-            System(f"{in_domain}-Meta", "target", lambda seed, s=paper: ZESRec(seeded(s, seed))),
-            System(zero_shot, "source", lambda seed, s=paper: ZESRec(seeded(s, seed))),
-            System(f"{zero_shot} (shuffled)", "source", lambda seed, s=paper: ZESRec(seeded(s, seed)), shuffled=True),
-            System(f"{zero_shot} (tuned)", "source", lambda seed, s=tuned: ZESRec(seeded(s, seed))),
-            System(f"{zero_shot} (tuned, shuffled)", "source", lambda seed, s=tuned: ZESRec(seeded(s, seed)), shuffled=True),
+            zesrec_row(in_domain, replace(paper, items="ids"), "target"),
+            zesrec_row(f"{in_domain}-Meta", paper, "target"),
+            zesrec_row(zero_shot, paper),
+            zesrec_row(f"{zero_shot} (shuffled)", paper, shuffled=True),
+            zesrec_row(f"{zero_shot} (tuned)", tuned),
+            zesrec_row(f"{zero_shot} (tuned, shuffled)", tuned, shuffled=True),
         ]
     rows += [
-        System("Anchored", "source", lambda seed: Anchored(seeded(AnchoredSettings(), seed))),
-        System("Anchored (shuffled)", "source", lambda seed: Anchored(seeded(AnchoredSettings(), seed)), shuffled=True),
-        System("Anchored (anchors only)", "source", lambda seed: Anchored(seeded(AnchoredSettings(rank=0), seed))),
+        anchored_row("Anchored", AnchoredSettings()),
+        anchored_row("Anchored (shuffled)", AnchoredSettings(), shuffled=True),
+        anchored_row("Anchored (anchors only)", AnchoredSettings(rank=0)),
         System("POP", "target", lambda seed: Popularity(), chance=False),
         *neighbours(),
         System("Random", "nothing", Random),
@@ -330,8 +368,10 @@ def rows_side_by_side(pair: Pair, seeds: Iterable[int], rows: list[System], expe
 
 
 def ceiling(pair: Pair, experiment: str, protocol: Protocol) -> list[RunRecord]:
-    """The Bayes-optimal row of the toy world; none elsewhere, and none without repeats, since its probabilities are those of whole histories."""
-    if pair.scale is not Scale.TOY or not pair.spec.repeats or protocol.repeats != "kept":
+    """The Bayes-optimal row of the toy world; none elsewhere, and none without repeats or in a rehearsal, since its probabilities
+    are those of whole histories.
+    """
+    if pair.scale is not Scale.TOY or pair.spec.hidden or not pair.spec.repeats or protocol.repeats != "kept":
         return []
     oracle = toy_world(pair.spec.structure).oracle(pair.target.name)
     best = {0: evaluate(oracle, pair.target_split.test, protocol)}
@@ -340,7 +380,7 @@ def ceiling(pair: Pair, experiment: str, protocol: Protocol) -> list[RunRecord]:
 
 def ranked(spec: PairSpec, names: list[str], seed: int, protocol: Protocol) -> dict[str, tuple[RankTable, float, dict]]:
     """The runs of some rows that share a model, for one seed; what ``rows_side_by_side`` sends to a process."""
-    bench, rows = Bench(pair_of(spec)), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale))}
+    bench, rows = Bench(pair_of(spec)), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale), *rehearsed(spec.scale))}
     return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
 
@@ -536,7 +576,7 @@ def item_map(model: ZESRec, pair: Pair, method: str, each: int = 500, seed: int 
 
 def deviation_settings(scale: Scale) -> dict[str, tuple[str, dict]]:
     """Id in the deviation register -> what is changed in the paper's recipe, in words and as settings."""
-    adam = with_adam(scale)
+    adam, training = with_adam(scale), paper_settings(scale).training
     return {
         "zes-9": ("no non-linearity in the item MLP", {"nonlinearity": "none"}),
         "zes-10": ("text vectors standardised", {"standardise": True}),
@@ -544,6 +584,9 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, dict]]:
         "zes-12": ("standardised, and Adam at 0.001", {"standardise": True, "training": adam}),
         "zes-13": ("hierarchical form: item offsets, λ = 10", {"item_offset": 10.0}),
         "zes-14": ("hierarchical form: user offsets, λ = 10", {"user_offset": 10.0}),
+        "zes-17": ("Adagrad's sums begin at 0.01", {"training": replace(training, accumulator=0.01)}),
+        "zes-18": ("text dropout of 0.5", {"text_dropout": 0.5}),
+        "zes-19": ("half of the log popularity left behind", {"popularity": 0.5}),
     }
 
 
@@ -551,25 +594,86 @@ def deviating(scale: Scale, network: str = "gru") -> list[System]:
     """The paper's recipe, and the recipe with one choice at a time changed."""
     name = NETWORKS[network][1]
     changed = {name: {}} | {f"{name} ({key})": changes for key, (_, changes) in deviation_settings(scale).items()}
+    return [zesrec_row(method, paper_settings(scale, users=network, **changes)) for method, changes in changed.items()]
+
+
+def rehearsed(scale: Scale) -> list[System]:
+    """What was tried when settings were chosen: the choice itself, and one step away from it in each direction.
+
+    Judged in ``load_rehearsal`` alone, where nothing of any target is known.
+    """
+    rate = tuned_settings(scale).training.learning_rate
+    steps = {
+        "ZESRec-G (tuned)": {},
+        "ZESRec-G (tuned, raw vectors)": {"standardise": False},
+        "ZESRec-G (tuned, no text dropout)": {"text_dropout": 0.0},
+        "ZESRec-G (tuned, γ = 0)": {"popularity": 0.0},
+        "ZESRec-G (tuned, γ = 1)": {"popularity": 1.0},
+        "ZESRec-G (tuned, dropout 0.4)": {"dropout": 0.4},
+        "ZESRec-G (tuned, a third of the rate)": {"training": with_adam(scale, rate / 3)},
+        "ZESRec-G (tuned, three times the rate)": {"training": with_adam(scale, rate * 3)},
+        "ZESRec-G (tuned, no non-linearity)": {"nonlinearity": "none"},
+    }
+    anchors = {
+        "Anchored": {},
+        "Anchored (whitening 0)": {"whitening": 0.0},
+        "Anchored (whitening 1)": {"whitening": 1.0},
+        "Anchored (sharpness 8)": {"sharpness": 8.0},
+        "Anchored (anchors only)": {"rank": 0},
+    }
     return [
-        System(method, "source", lambda seed, s=paper_settings(scale, users=network, **changes): ZESRec(seeded(s, seed)))
-        for method, changes in changed.items()
+        zesrec_row("ZESRec-G", paper_settings(scale)),
+        *(zesrec_row(name, tuned_settings(scale, **changes)) for name, changes in steps.items()),
+        *(anchored_row(name, AnchoredSettings(**changes)) for name, changes in anchors.items()),
+        System("POP", "target", lambda seed: Popularity(), chance=False),
+        *neighbours(),
     ]
 
 
 # ---------------------------------------------------------------- what the chapter shows
 
 
-def results(experiment: str, pair: Pair, run: Callable[[], list[RunRecord]]) -> list[RunRecord]:
-    """At toy scale, run now; at a larger one, what ``python -m zsrbook run`` has recorded, since running it takes hours.
+def results(experiment: str, pair: Pair, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
+    """What a page shows of an experiment on this pair, in-domain rows included.
 
-    Returns:
-        the records of this pair, in-domain ones included; none where nothing was recorded.
+    At toy scale seed 0 of every row runs now, and the other seeds come from the records, which hold all five; where they hold less, or
+    were made with other data or other settings, all five run now. At a larger scale all of it was recorded, since running it takes
+    hours; where nothing was, there is nothing.
+
+    Args:
+        run: seeds -> records, such as ``lambda seeds: zero_shot(pair, seeds)``.
     """
-    if pair.scale is Scale.TOY:
-        return run()
-    return [
-        r
-        for r in find(paper=PAPER, experiment=experiment, scale=pair.scale)
-        if r.pair in (f"{pair.source.name}--{pair.target.name}", pair.target.name)
-    ]
+    pairs = f"{pair.source.name}--{pair.target.name}", pair.target.name
+    recorded = [r for r in find(paper=PAPER, experiment=experiment, scale=pair.scale) if r.pair in pairs]
+    if pair.scale is not Scale.TOY:
+        return recorded
+    known = {(r.method, r.pair): r for r in recorded}
+    live = run(SEEDS[:1])
+    joined = [with_seeds_of(r, known.get((r.method, r.pair))) for r in live]
+    return run(SEEDS) if None in joined else joined
+
+
+def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | None:
+    """The record with its first seed as it ran now; None where the two are not the same experiment."""
+    if recorded is None or live.seeds != recorded.seeds[:1] or set(recorded.ranks) != set(recorded.seeds) or stamp(live) != stamp(recorded):
+        return None
+    metrics = {name: [*live.metrics[name], *values[1:]] for name, values in recorded.metrics.items()}
+    return replace(recorded, config=live.config, metrics=metrics, ranks={**recorded.ranks, **live.ranks})
+
+
+def stamp(record: RunRecord) -> str:
+    """What two records must share to be runs of the same thing: data, protocol and settings."""
+    config = {name: value for name, value in record.config.items() if name != "curve"}
+    return json.dumps([record.data_sha256, record.protocol, config], sort_keys=True, default=str)
+
+
+def drift(records: Iterable[RunRecord], metric: str = "Recall@20") -> pd.DataFrame:
+    """Seed 0 as this page ran it and as it was recorded: columns ``here``, ``recorded``, ``difference``; the largest difference first."""
+    rows = {}
+    for r in records:
+        for before in find(paper=PAPER, experiment=r.experiment, target=r.target, method=r.method, scale=r.scale):
+            if before.source == r.source and metric in before.metrics:
+                rows[r.method] = r.metrics[metric][0], before.metrics[metric][0]
+    frame = pd.DataFrame(rows, index=["here", "recorded"]).T
+    frame["difference"] = frame["here"] - frame["recorded"]
+    return frame.sort_values("difference", key=lambda column: -column.abs())

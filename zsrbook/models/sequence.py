@@ -77,40 +77,40 @@ class HRNN(nn.Module):
     """A GRU that is told about sessions through its inputs: an **approximation** of HRNN (Ma et al. 2020).
 
     The text of that paper could not be had. What is public says that session context enters a flat RNN as input, in place
-    of the second level of Quadrana et al. 2017. So each step gets, added to the item vector: the bucket of the time since
-    the step before (log-spaced), whether it opens a session, and a summary of the session before, which is the state that a
-    first pass without summaries reached at that session's end (no gradient flows into it).
-    Where the source has no clock there is nothing to tell, and this is the GRU at twice its cost.
+    of the second level of Quadrana et al. 2017. So each step gets, beside the item vector, c numbers of context: one vector for the
+    time since the step before (log-spaced buckets), one if it opens a session, and a linear summary of the session before,
+    which is the state that a first pass without summaries reached at that session's end (no gradient flows into it).
+    Beside the item vector and not added to it: at a rate of 0.1 the context grows in a few steps to several times the length of
+    an item vector, and drowns it.
     """
 
-    def __init__(self, width: int, dropout: float, session_gap: float = 86400.0):
+    def __init__(self, width: int, dropout: float, context: int = 16, session_gap: float = 86400.0):
         super().__init__()
         self.session_gap = session_gap
-        self.gap = nn.Embedding(len(GAP_EDGES) + 1, width)
-        self.opens = nn.Parameter(torch.zeros(width))
-        self.summary = nn.Linear(width, width, bias=False)
-        for weight in (self.gap.weight, self.summary.weight):
-            nn.init.zeros_(weight)  # begins as the plain GRU
-        self.cells = nn.GRU(width, width, batch_first=True)
+        self.gap = nn.Embedding(len(GAP_EDGES) + 1, context)
+        nn.init.uniform_(self.gap.weight, -0.1, 0.1)
+        self.opens = nn.Parameter(torch.zeros(context))
+        self.summary = nn.Linear(width, context, bias=False)
+        self.cells = nn.GRU(width + context, width, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("edges", torch.tensor(GAP_EDGES, dtype=torch.float64), persistent=False)
 
     def forward(self, steps: Tensor, times: Tensor | None) -> Tensor:
         """(B, L + 1, d) start vector and item vectors, (B, L) times in seconds or None → (B, L + 1, d) user vectors."""
+        context = steps.new_zeros(*steps.shape[:2], len(self.opens))  # (B, L + 1, c); the start vector has none
         if times is not None and times.shape[1] > 0:
             gaps = torch.diff(times, dim=1, prepend=times[:, :1])  # (B, L), 0 for the first item
             opens = gaps > self.session_gap
-            context = self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens  # (B, L, d)
-            steps = torch.cat([steps[:, :1], steps[:, 1:] + context], dim=1)
+            context = F.pad(self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens, (0, 0, 1, 0))
             with torch.no_grad():
-                states = self.cells(steps)[0]  # (B, L + 1, d); states[:, k] has read k items
+                states = self.cells(torch.cat([steps, context], dim=2))[0]  # (B, L + 1, d); states[:, k] has read k items
             # a session's summary is the state before its first item; before the first session there is none
             at = torch.arange(times.shape[1], device=times.device).expand_as(opens)
             opened = torch.where(opens, at, -1).cummax(dim=1).values  # (B, L) index of the item that opened the session
             previous = states.gather(1, opened.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             previous = previous * (opened >= 0).unsqueeze(-1)
-            steps = torch.cat([steps[:, :1], steps[:, 1:] + self.summary(previous)], dim=1)
-        return self.dropout(self.cells(self.dropout(steps))[0])
+            context = context + F.pad(self.summary(previous), (0, 0, 1, 0))
+        return self.dropout(self.cells(torch.cat([self.dropout(steps), context], dim=2))[0])
 
 
 USER_NETWORKS = {"gru": GRU, "tcn": TCN, "hrnn": HRNN}

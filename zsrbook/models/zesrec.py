@@ -43,6 +43,9 @@ class ZESRecSettings:
     nonlinearity: Literal["relu", "none"] = "relu"  #: between them; DEC
     standardise: bool = False  #: text vectors to mean 0 and variance 1 by the source's statistics; DEC
     dropout: float = 0.2  #: paper
+    text_dropout: float = 0.0  #: of the text vectors while training, so that no single direction of them names an item; DEC
+    popularity: float = 0.0  #: γ; while training, γ log(how often it was taken) is added to an item's score, and left behind; DEC
+    levels: int = 4  #: of the TCN, whose step sees the last 1 + 4 (2^levels - 1) items; DEC
     max_length: int = 256  #: longer histories are trained in pieces of this length; DEC
     batch_targets: int = 2048  #: targets a step; DEC
     sampled_above: int = 50_000  #: items above which the softmax is sampled; DEC
@@ -84,6 +87,7 @@ class ItemText(nn.Module):
         super().__init__()
         between = nn.ReLU() if settings.nonlinearity == "relu" else nn.Identity()
         self.mlp = nn.Sequential(nn.Linear(features.shape[1], settings.hidden), between, nn.Linear(settings.hidden, settings.width))
+        self.dropout = nn.Dropout(settings.text_dropout)
         mean, spread = (features.mean(0), features.std(0).clamp(min=1e-6)) if settings.standardise else (torch.zeros(1), torch.ones(1))
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
@@ -113,7 +117,7 @@ class ItemText(nn.Module):
         return z
 
     def _encode(self, rows: Tensor) -> Tensor:
-        return self.mlp((rows.float() - self.mean) / self.spread)
+        return self.mlp(self.dropout((rows.float() - self.mean) / self.spread))
 
 
 class NextItemNetwork(nn.Module):
@@ -124,9 +128,10 @@ class NextItemNetwork(nn.Module):
         self.settings = settings
         self.n_targets = n_targets  # in an epoch
         self.items = items
-        self.users = USER_NETWORKS[settings.users](settings.width, settings.dropout)
+        more = {"levels": settings.levels} if settings.users == "tcn" else {}
+        self.users = USER_NETWORKS[settings.users](settings.width, settings.dropout, **more)
         self.start = nn.Parameter(torch.empty(settings.width).uniform_(-0.1, 0.1))  # stands before every history
-        self.register_buffer("log_popularity", log_popularity, persistent=False)
+        self.register_buffer("log_popularity", log_popularity, persistent=False)  # (I,) log of the share of interactions
 
     def user_vectors(self, vectors: Tensor, times: Tensor | None) -> Tensor:
         """(B, L, d) item vectors → (B, L + 1, d) user vectors, before the first item and after each (Eq. 5)."""
@@ -143,15 +148,16 @@ class NextItemNetwork(nn.Module):
         if sampled:  # only the items at hand get a vector: the step costs by the batch, not by the catalogue
             negatives = torch.multinomial(self.log_popularity.exp(), self.settings.negatives, replacement=True)
             codes, local = torch.cat([batch.items.flatten(), negatives]).unique(return_inverse=True)
-            z = self.items(codes)
+            z, log_popularity = self.items(codes), self.log_popularity[codes]
             inputs, negative_rows = local[: batch.items.numel()].view_as(batch.items), local[batch.items.numel() :]
         else:
-            z, inputs = self.items(), batch.items
+            z, log_popularity, inputs = self.items(), self.log_popularity, batch.items
         times = None if batch.times is None else batch.times[:, :-1]
         u = self.user_vectors(z[inputs[:, :-1]], times)[valid]  # (P, d): the vector before each target
         rows = inputs[valid]
 
         def loss_at(u: Tensor, z: Tensor) -> Tensor:
+            u, z = self.beside_popularity(u, z, log_popularity)
             if sampled:
                 log_expected = self.log_popularity[negatives] + np.log(self.settings.negatives)
                 return sampled_softmax_loss(u, z, rows, negative_rows, log_expected)
@@ -164,6 +170,12 @@ class NextItemNetwork(nn.Module):
             share = len(targets) / self.n_targets  # each batch pays its part, so that an epoch pays λ_v/2 Σ |ε|² once
             loss = loss + 0.5 * self.settings.item_offset * share * self.items.offsets.weight.square().sum()
         return loss, len(targets)
+
+    def beside_popularity(self, u: Tensor, z: Tensor, log_popularity: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Vectors whose inner products are z · u + γ log popularity: one more number a vector. In a target nothing is known of it."""
+        if not self.settings.popularity or log_popularity is None:
+            return u, z
+        return torch.cat([u, torch.ones_like(u[:, :1])], dim=1), torch.cat([z, self.settings.popularity * log_popularity[:, None]], dim=1)
 
     def _user_offset(self, u: Tensor, z: Tensor, loss_at) -> Tensor:
         """The offset ξ that the later version adds to each user vector: argmin loss(u + ξ) + λ_u/2 |ξ|², by a gradient step.
@@ -244,11 +256,12 @@ class ZESRec(VectorRecommender):
 
     @torch.no_grad()
     def loss(self, fold: Fold) -> float:
-        """Mean of -log softmax at the fold's targets, over the full catalogue."""
+        """Mean loss at the fold's targets, over the full catalogue; as in training, but without dropout and offsets."""
         sequences, at = fold.sequences, np.flatnonzero(fold.targets)
         place = torch.as_tensor(at + sequences.rows[at])
         targets = torch.as_tensor(sequences.items[at], dtype=torch.int64, device=self.network.start.device)
-        return float(full_softmax_loss(self.user_vectors(sequences)[place], self.item_vectors(), targets)) / len(at)
+        u, z = self.network.beside_popularity(self.user_vectors(sequences)[place], self.item_vectors(), self.network.log_popularity)
+        return float(full_softmax_loss(u, z, targets)) / len(at)
 
     def state(self) -> dict[str, Tensor]:
         kept = {f"network.{k}": v for k, v in self.network.state_dict().items() if "offsets" not in k}  # they serve training alone
