@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import jupytext
+from nbformat.v4 import new_code_cell
 
 from zsrbook.scale import Scale, current_scale, data_folder
 
@@ -107,9 +108,22 @@ def folder_listing(folder: Path) -> str:
     return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+#: the second cell of every twin; the records come with the clone
+INSTALL = """\
+# On Colab this fetches zsrbook and its recorded runs (a minute); elsewhere it does nothing.
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("zsrbook") is None:
+    !git clone -q --depth 1 https://github.com/zsrbook/zsrbook
+    !pip install -q -e ./zsrbook
+    sys.path.insert(0, "zsrbook")"""
+
+
 def twin(text: str) -> str:
-    """The .ipynb without outputs that says the same as a notebook in MyST Markdown."""
+    """The .ipynb without outputs that says the same as a notebook in MyST Markdown, and begins by installing what it needs."""
     notebook = jupytext.reads(text, fmt="md:myst")
+    notebook.cells.insert(1, new_code_cell(INSTALL))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # jupytext makes up new ones each time
     return jupytext.writes(notebook, fmt="ipynb") + "\n"

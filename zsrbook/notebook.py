@@ -62,6 +62,11 @@ def setup(minutes: Mapping[str, float] | None = None, seed: int = 0) -> Session:
     return session
 
 
+def verdict_box(text: str) -> None:
+    """What a chapter comes to, in a box at its top."""
+    display(HTML(f'<div class="zsr-verdict" role="note" aria-label="In short"><b>In short.</b> {escape(text)}</div>'))
+
+
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the CPU's architecture with the number of threads that torch uses."""
     if device.type == "cuda":
