@@ -616,5 +616,13 @@ def test_a_rehearsal_shares_nothing_and_lies_within_the_source(hidden):
 def test_pair_spec_tells_pairs_apart():
     a = PairSpec("a", "b", Scale.TOY)
     assert a == PairSpec("a", "b", Scale.TOY, TextEncoder())
-    changes = ({"repeats": False}, {"structure": 0.5}, {"disjoint": False}, {"encoder": TextEncoder(pooling="cls")}, {"target": "c"})
-    assert len({a, *(replace(a, **change) for change in changes)}) == 6
+    changes = (
+        {"repeats": False},
+        {"shuffled_ties": True},
+        {"hidden": "items"},
+        {"structure": 0.5},
+        {"disjoint": False},
+        {"encoder": TextEncoder(pooling="cls")},
+        {"target": "c"},
+    )
+    assert len({a, *(replace(a, **change) for change in changes)}) == 1 + len(changes)

@@ -168,6 +168,20 @@ def two_shops(data: Dataset, groups: np.ndarray | None = None, seed: int = 0) ->
     return shops[0], shops[1]
 
 
+def shuffle_ties(data: Dataset, seed: int = 0) -> Dataset:
+    """Put interactions of one user at the same time in random order.
+
+    Elsewhere the order of the source file breaks such ties, and a file may have been written in an order that says something
+    about the items.
+    """
+    frame = data.interactions
+    user, time = frame[Columns.USER].to_numpy(), frame[Columns.TIME].to_numpy()
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(frame)), time, user))
+    tied = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    note = f"{data.name}: {tied.sum()} of {len(frame)} interactions share their time with the one before; such ties are in random order (seed {seed})"
+    return replace(data, interactions=frame.iloc[order].reset_index(drop=True), report=data.report + note)
+
+
 def without_repeats(data: Dataset) -> Dataset:
     """Keep the first time that a user takes an item (the later version of the ZESRec paper judges on such data)."""
     keep = ~data.interactions.duplicated([Columns.USER, Columns.ITEM]).to_numpy()

@@ -22,7 +22,7 @@ from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
 
-ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations", "rehearsal", "structure-0")
+ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations", "rehearsal", "structure-0", "shuffled-ties")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -76,7 +76,7 @@ def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.P
     """The pair as the experiment needs it."""
     if experiment == "rehearsal":
         return zesrec.load_rehearsal(source, scale, target)
-    changes = {"zero-shot-no-repeats": {"repeats": False}, "structure-0": {"structure": 0.0}}
+    changes = {"zero-shot-no-repeats": {"repeats": False}, "structure-0": {"structure": 0.0}, "shuffled-ties": {"shuffled_ties": True}}
     return zesrec.load_pair(source, target, scale, **changes.get(experiment, {}))
 
 

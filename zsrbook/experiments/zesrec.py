@@ -22,7 +22,7 @@ from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.overlap import shared_items, without_shared
-from zsrbook.data.splits import Fold, Split, at_least, compact, select_items, split_by_user, subset_of_users, two_shops, without_repeats
+from zsrbook.data.splits import Fold, Split, at_least, compact, select_items, shuffle_ties, split_by_user, subset_of_users, two_shops, without_repeats
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate, summary
 from zsrbook.evaluation.ranks import RankTable, rank_targets
@@ -82,6 +82,7 @@ class PairSpec:
     repeats: bool = True  #: False drops repeated purchases, as the later version of the paper does
     structure: float = 1.0  #: the dial of the toy world
     disjoint: bool = True  #: False keeps what the two share, as section 4.7 of the paper needs it
+    shuffled_ties: bool = False  #: purchases of one user at the same time in random order, not in that of the file
     hidden: Literal["items", "kinds"] | None = None  #: a rehearsal: a part of the source, with other users, plays the target
 
 
@@ -134,6 +135,8 @@ def pair_of(spec: PairSpec) -> Pair:
     if spec.hidden:
         return rehearsal_of(spec)
     data = {name: load(name, spec.scale, spec.structure) for name in (spec.source, spec.target)}
+    if spec.shuffled_ties:
+        data = {name: shuffle_ties(d) for name, d in data.items()}
     if not spec.repeats:
         data = {name: compact(at_least(without_repeats(d), user=2, repeat=False)) for name, d in data.items()}
     if spec.disjoint:
