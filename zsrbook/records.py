@@ -12,8 +12,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -153,6 +153,15 @@ class RunRecord:
             raise RecordError(f"record {self.path} has no {metric}; it has {', '.join(self.metrics)}")
         return math.fsum(self.metrics[metric]) / len(self.seeds)
 
+    def contradictions(self) -> Iterator[str]:
+        """What the metrics say and the ranks do not, a line each."""
+        names = tuple(name for name in self.metrics if name.partition("@")[0] in GAINS)
+        for seed, table in self.ranks.items():
+            for name, value in summary(table, Protocol.of(self.protocol), names).items():
+                said = self.metrics[name][self.seeds.index(seed)]
+                if not math.isclose(value, said, rel_tol=1e-6, abs_tol=1e-9):
+                    yield f"{self.path}: {name} of seed {seed} is {said}, but its ranks give {value}"
+
     def knows_users(self, metric: str) -> bool:
         """Whether ``per_user`` can tell this metric."""
         return bool(self.ranks) and metric in self.metrics and metric.partition("@")[0] in GAINS
@@ -207,15 +216,8 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root:
     """
     check_clean()
     ranks = record.ranks if ranks is None else ranks
-    protocol = Protocol.of(record.protocol)
-    for seed, table in ranks.items():
-        names = tuple(name for name in record.metrics if name.partition("@")[0] in GAINS)
-        for name, value in summary(table, protocol, names).items():
-            said = record.metrics[name][record.seeds.index(seed)]
-            if not math.isclose(value, said, rel_tol=1e-6, abs_tol=1e-9):
-                raise RecordError(
-                    f"record {record.path}: {name} of seed {seed} is {said}, but its ranks give {value}; pass the ranks of this very run"
-                )
+    for wrong in replace(record, ranks=ranks).contradictions():
+        raise RecordError(f"record {wrong}; pass the ranks of this very run")
     path = root / record.path
     path.parent.mkdir(parents=True, exist_ok=True)
     if ranks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ import typer
 from zsrbook import claims as ledger
 from zsrbook import records
 from zsrbook.data.dataset import DataError
-from zsrbook.evaluation.protocol import Protocol, summary
+from zsrbook.evaluation.protocol import Protocol
 from zsrbook.experiments import zesrec
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, current_scale
@@ -105,13 +104,9 @@ def verify() -> None:
     with errors_for_people(*MENDABLE):
         found = records.find(records.RUNS)
         for record in found:
-            protocol = Protocol.of(record.protocol)
-            for seed, table in record.ranks.items():
-                for name, value in summary(table, protocol).items():
-                    said = record.metrics[name][record.seeds.index(seed)]
-                    if not math.isclose(said, value, rel_tol=1e-6):
-                        say(f"{record.path}: {name} of seed {seed} is {said}, but its ranks give {value}")
-                        wrong += 1
+            for line in record.contradictions():
+                say(line)
+                wrong += 1
         say(f"{len(found)} records, {wrong} values that their ranks do not give")
         for scale in Scale:
             counts = Counter(str(verdict.outcome) for verdict in ledger.verdicts("zesrec", scale, root=records.RUNS))
