@@ -460,3 +460,12 @@ def test_text_dropout_acts_in_training_alone():
 
 def test_levels_reach_the_tcn():
     assert [len(built(dataset(), users="tcn", levels=n).network.users.blocks) for n in (1, 3)] == [1, 3]
+
+
+def test_an_id_model_on_some_of_its_items_scores_them_as_before():
+    model, some = built(dataset(), items="ids"), np.array([4, 0, 2])
+    few = model.on_items(some)
+    history, same = Sequences.of([[4, 2, 2]]), Sequences.of([[0, 2, 2]])
+    torch.testing.assert_close(few.scores(same), model.scores(history)[:, some])
+    assert few.n_items == 3
+    assert model.n_items == N_ITEMS == model.network.items.count

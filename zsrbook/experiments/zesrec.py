@@ -537,9 +537,7 @@ def dataset_bias(source: str, target: str, scale: Scale, seeds: Iterable[int]) -
         began = time.perf_counter()
         model = ZESRec(seeded(settings, seed)).fit(pair.source_split.train, pair.source_split.valid)
         seconds = time.perf_counter() - began
-        model.network.items.table = torch.nn.Embedding.from_pretrained(model.network.items.table.weight.data[torch.tensor(in_source)])
-        model.n_items = len(in_source)
-        joined[seed] = evaluate(model, judged.target_split.test), seconds, configuration(model)
+        joined[seed] = evaluate(model.on_items(in_source), judged.target_split.test), seconds, configuration(model)
     record = together("dataset-bias", System("HRNN (Join)", "source", lambda seed: None), joined, judged, Protocol())
     records.append(replace(record, metrics=record.metrics | {"titles": [float(len(matched))] * len(seeds)}))
     return records, len(matched)

@@ -14,6 +14,7 @@ Shape legend: B users in a batch, L longest history in it, P targets in it, I it
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -236,6 +237,13 @@ class ZESRec(VectorRecommender):
         moved.users, moved.start = self.network.users, self.network.start
         self.network = moved.to(self.network.start.device).eval()
         self.n_items = target.n_items
+
+    def on_items(self, codes: np.ndarray) -> ZESRec:
+        """The same ID model on some of its items alone, in this order: how ids cross over where titles tell which item is which (section 4.7)."""
+        kept = copy.deepcopy(self)
+        kept.network.items.table = nn.Embedding.from_pretrained(self.network.items.table.weight.detach()[torch.as_tensor(codes)])
+        kept.n_items = len(codes)
+        return kept
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
