@@ -125,3 +125,11 @@ def test_the_hash_of_a_build_sees_content_and_scale(build, tmp_path, monkeypatch
     assert first != build.digest(("*.py",), "small")
     (tmp_path / "a.py").write_text("2")
     assert first != build.digest(("*.py",), "toy")
+
+
+def test_every_source_of_data_can_be_cited():
+    from zsrbook.data.fetch import SOURCES
+
+    bibliography = (ROOT / "book/references.bib").read_text(encoding="utf-8")
+    for source in SOURCES.values():
+        assert f"{{{source.citation}," in bibliography, f"{source.name} is cited as {source.citation}, which references.bib lacks"
