@@ -76,9 +76,11 @@ def test_run_without_repeats_and_deviations(root):
 def test_run_rehearsal_and_structure_0(root):
     call("run", "rehearsal", "grocery", "kinds", "--seeds", "1", "--only", "POP")
     call("run", "structure-0", "grocery", "pantry", "--seeds", "1", "--only", "POP")
+    call("run", "habits", "grocery", "pantry", "--seeds", "1", "--only", "POP")
     found = {r.experiment: r for r in records.find(root) if r.method != "Bayes-optimal"}
     assert found["rehearsal"].target == "grocery-new-kinds"
     assert found["structure-0"].target == "pantry"
+    assert set(zesrec.HABITS) < found.keys()
 
 
 def test_run_incremental(root, monkeypatch):
@@ -101,7 +103,7 @@ def test_run_dataset_bias_reaches_the_experiment(root):
         (("deviations", "grocery", "pantry", "--only", "POP"), "deviations has no row POP; it has ZESRec-G; ZESRec-G (zes-9)"),
         (("incremental", "grocery", "pantry", "--only", "POP"), "incremental runs as a whole; leave --only out"),
         (("rehearsal", "grocery", "pantry"), "of a rehearsal the target is items or kinds, not 'pantry'"),
-        (("structure-0", "games", "yelp", "--scale", "small"), "only the toy world has a structure to take away"),
+        (("structure-0", "games", "yelp", "--scale", "small"), "structure-0 asks for the truth behind the data, which only the toy world knows"),
         (("zero-shot", "grocery", "pantry", "--seeds", "0"), "Invalid value for '--seeds'"),
         (("zero-shot", "grocery", "pantry", "--scale", "huge"), "Invalid value for '--scale'"),
     ],

@@ -21,7 +21,7 @@ from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
 
-ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations", "rehearsal", "structure-0", "shuffled-ties")
+ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations", "rehearsal", "structure-0", "habits", "shuffled-ties")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -43,8 +43,8 @@ def run(
     scale, chosen = scale or current_scale(), range(seeds)
     if experiment == "rehearsal" and target not in ("items", "kinds"):
         raise typer.BadParameter(f"of a rehearsal the target is items or kinds, not {target!r}")
-    if experiment == "structure-0" and scale is not Scale.TOY:
-        raise typer.BadParameter("only the toy world has a structure to take away; say --scale toy")
+    if experiment in ("structure-0", "habits") and scale is not Scale.TOY:
+        raise typer.BadParameter(f"{experiment} asks for the truth behind the data, which only the toy world knows; say --scale toy")
     rows = rows_of(experiment, scale, only)
     with errors_for_people(*MENDABLE):
         records.check_clean()
@@ -62,6 +62,9 @@ def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: ran
         yield from found
         return
     pair = pair_of(experiment, source, target, scale)
+    if experiment == "habits":
+        yield from zesrec.habit_records(zesrec.Bench(pair), rows, seeds)
+        return
     if experiment == "incremental":
         yield from zesrec.incremental(pair, seeds)
         return
@@ -90,7 +93,7 @@ def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
         if names:
             raise typer.BadParameter(f"{experiment} runs as a whole; leave --only out")
         return []
-    rows = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed}.get(experiment, zesrec.systems)(scale)
+    rows = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed, "habits": zesrec.with_habits}.get(experiment, zesrec.systems)(scale)
     unknown = [name for name in names if name not in {row.name for row in rows}]
     if unknown:
         raise typer.BadParameter(f"{experiment} has no row {'; '.join(unknown)}; it has {'; '.join(row.name for row in rows)}")

@@ -62,6 +62,9 @@ NO_REPEATS = Protocol(repeats="removed", history="removed")
 #: Figures 2 and 3
 SIZES = (2000, 5000, 10_000)
 
+#: the patterns of the case studies; experiments of their own, since each has other test purchases
+HABITS = ("habit-again", "habit-flavour", "habit-complement")
+
 #: settings that depend on the size of the data alone: the toy world has 360 items, for which 64 numbers an item are plenty, and
 #: histories of 9 on average, of which a TCN with 2 levels sees the last 13
 SIZED = {
@@ -483,10 +486,7 @@ def case_studies(model: ZESRec, pair: Pair, source_users: int = 10_000, seed: in
 
 
 def habit_records(bench: Bench, rows: Iterable[System], seeds: Iterable[int]) -> list[RunRecord]:
-    """The three patterns of the case studies as numbers: the test purchases that only one habit of the toy world explains.
-
-    Experiments ``habit-again``, ``habit-flavour`` and ``habit-complement``.
-    """
+    """The three patterns of the case studies as numbers: the test purchases that only one habit of the toy world explains."""
     pair, rows, world = bench.pair, list(rows), toy_world(bench.pair.spec.structure)
     test = pair.target_split.test
     codes = pd.Index(world.dataset(pair.target.name).items[Columns.RAW]).get_indexer(pair.target.items[Columns.RAW])
@@ -497,6 +497,13 @@ def habit_records(bench: Bench, rows: Iterable[System], seeds: Iterable[int]) ->
         fold = Fold(test.data, test.targets & alone)
         records += [bench.record(row, seeds, f"habit-{name}", fold=fold) for row in rows]
     return records
+
+
+def with_habits(scale: Scale) -> list[System]:
+    """The rows that the case studies compare."""
+    wanted = {"POP", "Emb-KNN (mean, inner)", "Emb-KNN (last, cosine)", "Anchored"}
+    wanted |= {"ZESRec-H", "ZESRec-H (shuffled)", "ZESRec-H (tuned)", "ZESRec-H (tuned, shuffled)"}
+    return [s for s in systems(scale, ("hrnn",)) if s.name in wanted]
 
 
 def explained_by(relation: np.ndarray, fold: Fold) -> np.ndarray:
@@ -635,7 +642,7 @@ def rehearsed(scale: Scale) -> list[System]:
 # ---------------------------------------------------------------- what the chapter shows
 
 
-def results(experiment: str, pair: Pair, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
+def results(experiment: str | tuple[str, ...], pair: Pair, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
     """What a page shows of an experiment on this pair, in-domain rows included.
 
     At toy scale seed 0 of every row runs now, and the other seeds come from the records, which hold all five; where they hold less, or
@@ -643,14 +650,16 @@ def results(experiment: str, pair: Pair, run: Callable[[list[int]], list[RunReco
     hours; where nothing was, there is nothing.
 
     Args:
+        experiment: its name, or several names where one run gives the records of several.
         run: seeds -> records, such as ``lambda seeds: zero_shot(pair, seeds)``.
     """
-    recorded = _recorded(pair.scale, pair.source.name, pair.target.name, experiment)
+    names = (experiment,) if isinstance(experiment, str) else experiment
+    recorded = [r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)]
     if pair.scale is not Scale.TOY:
         return recorded
-    known = {(r.method, r.pair): r for r in recorded}
+    known = {(r.experiment, r.method, r.pair): r for r in recorded}
     live = run(SEEDS[:1])
-    joined = [with_seeds_of(r, known.get((r.method, r.pair))) for r in live]
+    joined = [with_seeds_of(r, known.get((r.experiment, r.method, r.pair))) for r in live]
     return run(SEEDS) if None in joined else joined
 
 

@@ -241,7 +241,7 @@ class ZESRec(VectorRecommender):
     def on_items(self, codes: np.ndarray) -> ZESRec:
         """The same ID model on some of its items alone, in this order: how ids cross over where titles tell which item is which (section 4.7)."""
         kept = copy.deepcopy(self)
-        kept.network.items.table = nn.Embedding.from_pretrained(self.network.items.table.weight.detach()[torch.as_tensor(codes)])
+        kept.network.items.table = nn.Embedding.from_pretrained(self.network.items.table.weight.detach()[torch.tensor(codes)])
         kept.n_items = len(codes)
         return kept
 
