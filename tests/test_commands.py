@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 from zsrbook import records
 from zsrbook.__main__ import app
 from zsrbook.claims import load as load_claims
-from zsrbook.experiments import zesrec
+from zsrbook.experiments import commands, zesrec
 from zsrbook.scale import Scale
+from zsrbook.training import Training
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +63,33 @@ def test_run_writes_what_it_says(root):
         assert f"Recall@20 {record.mean('Recall@20'):.4f}" in line
         assert str(root / record.path) in line  # on one line, however long
         assert record.ranks.keys() == set(record.seeds)
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(commands, "cache_folder", lambda: cache)
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "1")
+    monkeypatch.setitem(zesrec.SIZED, Scale.TOY, zesrec.SIZED[Scale.TOY] | {"width": 8, "training": Training(epochs=2)})
+    asked = ("run", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "GRU4Rec")
+
+    def stopped(*args, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", stopped)
+        CliRunner().invoke(app, list(asked))
+    assert not root.exists()
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.pt")}
+    assert len(kept) == 2  # a seed each
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *args, **more: None)
+        call(*asked)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}, "all epochs had run, so none runs again"
+    (again,) = records.find(root, method="GRU4Rec")
+    call(*asked)  # from nothing
+    (anew,) = records.find(root, method="GRU4Rec")
+    assert again.metrics == anew.metrics
+    assert not list(cache.rglob("*.pt"))
 
 
 def test_run_without_repeats_and_deviations(root):

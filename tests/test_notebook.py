@@ -28,6 +28,7 @@ def test_setup_says_what_a_chapter_runs_on_and_seeds_everything(shown, monkeypat
         draws.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002 - the global state is what is tested
     assert draws[0] == draws[1]
     assert session.scale is Scale.TOY
+    assert torch.get_num_threads() == 1
     for part in ("toy", "1.5 min", torch.__version__):
         assert part in shown[0]
 

@@ -49,6 +49,8 @@ def setup(minutes: Mapping[str, float] | None = None, seed: int = 0) -> Session:
     np.random.seed(seed)  # noqa: NPY002 - for libraries that draw from the global state
     torch.manual_seed(seed)
     session = Session(current_scale(), pick_device())
+    if session.scale is Scale.TOY:
+        torch.set_num_threads(1)  # a second thread gains the small networks nothing, and makes them ten times slower where another process runs
     expected = (minutes or {}).get(session.scale)
     parts = {
         "Scale": session.scale.value,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +18,7 @@ from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.experiments import zesrec
 from zsrbook.records import RunRecord
-from zsrbook.scale import Scale, current_scale
+from zsrbook.scale import Scale, cache_folder, current_scale
 from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
@@ -37,7 +39,11 @@ def run(
     only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
     scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
 ) -> None:
-    """Run an experiment of the ZESRec chapter on one pair and write its records. Needs a clean working tree."""
+    """Run an experiment of the ZESRec chapter on one pair and write its records. Needs a clean working tree.
+
+    Say the same again after it was stopped, and it goes on from the last epoch of each model that it had begun; rows whose record was
+    written already are run again unless --only leaves them out.
+    """
     if experiment not in ZESREC:
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(ZESREC)}")
     scale, chosen = scale or current_scale(), range(seeds)
@@ -49,12 +55,16 @@ def run(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
-        for record in recorded(experiment, source, target, scale, chosen, rows):
+        checkpoints = cache_folder() / "runs" / version / f"{experiment}-{source}-{target}-{scale}"
+        for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints):
             path = records.write(replace(record, code_version=version), root=records.RUNS)
             say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {path}")
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System]) -> Iterator[RunRecord]:
+def recorded(
+    experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path
+) -> Iterator[RunRecord]:
     """The records of an experiment, each as soon as it is there, so that a long run that stops early keeps what it has."""
     if experiment == "dataset-bias":
         found, matched = zesrec.dataset_bias(source, target, scale, seeds)
@@ -70,7 +80,7 @@ def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: ran
         return
     protocol = Protocol() if pair.spec.repeats else zesrec.NO_REPEATS
     for _, group in groupby(rows, key=lambda row: row.model):
-        yield from zesrec.rows_side_by_side(pair, seeds, list(group), experiment, protocol)
+        yield from zesrec.rows_side_by_side(pair, seeds, list(group), experiment, protocol, checkpoints)
     yield from zesrec.ceiling(pair, experiment, protocol)
 
 

@@ -6,11 +6,13 @@ what it returns, whether it just ran or was recorded earlier.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -269,10 +271,15 @@ def systems(scale: Scale, networks: Iterable[str] = tuple(NETWORKS)) -> list[Sys
 
 
 class Bench:
-    """Fits each model once a seed and keeps it, so that rows, figures and case studies of one chapter share their models."""
+    """Fits each model once a seed and keeps it, so that rows, figures and case studies of one chapter share their models.
 
-    def __init__(self, pair: Pair):
+    ``checkpoints``: a folder for what is learned after each epoch, so that a run that was killed goes on from there. It must be of
+    this pair and this code alone.
+    """
+
+    def __init__(self, pair: Pair, checkpoints: Path | None = None):
         self.pair = pair
+        self.checkpoints = checkpoints
         self.models: dict[tuple, tuple[Recommender, float]] = {}
 
     def fitted(self, system: System, seed: int) -> tuple[Recommender, float]:
@@ -280,6 +287,8 @@ class Bench:
         key = (*system.model, seed)
         if key not in self.models:
             fresh = system.make(seed)
+            if self.checkpoints and isinstance(fresh, ZESRec):
+                fresh.checkpoint = self.checkpoints / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.pt"
             began = time.perf_counter()
             if system.learns_from == "source":
                 fresh.fit(self.pair.source_split.train, self.pair.source_split.valid)
@@ -287,7 +296,8 @@ class Bench:
                 fresh.fit(self.pair.target_split.train, self.pair.target_split.valid)
             else:
                 fresh.fit(self.pair.target)
-            self.models[key] = fresh, time.perf_counter() - began
+            epochs = sum(row["seconds"] for row in getattr(fresh, "curve", []))  # those before a restart, too
+            self.models[key] = fresh, max(epochs, time.perf_counter() - began)
         model, seconds = self.models[key]
         if system.learns_from == "source":
             model = model.transfer(self.pair.target.with_shuffled_features(seed) if system.shuffled else self.pair.target)
@@ -359,16 +369,18 @@ def zero_shot(
     return rows_side_by_side(pair, seeds, rows, experiment, protocol) + ceiling(pair, experiment, protocol)
 
 
-def rows_side_by_side(pair: Pair, seeds: Iterable[int], rows: list[System], experiment: str, protocol: Protocol) -> list[RunRecord]:
-    """One record a row, in the order of the rows."""
+def rows_side_by_side(
+    pair: Pair, seeds: Iterable[int], rows: list[System], experiment: str, protocol: Protocol, checkpoints: Path | None = None
+) -> list[RunRecord]:
+    """One record a row, in the order of the rows; ``checkpoints`` as for ``Bench``."""
     seeds = list(seeds)
     groups: dict[tuple, list[System]] = {}
     for row in rows:  # rows that differ in how they are scored alone share a model, so they go to the same process
         for seed in row.seeds(seeds):
             groups.setdefault((row.model, seed), []).append(row)
-    tasks = [(pair.spec, [row.name for row in group], seed, protocol) for (_, seed), group in groups.items()]
+    tasks = [(pair.spec, [row.name for row in group], seed, protocol, checkpoints) for (_, seed), group in groups.items()]
     runs: dict[str, dict[int, tuple]] = {row.name: {} for row in rows}
-    for (_, _, seed, _), found in zip(tasks, side_by_side(ranked, tasks, f"{experiment} {pair.source.name} → {pair.target.name}"), strict=True):
+    for (_, _, seed, *_), found in zip(tasks, side_by_side(ranked, tasks, f"{experiment} {pair.source.name} → {pair.target.name}"), strict=True):
         for name, run in found.items():
             runs[name][seed] = run
     return [together(experiment, row, runs[row.name], pair, protocol) for row in rows]
@@ -385,9 +397,11 @@ def ceiling(pair: Pair, experiment: str, protocol: Protocol) -> list[RunRecord]:
     return [as_record(experiment, "Bayes-optimal", best, pair, protocol, {}, 0.0, learned=False)]
 
 
-def ranked(spec: PairSpec, names: list[str], seed: int, protocol: Protocol) -> dict[str, tuple[RankTable, float, dict]]:
+def ranked(
+    spec: PairSpec, names: list[str], seed: int, protocol: Protocol, checkpoints: Path | None = None
+) -> dict[str, tuple[RankTable, float, dict]]:
     """The runs of some rows that share a model, for one seed; what ``rows_side_by_side`` sends to a process."""
-    bench, rows = Bench(pair_of(spec)), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale), *rehearsed(spec.scale))}
+    bench, rows = Bench(pair_of(spec), checkpoints), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale), *rehearsed(spec.scale))}
     return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
 
@@ -627,7 +641,7 @@ def rehearsed(scale: Scale) -> list[System]:
         "Anchored": {},
         "Anchored (whitening 0)": {"whitening": 0.0},
         "Anchored (whitening 1)": {"whitening": 1.0},
-        "Anchored (sharpness 8)": {"sharpness": 8.0},
+        "Anchored (sharpness 2)": {"sharpness": 2.0},
         "Anchored (anchors only)": {"rank": 0},
     }
     return [

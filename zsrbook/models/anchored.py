@@ -58,7 +58,7 @@ class AnchoredSettings:
     dropout: float = 0.3  #: between U and V
     whitening: float = 0.5  #: a principal axis of the catalogue is divided by its standard deviation to this power; 0: centred only
     repeat: float | None = None  #: r, where it is known how the target keeps repeats; None: as often as in the source
-    sharpness: float = 2.0  #: β before training
+    sharpness: float = 8.0  #: β before training
     temperature: float = 10.0  #: τ before training
     decay: float = 0.6  #: weight of an anchor relative to the one after it, before training
     batch_targets: int = 512  #: positions a step
