@@ -17,9 +17,9 @@ from zsrbook.training import pick_device
 
 app = typer.Typer(help="Four papers on zero-shot recommendation, re-run in an interactive book.", no_args_is_help=True)
 
-#: command group (None: at the top) -> the module with its typer ``app``
-GROUPS = {"data": "zsrbook.data.commands", None: "zsrbook.experiments.commands"}
-for name, module in GROUPS.items():
+#: module with a typer ``app`` -> the group that its commands stand in (None: at the top)
+GROUPS = {"zsrbook.data.commands": "data", "zsrbook.experiments.commands": None, "zsrbook.recommend": None}
+for module, name in GROUPS.items():
     app.add_typer(import_module(module).app, name=name)
 
 

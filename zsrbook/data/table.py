@@ -96,6 +96,8 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
 def entities(path: Path, column: str, needed: list[str], encoding: str) -> pd.DataFrame:
     """The items or users table, with ``raw`` for the id; an empty text stays ""."""
     frame = read(path, needed, encoding)
+    if Columns.RAW in frame:
+        raise DataError(f"{path}: has a column {Columns.RAW}, a name that is taken for the ids themselves; rename it")
     raw = filled(path, frame[column], "an id")
     require(path, raw, ~raw.duplicated().to_numpy(), "each id once")
     frame = frame.assign(**{column: raw}).rename(columns={column: Columns.RAW})

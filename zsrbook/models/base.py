@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -70,9 +70,9 @@ class Recommender(ABC):
         """The inverse of ``state``."""
         raise NotImplementedError
 
-    def save(self, path: Path) -> None:
-        """Write the state as safetensors."""
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state().items()}, path)
+    def save(self, path: Path, about: Mapping[str, str] | None = None) -> None:
+        """Write the state as safetensors; ``about`` becomes the metadata of the file."""
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state().items()}, path, about)
 
     def load(self, path: Path) -> Self:
         """Read what ``save`` wrote into a model made with the same settings."""

