@@ -565,6 +565,31 @@ def test_drift_holds_a_page_against_the_records(table2, monkeypatch):
     assert frame["difference"].tolist() == [pytest.approx(0.5 - recorded.metrics["Recall@20"][0]), 0]
 
 
+def test_neighbours_kept_is_all_for_a_turn_and_chance_for_noise(pair):
+    data, rng = pair.target, np.random.default_rng(0)
+    model = ZESRec(replace(zesrec.paper_settings(Scale.TOY), width=data.features.shape[1], nonlinearity="none", hidden=data.features.shape[1]))
+    model.build(data.n_items, torch.as_tensor(data.features))
+    first, _, second = model.network.items.mlp
+    turn, _ = np.linalg.qr(rng.normal(size=2 * [data.features.shape[1]]))
+    for layer, weight in ((first, turn), (second, np.eye(len(turn)))):
+        layer.weight.data, layer.bias.data[:] = torch.as_tensor(weight, dtype=torch.float32), 0.0
+    assert zesrec.neighbours_kept(model, data) > 0.98  # float16 vectors leave a near tie or two
+    noise = data.with_shuffled_features(0)
+    assert zesrec.neighbours_kept(model, data, k=data.n_items - 1) == 1
+    model.transfer = lambda _: EmbKNN().fit(noise)
+    assert zesrec.neighbours_kept(model, data) == pytest.approx(10 / (data.n_items - 1), abs=0.1)
+
+
+@pytest.mark.parametrize("changes", zesrec.INGREDIENTS.values(), ids=str)
+def test_an_ingredient_changes_the_source_or_its_vectors_and_no_test_user(pair, changes):
+    changed = zesrec.load_pair("grocery", "pantry", Scale.TOY, **changes)
+    assert changed.target_split.sha256 == pair.target_split.sha256
+    smaller = {"users": changed.source.n_users < pair.source.n_users, "items": changed.source.n_items < pair.source.n_items}
+    assert all(smaller[what] for what in changes if what in smaller)
+    if "encoder" in changes:
+        assert changed.spec.encoder != pair.spec.encoder
+
+
 def test_cost_varies_one_size_at_a_time():
     frame = zesrec.cost({"users": (20, 40), "items": (10, 30), "purchases a user": (3, 6)})
     assert frame[["what", "value"]].values.tolist() == [

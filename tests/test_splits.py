@@ -183,3 +183,16 @@ def test_shuffled_ties_move_nothing_but_ties():
     without = make([(u, i % 7, i) for u in range(5) for i in range(8)])
     assert splits.shuffle_ties(without).sha256() == without.sha256()
     assert splits.shuffle_ties(data, 0).sha256() == shuffled.sha256() != splits.shuffle_ties(data, 1).sha256()
+
+
+def test_thinned_keeps_shares_of_users_and_items():
+    data = make([(u, i % 7, i) for u in range(40) for i in range(14)])
+    fewer = splits.thinned(data, users=0.5)
+    assert fewer.n_users == 20
+    assert (fewer.sequences().lengths == 14).all()
+    poorer = splits.thinned(data, items=3 / 7)
+    assert (poorer.n_users, poorer.n_items) == (40, 3)
+    assert (poorer.sequences().lengths == 6).all()
+    assert "50% of the users and 100% of the items" in str(fewer.report)
+    others = [splits.thinned(data, 0.5, seed=seed).users["raw"].tolist() for seed in (0, 1)]
+    assert others[0] == fewer.users["raw"].tolist() != others[1]

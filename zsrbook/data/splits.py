@@ -182,6 +182,18 @@ def shuffle_ties(data: Dataset, seed: int = 0) -> Dataset:
     return replace(data, interactions=frame.iloc[order].reset_index(drop=True), report=data.report + note)
 
 
+def thinned(data: Dataset, users: float = 1.0, items: float = 1.0, seed: int = 0) -> Dataset:
+    """Keep random users and random items, each with this share, and what remains of the histories where that is two interactions or more."""
+    rng = np.random.default_rng(seed)
+    kept = []
+    for column, share, count in ((Columns.USER, users, data.n_users), (Columns.ITEM, items, data.n_items)):
+        chosen = np.zeros(count, bool)
+        chosen[rng.permutation(count)[: round(share * count)]] = True
+        kept.append(chosen[data.interactions[column]])
+    note = f"{data.name}: {users:.0%} of the users and {items:.0%} of the items, at random (seed {seed})"
+    return compact(at_least(data.where(kept[0] & kept[1], note), user=2, repeat=False))
+
+
 def without_repeats(data: Dataset) -> Dataset:
     """Keep the first time that a user takes an item (the later version of the ZESRec paper judges on such data)."""
     keep = ~data.interactions.duplicated([Columns.USER, Columns.ITEM]).to_numpy()

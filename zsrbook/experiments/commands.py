@@ -23,7 +23,19 @@ from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
 
-ZESREC = ("zero-shot", "zero-shot-no-repeats", "incremental", "dataset-bias", "deviations", "rehearsal", "structure-0", "habits", "shuffled-ties")
+ZESREC = (
+    "zero-shot",
+    "zero-shot-no-repeats",
+    "incremental",
+    "dataset-bias",
+    "deviations",
+    "rehearsal",
+    "structure-0",
+    "habits",
+    "shuffled-ties",
+    "epochs",
+    *zesrec.INGREDIENTS,
+)
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -88,7 +100,12 @@ def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.P
     """The pair as the experiment needs it."""
     if experiment == "rehearsal":
         return zesrec.load_rehearsal(source, scale, target)
-    changes = {"zero-shot-no-repeats": {"repeats": False}, "structure-0": {"structure": 0.0}, "shuffled-ties": {"shuffled_ties": True}}
+    changes = {
+        "zero-shot-no-repeats": {"repeats": False},
+        "structure-0": {"structure": 0.0},
+        "shuffled-ties": {"shuffled_ties": True},
+        **zesrec.INGREDIENTS,
+    }
     return zesrec.load_pair(source, target, scale, **changes.get(experiment, {}))
 
 
@@ -103,7 +120,8 @@ def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
         if names:
             raise typer.BadParameter(f"{experiment} runs as a whole; leave --only out")
         return []
-    rows = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed, "habits": zesrec.with_habits}.get(experiment, zesrec.systems)(scale)
+    own = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed, "habits": zesrec.with_habits, "epochs": zesrec.epoch_rows}
+    rows = (own | dict.fromkeys(zesrec.INGREDIENTS, zesrec.ingredient_rows)).get(experiment, zesrec.systems)(scale)
     unknown = [name for name in names if name not in {row.name for row in rows}]
     if unknown:
         raise typer.BadParameter(f"{experiment} has no row {'; '.join(unknown)}; it has {'; '.join(row.name for row in rows)}")

@@ -24,7 +24,19 @@ from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.overlap import shared_items, without_shared
-from zsrbook.data.splits import Fold, Split, at_least, compact, select_items, shuffle_ties, split_by_user, subset_of_users, two_shops, without_repeats
+from zsrbook.data.splits import (
+    Fold,
+    Split,
+    at_least,
+    compact,
+    select_items,
+    shuffle_ties,
+    split_by_user,
+    subset_of_users,
+    thinned,
+    two_shops,
+    without_repeats,
+)
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate, summary
 from zsrbook.evaluation.ranks import RankTable, rank_targets
@@ -87,6 +99,8 @@ class PairSpec:
     repeats: bool = True  #: False drops repeated purchases, as the later version of the paper does
     structure: float = 1.0  #: the dial of the toy world
     disjoint: bool = True  #: False keeps what the two share, as section 4.7 of the paper needs it
+    users: float = 1.0  #: share of the source's users that are kept
+    items: float = 1.0  #: share of the source's items that are kept
     shuffled_ties: bool = False  #: purchases of one user at the same time in random order, not in that of the file
     hidden: Literal["items", "kinds"] | None = None  #: a rehearsal: a part of the source, with other users, plays the target
 
@@ -147,6 +161,8 @@ def pair_of(spec: PairSpec) -> Pair:
     if spec.disjoint:
         kept = without_shared(data[spec.source], data[spec.target], by=("raw", "names"), near=True)
         data[spec.source] = compact(at_least(kept, user=2, repeat=False))
+    if spec.users < 1 or spec.items < 1:
+        data[spec.source] = thinned(data[spec.source], spec.users, spec.items)
     data = {name: d.with_features(np.asarray(spec.encoder.encode(d.items[Columns.TEXT].tolist()))) for name, d in data.items()}
     source, target = data[spec.source], data[spec.target]
     return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target))
@@ -401,7 +417,10 @@ def ranked(
     spec: PairSpec, names: list[str], seed: int, protocol: Protocol, checkpoints: Path | None = None
 ) -> dict[str, tuple[RankTable, float, dict]]:
     """The runs of some rows that share a model, for one seed; what ``rows_side_by_side`` sends to a process."""
-    bench, rows = Bench(pair_of(spec), checkpoints), {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale), *rehearsed(spec.scale))}
+    bench, rows = (
+        Bench(pair_of(spec), checkpoints),
+        {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale), *rehearsed(spec.scale), *epoch_rows(spec.scale))},
+    )
     return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
 
@@ -567,6 +586,18 @@ def dataset_bias(source: str, target: str, scale: Scale, seeds: Iterable[int]) -
 # ---------------------------------------------------------------- maps and deviations
 
 
+def neighbours_kept(model: ZESRec, data: Dataset, k: int = 10) -> float:
+    """How much of text space a network leaves in place: the share of each item's ``k`` nearest texts that are still among the ``k``
+    nearest by the vectors that it learned, by cosine, averaged over the items of ``data``.
+    """
+    nearest = []
+    for vectors in (torch.as_tensor(data.features, dtype=torch.float32), model.transfer(data).item_vectors().cpu()):
+        unit = torch.nn.functional.normalize(vectors, dim=1)
+        nearest.append((unit @ unit.T).fill_diagonal_(-2.0).topk(k).indices)
+    both = torch.cat(nearest, dim=1).sort(dim=1).values
+    return float((both[:, 1:] == both[:, :-1]).sum(1).float().mean() / k)
+
+
 def item_map(model: ZESRec, pair: Pair, method: str, each: int = 500, seed: int = 0) -> pd.DataFrame:
     """Two dimensions of the model's item vectors, source and target on one map.
 
@@ -618,6 +649,33 @@ def deviating(scale: Scale, network: str = "gru") -> list[System]:
     name = NETWORKS[network][1]
     changed = {name: {}} | {f"{name} ({key})": changes for key, (_, changes) in deviation_settings(scale).items()}
     return [zesrec_row(method, paper_settings(scale, users=network, **changes)) for method, changes in changed.items()]
+
+
+#: experiment -> what of the source, or of the text encoder, is changed in ``PairSpec``
+INGREDIENTS = {
+    "users-25": {"users": 0.25},
+    "users-50": {"users": 0.5},
+    "items-25": {"items": 0.25},
+    "items-50": {"items": 0.5},
+    "cls": {"encoder": TextEncoder(pooling="cls")},
+}
+#: at most, where the paper has 20
+EPOCHS = (5, 10, 40)
+
+
+def ingredient_rows(scale: Scale) -> list[System]:
+    """The rows that show what a source must have."""
+    wanted = {"ZESRec-G", "ZESRec-G (tuned)", "Anchored", "Emb-KNN (mean, cosine)"}
+    return [s for s in systems(scale, ("gru",)) if s.name in wanted]
+
+
+def epoch_rows(scale: Scale) -> list[System]:
+    """ZESRec-G with other numbers of epochs."""
+    rows = []
+    for epochs in EPOCHS:
+        for name, settings in (("ZESRec-G", paper_settings(scale)), ("ZESRec-G (tuned)", tuned_settings(scale))):
+            rows.append(zesrec_row(f"{name}, {epochs} epochs", replace(settings, training=replace(settings.training, epochs=epochs))))
+    return rows
 
 
 def rehearsed(scale: Scale) -> list[System]:
