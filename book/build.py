@@ -115,9 +115,9 @@ import importlib.util
 import sys
 
 if "google.colab" in sys.modules and importlib.util.find_spec("zsrbook") is None:
-    !git clone -q --depth 1 https://github.com/zsrbook/zsrbook
-    !pip install -q -e ./zsrbook
-    sys.path.insert(0, "zsrbook")"""
+    !git clone -q --depth 1 https://github.com/zsrbook/zsrbook zsrbook-book
+    !pip install -q -e ./zsrbook-book
+    sys.path.insert(0, "zsrbook-book")"""
 
 
 def twin(text: str) -> str:
