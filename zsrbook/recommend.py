@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from zsrbook.experiments import zesrec
 from zsrbook.models.base import Recommender, in_chunks
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
 from zsrbook.models.files import ModelFile
-from zsrbook.records import code_version
+from zsrbook.records import code_version, write_whole
 from zsrbook.scale import Scale, current_scale
 from zsrbook.terminal import errors_for_people, say
 from zsrbook.text import TextEncoder
@@ -158,7 +157,7 @@ def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
     if empty:
         say(f"{data.name}: {empty} of {len(texts)} items have no text, so they can't be told apart")
     try:
-        return data.with_features(np.asarray(encoder.encode(texts)))
+        return zesrec.encoded(data, encoder)
     except OSError as error:
         raise DataError(f"the text encoder {encoder.name!r} can't be had: {error}") from None
 
@@ -213,13 +212,3 @@ def check_free(path: Path, ending: str, force: bool) -> None:
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     if path.exists() and not force:
         raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Write under another name first, so that ``path`` is whole or as it was."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -221,11 +221,11 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root:
     path = root / record.path
     path.parent.mkdir(parents=True, exist_ok=True)
     if ranks:
-        _replace(path.with_suffix(".npz"), lambda temporary: save_ranks(temporary, ranks, RANKS_LIMIT))
+        write_whole(path.with_suffix(".npz"), lambda temporary: save_ranks(temporary, ranks, RANKS_LIMIT))
     else:
         path.with_suffix(".npz").unlink(missing_ok=True)
     text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
 
@@ -274,7 +274,7 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-def _replace(path: Path, make: Callable[[Path], object]) -> None:
+def write_whole(path: Path, make: Callable[[Path], object]) -> None:
     """Make a file under another name in the same folder and move it into place, so that no half file is ever seen."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

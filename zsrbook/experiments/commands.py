@@ -67,7 +67,7 @@ def run(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
-        checkpoints = cache_folder() / "runs" / version / f"{experiment}-{source}-{target}-{scale}"
+        checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
         for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints):
             path = records.write(replace(record, code_version=version), root=records.RUNS)
             say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {path}")

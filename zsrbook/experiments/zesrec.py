@@ -163,14 +163,17 @@ def pair_of(spec: PairSpec) -> Pair:
         data[spec.source] = compact(at_least(kept, user=2, repeat=False))
     if spec.users < 1 or spec.items < 1:
         data[spec.source] = thinned(data[spec.source], spec.users, spec.items)
-    data = {name: d.with_features(np.asarray(spec.encoder.encode(d.items[Columns.TEXT].tolist()))) for name, d in data.items()}
-    source, target = data[spec.source], data[spec.target]
+    source, target = (encoded(data[name], spec.encoder) for name in (spec.source, spec.target))
     return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target))
 
 
+def encoded(data: Dataset, encoder: TextEncoder) -> Dataset:
+    """The data with a vector for the text of each item."""
+    return data.with_features(np.asarray(encoder.encode(data.items[Columns.TEXT].tolist())))
+
+
 def rehearsal_of(spec: PairSpec) -> Pair:
-    data = load(spec.source, spec.scale, spec.structure)
-    data = data.with_features(np.asarray(spec.encoder.encode(data.items[Columns.TEXT].tolist())))
+    data = encoded(load(spec.source, spec.scale, spec.structure), spec.encoder)
     kinds = None
     if spec.hidden == "kinds":
         x = data.features / np.linalg.norm(data.features, axis=1, keepdims=True)
