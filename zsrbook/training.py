@@ -31,7 +31,7 @@ class Training:
     learning_rate: float = 0.1  #: paper
     eps: float = 1e-3  #: of Adagrad; with PyTorch's 1e-10 the first steps at rate 0.1 are of size 0.1 in every weight
     accumulator: float = 0.0  #: at which Adagrad's sums of squared gradients begin; PyTorch says 0, TensorFlow 0.1
-    clip: float = 1.0  #: largest gradient norm of a step
+    clip: float | None = 1.0  #: largest gradient norm of a step; None: any
     patience: int | None = 4  #: stop after this many epochs without a better validation loss; None: run all epochs
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  #: of matrix products; auto: bfloat16 where the device has it in hardware
     device: str = "auto"  #: cuda if there is one, else cpu
@@ -107,10 +107,7 @@ def train(
     low = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device))
     network.to(device)
     parameters = [p for p in network.parameters() if p.requires_grad]
-    if settings.optimizer == "adagrad":
-        optimizer = torch.optim.Adagrad(parameters, settings.learning_rate, initial_accumulator_value=settings.accumulator, eps=settings.eps)
-    else:
-        optimizer = torch.optim.Adam(parameters, settings.learning_rate)
+    optimizers = optimizers_of(network, settings)
     curve: list[dict[str, float]] = []
     best = {"loss": float("inf"), "state": _copy(network), "epoch": -1}
     if checkpoint and checkpoint.exists():
@@ -119,7 +116,8 @@ def train(
         if other:
             raise ValueError(f"{checkpoint} was written under other settings ({'; '.join(other)}); delete it to start anew")
         network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         curve, best = saved["curve"], saved["best"]
     with (
         _progress(title, settings.epochs, quiet=processes.rank > 0) as tell,
@@ -132,7 +130,7 @@ def train(
             began, total, count = time.perf_counter(), 0.0, 0
             network.train()
             for batch in batches(epoch):
-                optimizer.zero_grad(set_to_none=True)
+                network.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, torch.bfloat16, enabled=low):
                     loss, targets = network(batch)
                 loss.backward()
@@ -141,8 +139,10 @@ def train(
                 for parameter in parameters:
                     if parameter.grad is not None:
                         parameter.grad /= sums[1].to(parameter.grad.dtype)
-                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-                optimizer.step()
+                if settings.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                for optimizer in optimizers:
+                    optimizer.step()
                 total, count = total + sums[0], count + sums[1]
             mean = float(total / count)
             if mean != mean or mean == float("inf"):
@@ -156,7 +156,8 @@ def train(
                 best = {"loss": judged, "state": _copy(network), "epoch": epoch}
             tell(curve[-1])
             if checkpoint and processes.rank == 0:
-                written = {"network": _copy(network), "optimizer": optimizer.state_dict(), "curve": curve, "best": best, "settings": asdict(settings)}
+                states = [optimizer.state_dict() for optimizer in optimizers]
+                written = {"network": _copy(network), "optimizers": states, "curve": curve, "best": best, "settings": asdict(settings)}
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
                 partial = checkpoint.with_suffix(".partial")
                 torch.save(written, partial)
@@ -164,6 +165,25 @@ def train(
     network.load_state_dict(best["state"])
     network.eval()
     return curve
+
+
+def optimizers_of(network: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:
+    """What steps the network: one optimiser, and with Adam a second for embeddings whose gradients are sparse.
+
+    The second moves the rows at hand alone, their moments included, so a step costs by the batch, not by the table; rows that are
+    absent do not drift on as they would with a dense Adam.
+
+    Raises:
+        ValueError: gradients are to be clipped, and some are sparse.
+    """
+    rows = [m.weight for m in network.modules() if isinstance(m, nn.Embedding) and m.sparse]
+    if rows and settings.clip is not None:
+        raise ValueError(f"clip is {settings.clip}, but the norm of sparse gradients is not worked out; set clip=None or sparse=False")
+    dense = [p for p in network.parameters() if p.requires_grad and all(p is not row for row in rows)]
+    if settings.optimizer == "adagrad":  # sparse or not, it moves a weight only where there is a gradient
+        return [torch.optim.Adagrad([*dense, *rows], settings.learning_rate, initial_accumulator_value=settings.accumulator, eps=settings.eps)]
+    optimizers = [torch.optim.Adam(dense, settings.learning_rate)]
+    return [*optimizers, torch.optim.SparseAdam(rows, settings.learning_rate)] if rows else optimizers
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

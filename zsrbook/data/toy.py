@@ -29,6 +29,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp
 
+from zsrbook.data.clicks import TRAIN, ClickData, Layout, split_in_time, windows_before
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report, Sequences
 from zsrbook.data.splits import Fold
 from zsrbook.data.toy_language import LANGUAGES, MARKETS, NOTES, Language
@@ -55,7 +56,9 @@ class ToySettings:
     match: float = 4.0  #: a complement of the same diet is so much likelier than one of another diet
     taste: float = 1.2  #: nats by which a taste prefers its own note (half as many for its own diet)
     attributes: float = 0.6  #: how much the nine user attributes tell of the taste; 0: nothing
-    click: float = -2.2  #: log-odds of a click on an item that the user is indifferent to
+    click: float = -2.2  #: log-odds of a click on an item of mean appeal that the user is indifferent to
+    clicked: float = 2.0  #: what a nat of taste adds to the log-odds of a click
+    appeal: float = 0.5  #: standard deviation of what an item's own appeal adds to them, for everybody alike
     bias: float = 1.0  #: exponent of popularity in the search log; 0: only relevance counts
     seed: int = 0  #: all that is random follows from it
 
@@ -181,6 +184,67 @@ class ToyWorld:
         item = _draw(_cumulative(rate), query, rng)
         return pd.DataFrame({"query": query, Columns.ITEM: item, Columns.TIME: np.sort(rng.uniform(times.min(), times.max(), n))})
 
+    def clicks(self, market: str, n: int = 40_000, seed: int = 0, longest: int = 20) -> ClickData:
+        """``n`` impressions with the fields that click models read, split by time (7 : 1 : 2); nobody is declared new yet.
+
+        The user fields are the id and ``ATTRIBUTES``; behaviours are purchases, at most the newest ``longest`` before an impression.
+        """
+        built, shown = self._market(market), self.impressions(market, n, seed)
+        bought = built.interactions
+        user, time = shown[Columns.USER].to_numpy(), shown[Columns.TIME].to_numpy()
+        names = ("family", "brand", "flavour", "diet")
+        levels = {name: built.items[name].astype("category").cat for name in names}
+        price = pd.qcut(built.items["price"], 8, labels=False)
+        numbers = np.arange(len(built.users))
+        users = np.column_stack([numbers + 1, *(built.users[name] for name in ATTRIBUTES)]).astype(np.int32)
+        items = np.column_stack([np.arange(len(built.items)), *(levels[name].codes for name in names), price]).astype(np.int32) + 1
+        context = np.column_stack([time // 3600 % 24, time // DAY % 7]).astype(np.int32) + 1
+        return ClickData(
+            f"toy-{market}",
+            Layout(("user", *ATTRIBUTES), ("hour", "weekday"), ("item", *names, "price"), ("item", "action")),
+            {"user": len(users) + 1, **{name: count + 1 for name, count in ATTRIBUTES.items()}, "hour": 25, "weekday": 8}
+            | {"item": len(items) + 1, **{name: len(levels[name].categories) + 1 for name in names}, "price": 9, "action": 2},
+            user,
+            shown[Columns.ITEM].to_numpy(),
+            time,
+            shown["click"].to_numpy(),
+            context,
+            users,
+            items,
+            np.column_stack([bought[Columns.ITEM] + 1, np.ones(len(bought))]).astype(np.int32),
+            windows_before(user, time, bought[Columns.USER].to_numpy(), bought[Columns.TIME].to_numpy(), longest),
+            split_in_time(time, valid=0.125),
+            np.zeros(len(users), bool),
+            Report((f"toy-{market}: generated {n:,} impressions, {shown['click'].mean():.1%} clicked (seed {self.settings.seed}, {seed})",)),
+        )
+
+    def click_oracle(self, market: str, data: ClickData, rows: np.ndarray) -> np.ndarray:
+        """(n,) the exact probability of a click at these impressions, given all that a model may know.
+
+        That is the attributes; the purchases before the impression, also those that its window cuts off, unless the user is declared
+        new; and, where the user's id is kept, what the user clicked on in training.
+
+        Args:
+            data: from ``clicks`` of this market, maybe with new users, maybe ``strict``.
+        """
+        built, n = self._market(market), len(self._market(market).users)
+        log = self._attribute_likelihood(built).copy()  # (users, K)
+        past = data.rows(TRAIN)
+        past = past[data.users[data.user[past], 0] > 0]
+        by_taste = built.clicked[:, data.item[past]]  # (K, training impressions)
+        said = np.log(np.where(data.click[past] == 1, by_taste, 1 - by_taste))
+        for z in range(len(NOTES)):
+            log[:, z] += np.bincount(data.user[past], said[z], minlength=n)
+        bought = built.interactions
+        owner = bought[Columns.USER].to_numpy()
+        starts = np.searchsorted(owner, np.arange(n + 1))
+        histories = Sequences(bought[Columns.ITEM].to_numpy(), starts, np.arange(n, dtype=np.int32), bought[Columns.TIME].to_numpy())
+        running = np.pad(self._purchase_likelihood(built, histories).cumsum(1), ((0, 0), (1, 0)))  # (K, M + 1)
+        user = data.user[rows]
+        end = np.where(data.new[user], starts[user], data.windows[rows, 1])
+        log = log[user] + (running[:, end] - running[:, starts[user]]).T
+        return self.click_probability(market, user, data.item[rows], np.exp(log - logsumexp(log, axis=1, keepdims=True)))
+
     # -- truth --------------------------------------------------------------------------------------------------------------
 
     def oracle(self, market: str, knows: str = "history") -> Oracle:
@@ -232,7 +296,7 @@ class ToyWorld:
             tastes: (n, K) what is believed of the taste of ``users[i]``, such as a row of ``tastes``; the truth when None.
         """
         built = self._market(market)
-        by_taste = expit(self.settings.click + np.log(built.affinity[:, items]))  # (K, n)
+        by_taste = built.clicked[:, items]  # (K, n)
         if tastes is None:
             return by_taste[built.taste[users], np.arange(len(users))]
         return np.einsum("nk,kn->n", tastes, by_taste)
@@ -275,13 +339,15 @@ class ToyWorld:
         popular = popularity * affinity
         popular /= popular.sum(1, keepdims=True)
         habits = self._habits(items, language, affinity, popular)
+        appeal = s.structure * s.appeal * self._rng(market, "appeal").normal(size=len(items))
 
         rng = self._rng(market, "users")
         taste = rng.integers(len(NOTES), size=s.users[place])
         users = {Columns.RAW: [f"{market}-user-{u}" for u in range(len(taste))]}
         for name, table in self._attribute_tables().items():
             users[name] = 1 + _draw(_cumulative(table), taste, rng)
-        built = _Market(items, pd.DataFrame(users), popularity, taste, affinity, popular, habits)
+        clicked = expit(s.click + s.clicked * np.log(affinity) + appeal)
+        built = _Market(items, pd.DataFrame(users), popularity, taste, affinity, popular, habits, clicked)
         built.interactions = self._simulate(market, built)
         return built
 
@@ -385,6 +451,7 @@ class _Market:
     affinity: np.ndarray  # (K, I) A_z
     popular: np.ndarray  # (K, I) P_z
     habits: np.ndarray  # (K, I, I) H_z
+    clicked: np.ndarray  # (K, I) probability of a click when shown
     interactions: pd.DataFrame | None = None
     queries: Queries | None = None
 

@@ -1,0 +1,250 @@
+"""Click prediction: what every ranking tower shares, and the two plainest towers, Emblr and BaseDNN (MAIL, section 3.4).
+
+A tower reads four groups of embedded fields, of the user, of what the user did, of the context and of the item, and gives the log-odds
+of a click. It knows nothing of where the behaviour comes from: that is what lets MAIL hand it a made-up one.
+
+Shape legend: B impressions, L behaviours, d width (32); n_a, n_c, n_t fields of user, context and item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsrbook.data.clicks import TRAIN, VALID, ClickData, Layout
+from zsrbook.training import Training, pick_device, train
+
+
+class Batch(NamedTuple):
+    """Codes of some impressions; behaviours are padded behind their end with code 0."""
+
+    user: Tensor  # (B, n_a) int64
+    context: Tensor  # (B, n_c)
+    item: Tensor  # (B, n_t)
+    behaviour: Tensor  # (B, L, ids + action), oldest first
+    lengths: Tensor  # (B,)
+    new: Tensor  # (B,) bool: no behaviour may be seen (the flag of Eq. 9)
+    click: Tensor  # (B,) float32
+
+
+class Space(NamedTuple):
+    """What a tower or a filler must know of the data to be built."""
+
+    layout: Layout
+    vocabularies: Mapping[str, int]
+    width: int  # d
+    longest: int  # behaviours before any impression, at most
+
+
+class Embedded(NamedTuple):
+    """What a tower reads."""
+
+    a: Tensor  # (B, n_a, d) user attributes
+    v: Tensor  # (B, L, d) behaviours, 0 where there are none
+    mask: Tensor  # (B, L) bool: where there are behaviours
+    c: Tensor  # (B, n_c, d) context
+    t: Tensor  # (B, n_t, d) item
+
+
+class Fields(nn.Module):
+    """All embeddings in one table, a slice a vocabulary, so that a batch is one lookup a group.
+
+    With ``sparse`` the gradient holds the rows at hand alone, and a step costs by the batch, not by the table.
+    """
+
+    def __init__(self, space: Space, sparse: bool = True):
+        super().__init__()
+        sizes = space.vocabularies
+        starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
+        self.table = nn.Embedding(sum(sizes.values()), space.width, sparse=sparse)
+        for group in Layout._fields:
+            offsets = torch.tensor([starts[name] for name in getattr(space.layout, group)], dtype=torch.int64)
+            self.register_buffer(f"{group}_at", offsets, persistent=False)
+
+    def forward(self, batch: Batch) -> Embedded:
+        mask = torch.arange(batch.behaviour.shape[1], device=batch.lengths.device) < batch.lengths[:, None]  # (B, L)
+        parts = self.table(batch.behaviour + self.behaviour_at)  # (B, L, ids + 1, d)
+        v = parts[..., :-1, :].sum(2) * parts[..., -1, :] * mask.unsqueeze(-1)  # what ⊙ what was done with it (section 3.1)
+        a, c, t = (self.table(getattr(batch, g) + getattr(self, f"{g}_at")) for g in ("user", "context", "item"))
+        return Embedded(a, v, mask, c, t)
+
+
+class Tower(nn.Module):
+    """What a ranking tower is: log-odds from embedded fields, and maybe a loss of its own."""
+
+    def forward(self, x: Embedded) -> Tensor:
+        """(B,) log-odds of a click."""
+        raise NotImplementedError
+
+    def auxiliary(self, x: Embedded, batch: Batch, fields: Fields) -> Tensor:
+        """A further loss on rows whose behaviours are real, already weighted; none by default."""
+        return x.a.new_zeros(())
+
+
+def pooled(x: Embedded) -> Tensor:
+    """(B, 4 d) each group summed, then side by side (Eq. 11)."""
+    return torch.cat([group.sum(1) for group in (x.v, x.a, x.c, x.t)], dim=1)
+
+
+class Emblr(Tower):
+    """Logistic regression on the pooled embeddings (section 4.2)."""
+
+    def __init__(self, space: Space):
+        super().__init__()
+        self.out = nn.Linear(4 * space.width, 1)
+
+    def forward(self, x: Embedded) -> Tensor:
+        return self.out(pooled(x)).squeeze(1)
+
+
+class BaseDNN(Tower):
+    """Two blocks of dropout, dense, batch norm and leaky ReLU, then one unit (Eqs. 11 and 12)."""
+
+    def __init__(self, space: Space, hidden: tuple[int, ...] = (512, 256), dropout: float = 0.5):
+        super().__init__()
+        sizes = (4 * space.width, *hidden)
+        blocks = [(nn.Dropout(dropout), nn.Linear(n, m), nn.BatchNorm1d(m), nn.LeakyReLU()) for n, m in zip(sizes, hidden, strict=False)]
+        self.layers = nn.Sequential(*(layer for block in blocks for layer in block), nn.Linear(sizes[-1], 1))
+
+    def forward(self, x: Embedded) -> Tensor:
+        return self.layers(pooled(x)).squeeze(1)
+
+
+class Filler(nn.Module):
+    """What stands in for the behaviour of a user who has none, and how it learns to."""
+
+    def losses(self, x: Embedded) -> dict[str, Tensor]:
+        """Name -> loss, on rows with real behaviour; ``x`` carries no gradient into the embeddings."""
+        return {}
+
+    def fill(self, x: Embedded, new: Tensor) -> Embedded:
+        """The same rows, with a made-up behaviour where ``new``; the others untouched."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RankingSettings:
+    """One line a choice; ``DEC`` marks what the paper leaves open and the book decides."""
+
+    width: int = 32  #: of every embedding; paper
+    spread: float = 0.05  #: standard deviation of embeddings at the start; DEC
+    batch: int = 1024  #: impressions a step; paper
+    sparse: bool = True  #: a step touches the embeddings at hand alone; DEC
+    training: Training = field(default_factory=lambda: Training(epochs=2, optimizer="adam", learning_rate=1e-3, clip=None, patience=None))
+
+
+class ClickNetwork(nn.Module):
+    """Embeddings, tower, and maybe a filler; a call gives the loss of a batch."""
+
+    def __init__(self, space: Space, settings: RankingSettings, tower: Tower, filler: Filler | None = None):
+        super().__init__()
+        self.fields = Fields(space, settings.sparse)
+        nn.init.normal_(self.fields.table.weight, std=settings.spread)
+        self.tower = tower
+        self.filler = filler
+        self.trace: list[dict[str, Tensor]] = []  # each step's losses by name, for Figure 4
+
+    def forward(self, batch: Batch) -> tuple[Tensor, int]:
+        """The loss summed over the batch (Eq. 14), and its size."""
+        x, old = self.fields(batch), ~batch.new
+        losses = {} if self.filler is None else self.filler.losses(Embedded(*(part[old].detach() for part in x)))
+        real = Batch(*(part[old] for part in batch))
+        auxiliary = self.tower.auxiliary(Embedded(*(part[old] for part in x)), real, self.fields)
+        losses["ranking"] = F.binary_cross_entropy_with_logits(self.tower(self.filled(x, batch.new)), batch.click)
+        self.trace.append({name: loss.detach() for name, loss in losses.items()})
+        return (sum(losses.values()) + auxiliary) * len(batch.click), len(batch.click)
+
+    def filled(self, x: Embedded, new: Tensor) -> Embedded:
+        return x if self.filler is None else self.filler.fill(x, new)
+
+    @torch.no_grad()
+    def log_odds(self, batch: Batch) -> Tensor:
+        """(B,) of a click."""
+        return self.tower(self.filled(self.fields(batch), batch.new)).float()
+
+
+class RankingModel:
+    """A click model: ``fit`` it on the training impressions, ask ``scores`` of any others.
+
+    Args:
+        tower: makes a fresh ranking tower for a space.
+        filler: makes a fresh filler; None: new users have no behaviour.
+        checkpoint: written after each epoch, and read where it is there.
+    """
+
+    def __init__(
+        self,
+        tower: Callable[[Space], Tower],
+        settings: RankingSettings = RankingSettings(),
+        filler: Callable[[Space], Filler] | None = None,
+        checkpoint: Path | None = None,
+    ):
+        self.settings = settings
+        self.make_tower, self.make_filler = tower, filler
+        self.checkpoint = checkpoint
+        self.curve: list[dict[str, float]] = []
+
+    def build(self, data: ClickData) -> None:
+        """A fresh network for these vocabularies."""
+        space = Space(data.layout, data.vocabularies, self.settings.width, data.longest)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.training.seed)
+            tower, filler = self.make_tower(space), self.make_filler(space) if self.make_filler else None
+            self.network = ClickNetwork(space, self.settings, tower, filler)
+        self.network.eval()
+
+    def fit(self, data: ClickData) -> Self:
+        """Learn from the training fold; the validation fold stops early, if patience is set."""
+        self.build(data)
+        device = pick_device(self.settings.training.device)
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            order = np.random.default_rng((self.settings.training.seed, epoch)).permutation(data.rows(TRAIN))
+            return (batch_of(data, rows, device) for rows in in_batches(order, self.settings.batch))
+
+        valid = data.rows(VALID)
+        validate = (lambda: self.loss(data, valid)) if len(valid) and self.settings.training.patience is not None else None
+        self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, f"clicks on {data.name}")
+        return self
+
+    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32 log-odds of a click at these impressions."""
+        device = self.network.fields.table.weight.device
+        parts = [self.network.log_odds(batch_of(data, part, device)).cpu().numpy() for part in in_batches(rows, 8192)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def loss(self, data: ClickData, rows: np.ndarray) -> float:
+        """Mean log loss at these impressions."""
+        return log_loss(self.scores(data, rows), data.click[rows])
+
+
+def log_loss(log_odds: np.ndarray, click: np.ndarray) -> float:
+    """Mean of -log p(what happened) (Eq. 13)."""
+    return float(np.logaddexp(0, np.where(click == 1, -log_odds, log_odds).astype(np.float64)).mean())
+
+
+def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Pieces of this size; a last one of a single row joins the one before, since batch norm can't train on it."""
+    cuts = np.arange(size, len(rows) - 1, size)
+    return iter(np.split(rows, cuts)) if len(rows) else iter(())
+
+
+def batch_of(data: ClickData, rows: np.ndarray, device: torch.device) -> Batch:
+    """These impressions as tensors, behaviours padded to the longest among them."""
+    begin, end = data.seen[rows].T
+    lengths = end - begin
+    at = begin[:, None] + np.arange(max(1, lengths.max(initial=0)))  # (B, L)
+    inside = at < end[:, None]
+    behaviour = (
+        data.behaviours[np.where(inside, at, 0)] * inside[..., None] if len(data.behaviours) else np.zeros((*at.shape, len(data.layout.behaviour)))
+    )
+    codes = (data.users[data.user[rows]], data.context[rows], data.items[data.item[rows]], behaviour, lengths)
+    tensors = [torch.as_tensor(part, dtype=torch.int64, device=device) for part in codes]
+    return Batch(*tensors, tensors[-1] == 0, torch.as_tensor(data.click[rows], dtype=torch.float32, device=device))
