@@ -26,7 +26,7 @@ from torch import Tensor
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.splits import Split, split_by_user
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.protocol import Protocol, evaluate, summary
+from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import Popularity, Random
 
@@ -61,7 +61,7 @@ def bag_of_words(texts: list[str], width: int = 192) -> np.ndarray:
 
 
 def ndcg(model: Recommender, protocol: Protocol = KEPT) -> float:
-    return summary(evaluate(model, world().split.test, protocol), protocol)["NDCG@20"]
+    return protocol.summary(evaluate(model, world().split.test, protocol))["NDCG@20"]
 
 
 def histories() -> Sequences:

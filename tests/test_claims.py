@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from zsrbook.claims import CLAIMS, ClaimError, Outcome, Verdicts, judge, load, verdicts
-from zsrbook.evaluation.protocol import METRICS, Protocol, summary
+from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.records import RunRecord
 from zsrbook.tables import paper_numbers
@@ -22,7 +22,7 @@ def ranks_of(recall, seed, users=USER, worst=50):
 def record_of(method, recall, seeds=3, *, ranks=True, source="grocery", target="pantry", scale="toy", experiment="zero-shot", **changes):
     first = sum(map(ord, method))
     tables = {s: ranks_of(recall, first + s) for s in range(seeds)}
-    found = [summary(t) for t in tables.values()]
+    found = [Protocol().summary(t) for t in tables.values()]
     settings = dict(
         paper="zesrec",
         experiment=experiment,
@@ -116,7 +116,7 @@ def test_reasons_for_not_testable(tmp_path):
     other = record_of("B", 0.1, protocol=Protocol(positions="last").settings())
     assert judge(claim, [RECORDS[0], other], "toy").reason == "B was judged by another protocol (positions)"
     less = ranks_of(0.1, 0, USER[:-200])
-    other = record_of("B", 0.1, seeds=1, ranks={}, metrics={k: [v] for k, v in summary(less).items()})
+    other = record_of("B", 0.1, seeds=1, ranks={}, metrics={k: [v] for k, v in Protocol().summary(less).items()})
     object.__setattr__(other, "ranks", {0: less})
     assert "same test set" in judge(claim, [RECORDS[0], other], "toy").reason
     assert (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
 from zsrbook.data.splits import Fold, Split
-from zsrbook.evaluation.protocol import Protocol, summary
+from zsrbook.evaluation.protocol import Protocol
 from zsrbook.experiments import zesrec
 from zsrbook.experiments.zesrec import Bench, Pair, PairSpec, System, case_studies, explained_by, load_pair, systems
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity
@@ -219,7 +219,7 @@ def test_record_of_every_row_says_where_it_comes_from(table2, pair):
         assert list(record.ranks) == record.seeds
         for seed, table in record.ranks.items():
             assert len(table) == pair.target_split.test.targets.sum()
-            found = summary(table)
+            found = Protocol().summary(table)
             assert all(record.metrics[name][record.seeds.index(seed)] == found[name] for name in found)
 
 

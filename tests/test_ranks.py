@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.splits import Fold
-from zsrbook.evaluation.protocol import Protocol, evaluate, summary
+from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, load_ranks, rank_targets, save_ranks
 from zsrbook.models import base
 from zsrbook.models.base import Recommender
@@ -199,8 +199,8 @@ def test_protocol_removes_history_and_averages():
     model = Table([np.arange(5.0)])  # the higher the code, the better
     kept, removed = evaluate(model, fold), evaluate(model, fold, Protocol(history="removed"))
     assert (kept.greater - removed.greater).tolist() == [1, 1, 1]
-    assert summary(kept, metrics=("Recall@3",)) == {"Recall@3": pytest.approx(2 / 3)}
-    assert summary(kept, Protocol(average="macro"), ("Recall@3",)) == {"Recall@3": pytest.approx(3 / 4)}
+    assert Protocol().summary(kept, metrics=("Recall@3",)) == {"Recall@3": pytest.approx(2 / 3)}
+    assert Protocol(average="macro").summary(kept, ("Recall@3",)) == {"Recall@3": pytest.approx(3 / 4)}
 
 
 def test_protocol_goes_through_a_record_and_refuses_what_it_does_not_know():

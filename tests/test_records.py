@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from zsrbook import records
-from zsrbook.evaluation.protocol import Protocol, summary
+from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.records import RecordError, RunRecord, find, read, slug, write
 
@@ -32,7 +32,7 @@ def tables(seeds=(0, 1), n=500, items=300):
 
 def record(ranks=None, **changes):
     ranks = tables() if ranks is None else ranks
-    values = [summary(t) for t in ranks.values()]
+    values = [Protocol().summary(t) for t in ranks.values()]
     settings = dict(
         paper="zesrec",
         experiment="zero-shot",
@@ -113,7 +113,7 @@ def test_metrics_user_by_user_are_those_of_the_record(clone):
 
 def test_macro_metrics_are_checked_under_their_own_protocol(clone):
     ranks, protocol = tables(), Protocol(average="macro")
-    values = [summary(t, protocol) for t in ranks.values()]
+    values = [protocol.summary(t) for t in ranks.values()]
     write(record(protocol=protocol.settings(), metrics={"MRR@20": [v["MRR@20"] for v in values]}), ranks, clone)
 
 

@@ -27,8 +27,9 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast
-from zsrbook.evaluation.protocol import METRICS, Protocol
-from zsrbook.records import REPOSITORY, RUNS, RunRecord, find
+from zsrbook.evaluation.clicks import ClickProtocol
+from zsrbook.evaluation.protocol import Protocol
+from zsrbook.records import REPOSITORY, RUNS, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
 CLAIMS = REPOSITORY / "book" / "claims"
@@ -109,7 +110,7 @@ class Claim:
     text: str
     experiments: tuple[str, ...]
     pairs: dict[str, tuple[str, ...]]
-    protocol: Protocol
+    protocol: Protocol | ClickProtocol
     holds: dict | None
     untestable: str = ""
 
@@ -128,7 +129,7 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         raise ClaimError(
             f"{path}: expected protocol, pairs and claims at the top; found {', '.join(content) if isinstance(content, dict) else content}"
         )
-    protocol, groups = Protocol.of(content["protocol"]), content["pairs"]
+    protocol, groups = protocol_of(content["protocol"]), content["pairs"]
     claims = []
     for entry in content["claims"]:
         where = f"{path}, claim {entry.get('id', '?')!r}"
@@ -145,7 +146,7 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         holds = entry.get("holds")
         if holds is not None:
             try:
-                list(_parts(holds))
+                list(_parts(holds, protocol.metrics))
             except (KeyError, TypeError, ValueError) as error:
                 raise ClaimError(f"{where}: {error}") from error
         text = " ".join(entry["claim"].split())
@@ -166,8 +167,10 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
     if not claim.pairs.get(scale):
         return Verdict(claim, scale, Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for this pair", variant=variant)
     findings: list[Finding] = []
+    usual = claim.protocol.metrics
     outcomes = [
-        _judge(claim.holds, lambda part, pair=pair: _finding(part, pair, claim, records, scale, variant), findings) for pair in claim.pairs[scale]
+        _judge(claim.holds, usual, lambda part, pair=pair: _finding(part, pair, claim, records, scale, variant), findings)
+        for pair in claim.pairs[scale]
     ]
     outcome = _all(outcomes)
     counts = pd.Series([f.outcome for f in findings]).value_counts()
@@ -251,12 +254,12 @@ def _any(outcomes: Sequence[Outcome]) -> Outcome:
     return next(o for o in Outcome if o in outcomes)
 
 
-def _judge(predicate: dict, finding: Callable[[Part], Finding], findings: list[Finding]) -> Outcome:
+def _judge(predicate: dict, usual: Sequence[str], finding: Callable[[Part], Finding], findings: list[Finding]) -> Outcome:
     """Walk the predicate; each comparison goes through ``finding`` and is kept in ``findings``."""
     ((kind, body),) = predicate.items()
     if kind in ("all", "any"):
-        return (_all if kind == "all" else _any)([_judge(child, finding, findings) for child in body])
-    found = [finding(part) for part in _parts(predicate)]
+        return (_all if kind == "all" else _any)([_judge(child, usual, finding, findings) for child in body])
+    found = [finding(part) for part in _parts(predicate, usual)]
     findings += found
     return _all([f.outcome for f in found])
 
@@ -265,19 +268,19 @@ def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _parts(predicate: dict) -> Iterator[Part]:
+def _parts(predicate: dict, usual: Sequence[str]) -> Iterator[Part]:
     """The comparisons that a predicate stands for. Lists of methods or metrics mean each of them."""
     if not isinstance(predicate, dict) or len(predicate) != 1:
         raise ValueError(f"{predicate!r} is no predicate; expected one of all, any, {', '.join(_FORMS)} with its settings")
     ((kind, body),) = predicate.items()
     if kind in ("all", "any"):
         for child in body:
-            yield from _parts(child)
+            yield from _parts(child, usual)
         return
     if kind not in _FORMS:
         raise ValueError(f"unknown predicate {kind!r}; expected one of all, any, {', '.join(_FORMS)}")
     form, needed = _FORMS[kind]
-    metrics = _listed(body.get("metric", list(METRICS)))
+    metrics = _listed(body.get("metric", list(usual)))
     methods = [name for name in ("a", "b") if name in needed]
     if set(body) - {"metric"} != set(needed):
         raise ValueError(f"{kind} has {', '.join(body)}; expected {', '.join(needed)} and maybe metric")
@@ -355,7 +358,8 @@ def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], 
         elif part.metric not in record.metrics:
             why = f"the record of {name} holds no {part.metric}"
         elif record.protocol != settings:
-            differ = ", ".join(k for k in settings if record.protocol.get(k, getattr(Protocol(), k)) != settings[k])
+            theirs = protocol_of(record.protocol).settings()
+            differ = ", ".join(k for k in settings if theirs.get(k) != settings[k])
             why = f"{name} was judged by another protocol ({differ})" if differ else None
         if why:
             return Finding(pair, part.text, Outcome.NOT_TESTABLE, why)

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from zsrbook.evaluation.bootstrap import PerUser
-from zsrbook.evaluation.metrics import GAINS
-from zsrbook.evaluation.protocol import Protocol, summary
-from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
+from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
+from zsrbook.evaluation.protocol import Protocol
+from zsrbook.evaluation.ranks import RankTable
 from zsrbook.scale import Scale
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -85,14 +85,15 @@ class RunRecord:
         target: name of the data that it was judged on.
         method: as tables print it, such as ``ZESRec-H`` or ``HRNN@2000``.
         scale: ``toy``, ``small`` or ``paper``.
-        protocol: ``Protocol.settings()``.
+        protocol: ``Protocol.settings()``, or those of ``ClickProtocol``.
         config: the settings of the method.
         seeds: one or more.
         metrics: name -> one value a seed, in the order of ``seeds``.
         data_sha256: ``Split.sha256`` of the target's split; only records that agree in it are compared.
         minutes: wall clock, all seeds together.
         device, packages, code_version, date: where, with what and when; filled in by themselves.
-        ranks: seed -> ranks of all test targets; not in the JSON file but beside it, and maybe not for all seeds.
+        ranks: seed -> ranks of all test targets, or of all test impressions; not in the JSON file but beside it, and maybe not for all
+            seeds.
 
     Raises:
         RecordError: a value that does not fit the others.
@@ -114,7 +115,7 @@ class RunRecord:
     packages: dict[str, str] = field(default_factory=packages)
     code_version: str = field(default_factory=code_version)
     date: str = field(default_factory=_today)
-    ranks: Mapping[int, RankTable] = field(default_factory=dict, repr=False, compare=False)
+    ranks: Mapping[int, RankTable | ClickRanks] = field(default_factory=dict, repr=False, compare=False)
     _per_user: dict[str, PerUser] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -129,7 +130,7 @@ class RunRecord:
         if set(self.ranks) - set(self.seeds):
             raise RecordError(f"{where}: ranks of seeds {sorted(set(self.ranks) - set(self.seeds))}, which are not among the seeds {self.seeds}")
         try:
-            Protocol.of(self.protocol)
+            protocol_of(self.protocol)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{where}: {error}") from None
 
@@ -155,16 +156,17 @@ class RunRecord:
 
     def contradictions(self) -> Iterator[str]:
         """What the metrics say and the ranks do not, a line each."""
-        names = tuple(name for name in self.metrics if name.partition("@")[0] in GAINS)
+        protocol = protocol_of(self.protocol)
+        names = tuple(name for name in self.metrics if protocol.knows(name))
         for seed, table in self.ranks.items():
-            for name, value in summary(table, Protocol.of(self.protocol), names).items():
+            for name, value in protocol.summary(table, names).items():
                 said = self.metrics[name][self.seeds.index(seed)]
                 if not math.isclose(value, said, rel_tol=1e-6, abs_tol=1e-9):
                     yield f"{self.path}: {name} of seed {seed} is {said}, but its ranks give {value}"
 
     def knows_users(self, metric: str) -> bool:
         """Whether ``per_user`` can tell this metric."""
-        return bool(self.ranks) and metric in self.metrics and metric.partition("@")[0] in GAINS
+        return bool(self.ranks) and metric in self.metrics and protocol_of(self.protocol).knows(metric)
 
     def per_user(self, metric: str) -> PerUser:
         """A metric such as ``Recall@20`` user by user, under the record's own protocol; worked out once.
@@ -175,9 +177,17 @@ class RunRecord:
         if not self.ranks:
             raise RecordError(f"record {self.path} has no ranks beside it, so {metric} is not known user by user")
         if metric not in self._per_user:
-            protocol = Protocol.of(self.protocol)
-            self._per_user[metric] = PerUser.of_ranks(self.ranks, metric, protocol.ties, protocol.average)
+            self._per_user[metric] = protocol_of(self.protocol).per_user(self.ranks, metric)
         return self._per_user[metric]
+
+
+def protocol_of(settings: Mapping[str, str | float]) -> Protocol | ClickProtocol:
+    """The rules behind a record: of clicks where its settings say so, else of ranked targets.
+
+    Raises:
+        ValueError, TypeError: an unknown name or value.
+    """
+    return ClickProtocol(**settings) if settings.get("task") == "clicks" else Protocol.of(dict(settings))
 
 
 def slug(method: str) -> str:
@@ -201,7 +211,7 @@ def check_clean() -> None:
         raise RecordError(f"{len(dirty)} files differ from the last commit ({listed}); commit them, so that the record can name the code that ran")
 
 
-def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root: Path = RUNS) -> Path:
+def write(record: RunRecord, ranks: Mapping[int, RankTable | ClickRanks] | None = None, root: Path = RUNS) -> Path:
     """Write a record and its ranks, whole or not at all.
 
     Args:
@@ -221,7 +231,7 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable] | None = None, root:
     path = root / record.path
     path.parent.mkdir(parents=True, exist_ok=True)
     if ranks:
-        write_whole(path.with_suffix(".npz"), lambda temporary: save_ranks(temporary, ranks, RANKS_LIMIT))
+        write_whole(path.with_suffix(".npz"), lambda temporary: protocol_of(record.protocol).save(temporary, ranks, RANKS_LIMIT))
     else:
         path.with_suffix(".npz").unlink(missing_ok=True)
     text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
@@ -244,8 +254,8 @@ def read(path: Path) -> RunRecord:
             raise RecordError(f"{path}: {what} keys {', '.join(sorted(keys))}; expected {', '.join(_KEYS)}")
     beside = path.with_suffix(".npz")
     try:
-        return RunRecord(**found, ranks=load_ranks(beside) if beside.exists() else {})
-    except RecordError as error:
+        return RunRecord(**found, ranks=protocol_of(found["protocol"]).load(beside) if beside.exists() else {})
+    except (RecordError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: {error}") from None
 
 

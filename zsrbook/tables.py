@@ -15,8 +15,8 @@ import pandas as pd
 
 from zsrbook.claims import SUSPICIOUS, estimate, framed, lookup
 from zsrbook.evaluation.bootstrap import difference
-from zsrbook.evaluation.protocol import METRICS, Protocol
-from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find
+from zsrbook.evaluation.protocol import METRICS
+from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find, protocol_of
 
 PAPERS = REPOSITORY / "book" / "papers"
 #: the row that knows the truth of a generated world; it is a ceiling, not a method, so it is never printed as the best
@@ -24,7 +24,7 @@ CEILING = "Bayes-optimal"
 NOT_RUN = "not run here"
 #: relative difference that still counts as the paper's number
 CLOSE = 0.1
-#: the papers print three decimals
+#: half a unit of the third decimal, to which the papers' tables of Recall are printed
 _ROUNDING = 0.0005
 
 
@@ -60,9 +60,10 @@ class Table:
             cells = []
             for metric in self.metrics:
                 paper, ours, low, high = (row[metric, c] for c in ("paper", "ours", "low", "high"))
-                cells.append(_bold("" if pd.isna(paper) else f"{paper:.3f}", paper == best[metric, "paper"]))
-                half = f" ± {(high - low) / 2:.3f}" if pd.notna(high - low) else ""
-                cells.append("–" if pd.isna(ours) else _bold(f"{ours:.3f}{half}", ours == best[metric, "ours"]))
+                digits = 4 if "AUC" in metric else 3  # as the papers print them
+                cells.append(_bold("" if pd.isna(paper) else f"{paper:.{digits}f}", paper == best[metric, "paper"]))
+                half = f" ± {(high - low) / 2:.{digits}f}" if pd.notna(high - low) else ""
+                cells.append("–" if pd.isna(ours) else _bold(f"{ours:.{digits}f}{half}", ours == best[metric, "ours"]))
             tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
             rows.append(
                 f'<tr><th scope="row">{html.escape(str(method))}</th>{tds}<td style="min-width:12em">{html.escape(row["verdict", ""])}</td></tr>'
@@ -124,7 +125,7 @@ def beside(
     run = [r.method for r in records if r.experiment in experiments and r.pair in (pair, target) and r.scale == scale]
     methods = list(dict.fromkeys([*paper.index, *run]))
     ours = {m: found for m in methods if (found := lookup(records, pair, m, experiments, scale))}
-    protocols = {Protocol.of(r.protocol) for r in ours.values()}
+    protocols = {protocol_of(r.protocol) for r in ours.values()}
     if len(protocols) > 1:
         raise RecordError(
             f"{pair} at {scale} scale: records under {len(protocols)} protocols ({' | '.join(p.caption() for p in protocols)}); run them under one"
@@ -163,7 +164,7 @@ def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str
     data = ", ".join(sorted({f"{r.target} ({r.data_sha256[:8]})" for r in records}))
     seeds_said = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     parts = [
-        Protocol.of(records[0].protocol).caption(),
+        protocol_of(records[0].protocol).caption(),
         f"{scale} scale",
         f"data {data}",
         seeds_said,
@@ -176,7 +177,7 @@ def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str
     comparable = [r for r in known if base in known and r is not base and r.data_sha256 == base.data_sha256]
     fine = [difference(r.per_user(metric), base.per_user(metric)).detectable for r in comparable]
     if fine:
-        parts.append(f"a difference of {max(fine):.3f} from {yardstick} in {metric} would be found 8 times in 10")
+        parts.append(f"a difference of {max(fine):.{4 if 'AUC' in metric else 3}f} from {yardstick} in {metric} would be found 8 times in 10")
     return " · ".join(parts)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 from zsrbook.data.dataset import Columns
 from zsrbook.data.splits import Fold
-from zsrbook.evaluation.metrics import Average, TieRule, average, values
-from zsrbook.evaluation.ranks import RankTable, rank_targets
+from zsrbook.evaluation.bootstrap import PerUser
+from zsrbook.evaluation.metrics import GAINS, Average, TieRule, average, values
+from zsrbook.evaluation.ranks import RankTable, load_ranks, rank_targets, save_ranks
 from zsrbook.models.base import Recommender
 
 #: what the ZESRec paper reports (section 4.4)
@@ -41,6 +43,8 @@ class Protocol:
     candidates: Literal["full"] = "full"
     average: Average = "micro"
     ties: TieRule = "expected"
+
+    metrics = METRICS
 
     def __post_init__(self) -> None:
         choices = {"positions": ("all", "last"), "repeats": get_args(Kept), "history": get_args(Kept), "candidates": ("full",)}
@@ -86,6 +90,25 @@ class Protocol:
             )
         )
 
+    def knows(self, metric: str) -> bool:
+        """Whether ranks tell this metric."""
+        return metric.partition("@")[0] in GAINS
+
+    def summary(self, table: RankTable, metrics: tuple[str, ...] = METRICS) -> dict[str, float]:
+        """Metric name -> value, averaged and with ties broken as the protocol says.
+
+        >>> Protocol().summary(RankTable.of([0, 30], [0, 0], 50))
+        {'Recall@20': 0.5, 'MRR@20': 0.5, 'NDCG@20': 0.5}
+        """
+        return {name: average(table, values(table, name, self.ties), self.average) for name in metrics}
+
+    def per_user(self, tables: Mapping[int, RankTable], metric: str) -> PerUser:
+        """A metric user by user and seed by seed, for the bootstrap."""
+        return PerUser.of_ranks(tables, metric, self.ties, self.average)
+
+    save = staticmethod(save_ranks)
+    load = staticmethod(load_ranks)
+
     def fold(self, fold: Fold) -> Fold:
         """The fold with the targets, and without the repeats, that the protocol asks for."""
         if self.repeats == "removed":
@@ -98,12 +121,3 @@ class Protocol:
 def evaluate(model: Recommender, fold: Fold, protocol: Protocol = Protocol()) -> RankTable:
     """Rank the targets that the protocol asks for."""
     return rank_targets(model, protocol.fold(fold), remove_history=protocol.history == "removed", last_only=protocol.positions == "last")
-
-
-def summary(table: RankTable, protocol: Protocol = Protocol(), metrics: tuple[str, ...] = METRICS) -> dict[str, float]:
-    """Metric name -> value, averaged and with ties broken as the protocol says.
-
-    >>> summary(RankTable.of([0, 30], [0, 0], 50))
-    {'Recall@20': 0.5, 'MRR@20': 0.5, 'NDCG@20': 0.5}
-    """
-    return {name: average(table, values(table, name, protocol.ties), protocol.average) for name in metrics}

@@ -38,7 +38,7 @@ from zsrbook.data.splits import (
     without_repeats,
 )
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.protocol import Protocol, evaluate, summary
+from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
@@ -362,7 +362,7 @@ def as_record(
     learned: bool = True,
 ) -> RunRecord:
     """Rank tables, one a seed, as a run record. ``learned``: whether the source is part of its name."""
-    sums = [summary(table, protocol) for table in tables.values()]
+    sums = [protocol.summary(table) for table in tables.values()]
     return RunRecord(
         paper=PAPER,
         experiment=experiment,
