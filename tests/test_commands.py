@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_run_writes_what_it_says(root):
     assert found["ZESRec-G (shuffled)"].seeds == [0, 1]
     assert found["POP"].seeds == [0]
     for method, record in found.items():
-        (line,) = [line for line in said.splitlines() if line.startswith(method)]
+        *_, line = [line for line in said.splitlines() if line.startswith(method)]  # one each time that the record grew
         assert f"Recall@20 {record.mean('Recall@20'):.4f}" in line
         assert str(root / record.path) in line  # on one line, however long
         assert record.ranks.keys() == set(record.seeds)
@@ -80,16 +81,35 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, mon
         CliRunner().invoke(app, list(asked))
     assert not root.exists()
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.pt")}
-    assert len(kept) == 2  # a seed each
+    assert len(kept) == 1  # of seed 0, whose record was not written
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *args, **more: None)
         call(*asked)
     assert kept == {path: path.stat().st_mtime_ns for path in kept}, "all epochs had run, so none runs again"
     (again,) = records.find(root, method="GRU4Rec")
+    shutil.rmtree(root)
     call(*asked)  # from nothing
     (anew,) = records.find(root, method="GRU4Rec")
     assert again.metrics == anew.metrics
     assert not list(cache.rglob("*.pt"))
+
+
+def test_further_seeds_join_those_that_the_same_code_recorded(root, monkeypatch):
+    asked = ("run", "zero-shot", "grocery", "pantry", "--only", "ZESRec-G; ZESRec-G (shuffled)")
+    call(*asked, "--seeds", "5")
+    whole = {r.method: r for r in records.find(root)}
+    shutil.rmtree(root)
+    call(*asked, "--seeds", "2")
+    first = {r.method: r for r in records.find(root)}
+    assert first["ZESRec-G"].seeds == [0, 1]
+    ran = []
+    side_by_side = zesrec.rows_side_by_side
+    monkeypatch.setattr(zesrec, "rows_side_by_side", lambda pair, seeds, *rest: ran.append(seeds) or side_by_side(pair, seeds, *rest))
+    call(*asked, "--seeds", "5")
+    assert ran == [[2], [3], [4]]  # one worker here: a record is written after each
+    for method, record in {r.method: r for r in records.find(root)}.items():
+        assert record == replace(whole[method], minutes=record.minutes)
+        assert list(record.ranks) == list(whole[method].ranks)
 
 
 def test_run_without_repeats_and_deviations(root):

@@ -19,6 +19,18 @@ from rich.progress import track
 from zsrbook.audience import watched
 
 
+def workers(tasks: int) -> int:
+    """How many of so many tasks run at once.
+
+    Raises:
+        ValueError: ``ZSRBOOK_WORKERS`` is set, but not to a number.
+    """
+    asked = os.environ.get("ZSRBOOK_WORKERS", "").strip()
+    if asked and not asked.isdecimal():
+        raise ValueError(f"ZSRBOOK_WORKERS is {asked!r}; expected how many processes may run at once. Unset it for one a core.")
+    return 1 if torch.cuda.is_available() else max(1, min(tasks, int(asked or os.cpu_count() or 1)))
+
+
 def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: str = "runs") -> list[Any]:
     """``[function(*task) for task in tasks]``, spread over the cores.
 
@@ -27,17 +39,14 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
         tasks: its arguments, which travel to the process, so small ones.
 
     Raises:
-        ValueError: ``ZSRBOOK_WORKERS`` is set, but not to a number.
+        ValueError: as ``workers``.
         whatever the function raises, once the runs under way have ended; those that had not begun are given up.
     """
-    asked = os.environ.get("ZSRBOOK_WORKERS", "").strip()
-    if asked and not asked.isdecimal():
-        raise ValueError(f"ZSRBOOK_WORKERS is {asked!r}; expected how many processes may run at once. Unset it for one a core.")
-    workers = min(len(tasks), int(asked or os.cpu_count() or 1))
+    count = workers(len(tasks))
     bar = {"description": title, "total": len(tasks), "disable": not watched()}
-    if workers < 2 or torch.cuda.is_available():
+    if count < 2:
         return [function(*task) for task in track(tasks, **bar)]
-    pool = _pool(workers, tuple(sorted(item for item in os.environ.items() if item[0].startswith("ZSRBOOK_"))))
+    pool = _pool(count, tuple(sorted(item for item in os.environ.items() if item[0].startswith("ZSRBOOK_"))))
     try:
         futures = [pool.submit(function, *task) for task in tasks]
         return [future.result() for future in track(futures, **bar)]

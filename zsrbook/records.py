@@ -154,6 +154,12 @@ class RunRecord:
             raise RecordError(f"record {self.path} has no {metric}; it has {', '.join(self.metrics)}")
         return math.fsum(self.metrics[metric]) / len(self.seeds)
 
+    def with_more_seeds(self, more: RunRecord) -> RunRecord:
+        """This record and further seeds of the same run as one; where, with what and when are those of ``more``."""
+        metrics = {name: [*values, *more.metrics[name]] for name, values in self.metrics.items()}
+        joined = {"seeds": [*self.seeds, *more.seeds], "metrics": metrics, "minutes": round(self.minutes + more.minutes, 3)}
+        return replace(more, config=self.config, ranks={**self.ranks, **more.ranks}, **joined)
+
     def contradictions(self) -> Iterator[str]:
         """What the metrics say and the ranks do not, a line each."""
         protocol = protocol_of(self.protocol)

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from zsrbook import records
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.experiments import zesrec
+from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
 from zsrbook.terminal import errors_for_people, say
@@ -53,8 +54,8 @@ def run(
 ) -> None:
     """Run an experiment of the ZESRec chapter on one pair and write its records. Needs a clean working tree.
 
-    Say the same again after it was stopped, and it goes on from the last epoch of each model that it had begun; rows whose record was
-    written already are run again unless --only leaves them out.
+    A record is written when some seeds of its row are there, and grows with each further one. Say the same again after it was stopped,
+    and it goes on: with the seeds that this very code has not recorded yet, from the last epoch of each model that it had begun.
     """
     if experiment not in ZESREC:
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(ZESREC)}")
@@ -68,16 +69,16 @@ def run(
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
         checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
-        for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints):
+        for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, version):
             path = records.write(replace(record, code_version=version), root=records.RUNS)
             say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {path}")
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def recorded(
-    experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path
+    experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path, version: str
 ) -> Iterator[RunRecord]:
-    """The records of an experiment, each as soon as it is there, so that a long run that stops early keeps what it has."""
+    """The records of an experiment, each as soon as some of its seeds are there, so that a long run that stops early keeps what it has."""
     if experiment == "dataset-bias":
         found, matched = zesrec.dataset_bias(source, target, scale, seeds)
         say(f"{matched:,} titles stand in both")
@@ -92,8 +93,29 @@ def recorded(
         return
     protocol = Protocol() if pair.spec.repeats else zesrec.NO_REPEATS
     for _, group in groupby(rows, key=lambda row: row.model):
-        yield from zesrec.rows_side_by_side(pair, seeds, list(group), experiment, protocol, checkpoints)
+        group = list(group)
+        known = {row.name: recorded_by(version, row, experiment, pair) for row in group}
+        asked = [s for s in group[0].seeds(seeds) if not all(known[row.name] and s in known[row.name].seeds for row in group)]
+        for some in _batched(asked, workers(len(asked))):
+            for record in zesrec.rows_side_by_side(pair, some, group, experiment, protocol, checkpoints):
+                known[record.method] = record if known[record.method] is None else known[record.method].with_more_seeds(record)
+                yield known[record.method]
     yield from zesrec.ceiling(pair, experiment, protocol)
+
+
+def _batched(values: list[int], size: int) -> Iterator[list[int]]:
+    """``itertools.batched``, which Python 3.11 lacks."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def recorded_by(version: str, row: zesrec.System, experiment: str, pair: zesrec.Pair) -> RunRecord | None:
+    """What this very code has recorded of a row so far, on this very data."""
+    source = pair.source.name if row.learns_from == "source" else None
+    found = records.find(records.RUNS, paper=zesrec.PAPER, experiment=experiment, target=pair.target.name, method=row.name, scale=pair.scale)
+    same = (r for r in found if (r.source, r.code_version, r.data_sha256) == (source, version, pair.target_split.sha256))
+    return next(same, None)
 
 
 def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.Pair:
