@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
 from zsrbook.data.splits import Fold, Split
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.experiments import zesrec
+from zsrbook.experiments import seeds, zesrec
 from zsrbook.experiments.zesrec import Bench, Pair, PairSpec, System, case_studies, explained_by, load_pair, systems
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity
 from zsrbook.models.zesrec import ZESRec
@@ -550,7 +550,7 @@ def test_results_run_seed_0_at_toy_scale_and_are_looked_up_above(pair, table2, m
     ):
         asked.clear()
         assert zesrec.results("zero-shot", pair, lambda seeds, stale=stale: run(seeds, stale)) == [recorded]
-        assert asked == [[0], zesrec.SEEDS], "what the records do not hold is run in full"
+        assert asked == [[0], seeds.SEEDS], "what the records do not hold is run in full"
 
     small = replace(pair, spec=replace(pair.spec, scale=Scale.SMALL))
     assert zesrec.results("zero-shot", small, lambda seeds: pytest.fail("hours of work")) == [recorded, table2["POP"]]
@@ -559,8 +559,8 @@ def test_results_run_seed_0_at_toy_scale_and_are_looked_up_above(pair, table2, m
 def test_drift_holds_a_page_against_the_records(table2, monkeypatch):
     recorded = table2["ZESRec-G"]
     live = replace(recorded, metrics=recorded.metrics | {"Recall@20": [0.5, 0.5]})
-    monkeypatch.setattr(zesrec, "find", lambda **asked: [r for r in table2.values() if r.method == asked["method"]])
-    frame = zesrec.drift([table2["POP"], live])
+    monkeypatch.setattr(seeds, "find", lambda **asked: [r for r in table2.values() if r.method == asked["method"]])
+    frame = seeds.drift([table2["POP"], live], "Recall@20")
     assert frame.index.tolist() == [("zero-shot", "grocery--pantry", "ZESRec-G"), ("zero-shot", "pantry", "POP")]
     assert frame["difference"].tolist() == [pytest.approx(0.5 - recorded.metrics["Recall@20"][0]), 0]
 

@@ -3,6 +3,7 @@
 import pytest
 
 from zsrbook.experiments import zesrec
+from zsrbook.experiments.seeds import stamp
 from zsrbook.records import find
 from zsrbook.scale import Scale
 
@@ -17,7 +18,7 @@ def test_seed_0_ends_where_its_record_says(name):
     live = zesrec.Bench(pair).record(row, [0])
     (recorded,) = (r for r in find(paper="zesrec", experiment="zero-shot", method=name, scale="toy") if r.pair == live.pair)
     (popularity,) = find(paper="zesrec", experiment="zero-shot", target=PAIR[1], method="POP", scale="toy")
-    assert zesrec.stamp(live) == zesrec.stamp(recorded), "data, protocol or settings have changed; record the toy world anew"
+    assert stamp(live) == stamp(recorded), "data, protocol or settings have changed; record the toy world anew"
     for metric in ("Recall@20", "MRR@20"):
         before = recorded.metrics[metric][0]
         assert live.metrics[metric][0] == pytest.approx(before, abs=0.2 * abs(before - popularity.mean(metric)))

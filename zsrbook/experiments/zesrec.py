@@ -7,7 +7,6 @@ what it returns, whether it just ran or was recorded earlier.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -40,6 +39,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
+from zsrbook.experiments.seeds import shown
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -66,9 +66,6 @@ PAIRS = {
     ),
     Scale.PAPER: (("amazon-grocery-2018", "amazon-prime-pantry-2018"), ("netflix-2m", "ml-1m")),
 }
-
-#: of every row in which chance plays a part
-SEEDS = [0, 1, 2, 3, 4]
 
 #: the later version of the paper
 NO_REPEATS = Protocol(repeats="removed", history="removed")
@@ -301,8 +298,8 @@ class Bench:
         self.checkpoints = checkpoints
         self.models: dict[tuple, tuple[Recommender, float]] = {}
 
-    def fitted(self, system: System, seed: int) -> tuple[Recommender, float]:
-        """The model on the target's catalogue, and the seconds that its training took."""
+    def trained(self, system: System, seed: int) -> tuple[Recommender, float]:
+        """The model on the catalogue that it learned from, and the seconds that its training took."""
         key = (*system.model, seed)
         if key not in self.models:
             fresh = system.make(seed)
@@ -317,7 +314,11 @@ class Bench:
                 fresh.fit(self.pair.target)
             epochs = sum(row["seconds"] for row in getattr(fresh, "curve", []))  # those before a restart, too
             self.models[key] = fresh, max(epochs, time.perf_counter() - began)
-        model, seconds = self.models[key]
+        return self.models[key]
+
+    def fitted(self, system: System, seed: int) -> tuple[Recommender, float]:
+        """The model on the target's catalogue, and the seconds that its training took."""
+        model, seconds = self.trained(system, seed)
         if system.learns_from == "source":
             model = model.transfer(self.pair.target.with_shuffled_features(seed) if system.shuffled else self.pair.target)
         return model, seconds
@@ -718,54 +719,14 @@ def rehearsed(scale: Scale) -> list[System]:
 
 
 def results(experiment: str | tuple[str, ...], pair: Pair, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
-    """What a page shows of an experiment on this pair, in-domain rows included.
-
-    At toy scale seed 0 of every row runs now, and the other seeds come from the records, which hold all five; where they hold less, or
-    were made with other data or other settings, all five run now. At a larger scale all of it was recorded, since running it takes
-    hours; where nothing was, there is nothing.
+    """What a page shows of an experiment on this pair, in-domain rows included; see ``seeds.shown``.
 
     Args:
         experiment: its name, or several names where one run gives the records of several.
         run: seeds -> records, such as ``lambda seeds: zero_shot(pair, seeds)``.
     """
     names = (experiment,) if isinstance(experiment, str) else experiment
-    recorded = [r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)]
-    if pair.scale is not Scale.TOY:
-        return recorded
-    known = {(r.experiment, r.method, r.pair): r for r in recorded}
-    live = run(SEEDS[:1])
-    joined = [with_seeds_of(r, known.get((r.experiment, r.method, r.pair))) for r in live]
-    return run(SEEDS) if None in joined else joined
-
-
-def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | None:
-    """The record with its first seed as it ran now; None where the two are not the same experiment."""
-    if recorded is None or live.seeds != recorded.seeds[:1] or set(recorded.ranks) != set(recorded.seeds) or stamp(live) != stamp(recorded):
-        return None
-    metrics = {name: [*live.metrics[name], *values[1:]] for name, values in recorded.metrics.items()}
-    return replace(recorded, config=live.config, metrics=metrics, ranks={**recorded.ranks, **live.ranks})
-
-
-def stamp(record: RunRecord) -> str:
-    """What two records must share to be runs of the same thing: data, protocol and settings."""
-    config = {name: value for name, value in record.config.items() if name != "curve"}
-    return json.dumps([record.data_sha256, record.protocol, config], sort_keys=True, default=str)
-
-
-def drift(records: Iterable[RunRecord], metric: str = "Recall@20") -> pd.DataFrame:
-    """Seed 0 as this page ran it and as it was recorded.
-
-    Returns:
-        index ``experiment``, ``pair``, ``method``; columns ``here``, ``recorded``, ``difference``; the largest difference first.
-    """
-    rows = []
-    for r in records:
-        for before in find(paper=PAPER, experiment=r.experiment, source=r.source, target=r.target, method=r.method, scale=r.scale):
-            if metric in before.metrics and before.pair == r.pair:
-                rows.append((r.experiment, r.pair, r.method, r.metrics[metric][0], before.metrics[metric][0]))
-    frame = pd.DataFrame(rows, columns=["experiment", "pair", "method", "here", "recorded"]).set_index(["experiment", "pair", "method"])
-    frame["difference"] = frame["here"] - frame["recorded"]
-    return frame.sort_values("difference", key=lambda column: -column.abs())
+    return shown([r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)], pair.scale, run)
 
 
 #: what ``cost`` varies; the first value of each stands while the others vary

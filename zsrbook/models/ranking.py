@@ -59,7 +59,7 @@ class Fields(nn.Module):
     With ``sparse`` the gradient holds the rows at hand alone, and a step costs by the batch, not by the table.
     """
 
-    def __init__(self, space: Space, sparse: bool = True):
+    def __init__(self, space: Space, sparse: bool):
         super().__init__()
         sizes = space.vocabularies
         starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
@@ -136,7 +136,7 @@ class RankingSettings:
     width: int = 32  #: of every embedding; paper
     spread: float = 0.05  #: standard deviation of embeddings at the start; DEC
     batch: int = 1024  #: impressions a step; paper
-    sparse: bool = True  #: a step touches the embeddings at hand alone; DEC
+    sparse_above: int = 200_000  #: codes in all vocabularies above which a step touches the embeddings at hand alone; DEC
     training: Training = field(default_factory=lambda: Training(epochs=2, optimizer="adam", learning_rate=1e-3, clip=None, patience=None))
 
 
@@ -145,7 +145,7 @@ class ClickNetwork(nn.Module):
 
     def __init__(self, space: Space, settings: RankingSettings, tower: Tower, filler: Filler | None = None):
         super().__init__()
-        self.fields = Fields(space, settings.sparse)
+        self.fields = Fields(space, sum(space.vocabularies.values()) > settings.sparse_above)
         nn.init.normal_(self.fields.table.weight, std=settings.spread)
         self.tower = tower
         self.filler = filler

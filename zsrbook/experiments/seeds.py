@@ -1,0 +1,65 @@
+"""What a page shows of an experiment: seed 0 as it runs now, and the further seeds from the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import pandas as pd
+
+from zsrbook.records import RunRecord, find
+from zsrbook.scale import Scale
+
+#: of every row in which chance plays a part
+SEEDS = [0, 1, 2, 3, 4]
+
+
+def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
+    """The records of an experiment with all their seeds.
+
+    At toy scale seed 0 of every row runs now, and the other seeds come from the records, which hold all five; where they hold less, or
+    were made with other data or other settings, all five run now. At a larger scale all of it was recorded, since running it takes
+    hours; where nothing was, there is nothing.
+
+    Args:
+        recorded: what the records hold of it.
+        run: seeds -> records.
+    """
+    recorded = list(recorded)
+    if scale is not Scale.TOY:
+        return recorded
+    known = {(r.experiment, r.method, r.pair): r for r in recorded}
+    live = run(SEEDS[:1])
+    joined = [with_seeds_of(r, known.get((r.experiment, r.method, r.pair))) for r in live]
+    return run(SEEDS) if None in joined else joined
+
+
+def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | None:
+    """The record with its first seed as it ran now; None where the two are not the same experiment."""
+    if recorded is None or live.seeds != recorded.seeds[:1] or set(recorded.ranks) != set(recorded.seeds) or stamp(live) != stamp(recorded):
+        return None
+    metrics = {name: [*live.metrics[name], *values[1:]] for name, values in recorded.metrics.items()}
+    return replace(recorded, config=live.config, metrics=metrics, ranks={**recorded.ranks, **live.ranks})
+
+
+def stamp(record: RunRecord) -> str:
+    """What two records must share to be runs of the same thing: data, protocol and settings."""
+    config = {name: value for name, value in record.config.items() if name != "curve"}
+    return json.dumps([record.data_sha256, record.protocol, config], sort_keys=True, default=str)
+
+
+def drift(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
+    """Seed 0 as this page ran it and as it was recorded.
+
+    Returns:
+        index ``experiment``, ``pair``, ``method``; columns ``here``, ``recorded``, ``difference``; the largest difference first.
+    """
+    rows = []
+    for r in records:
+        for before in find(paper=r.paper, experiment=r.experiment, source=r.source, target=r.target, method=r.method, scale=r.scale):
+            if metric in before.metrics and before.pair == r.pair:
+                rows.append((r.experiment, r.pair, r.method, r.metrics[metric][0], before.metrics[metric][0]))
+    frame = pd.DataFrame(rows, columns=["experiment", "pair", "method", "here", "recorded"]).set_index(["experiment", "pair", "method"])
+    frame["difference"] = frame["here"] - frame["recorded"]
+    return frame.sort_values("difference", key=lambda column: -column.abs())
