@@ -1,0 +1,467 @@
+"""The experiments of the MAIL chapter: Tables 1 to 3, Figures 4 to 6, the online test of section 4.5, the argument of section 3.3.
+
+Each gives run records with the rank of every test impression, so that tables, intervals and claims can be computed from them, whether
+they just ran or were recorded earlier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache, partial
+from typing import Protocol as Shape
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import csr_array
+from scipy.stats import norm
+from sklearn.linear_model import RidgeCV
+
+from zsrbook.data import catalogue, movielens_clicks
+from zsrbook.data.clicks import TEST, TRAIN, ClickData, windows_before
+from zsrbook.data.dataset import Columns, DataError
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
+from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
+from zsrbook.experiments.seeds import shown
+from zsrbook.models.dmr import DMR, DMRSettings
+from zsrbook.models.llae import LLAE, LLAESettings
+from zsrbook.models.mail import MAIL, MAILSettings
+from zsrbook.models.metaemb import MetaEmb, MetaEmbSettings
+from zsrbook.models.ranking import BaseDNN, Emblr, Filler, RankingModel, RankingSettings, Tower, batch_of
+from zsrbook.parallel import side_by_side
+from zsrbook.records import RunRecord, find
+from zsrbook.scale import Scale
+from zsrbook.training import Training
+
+PAPER = "mail"
+
+#: data by scale; the first is the chapter's main one
+DATA = {
+    Scale.TOY: ("grocery",),
+    Scale.SMALL: ("ml-100k-stars", "ml-100k-watched", "ml-1m-stars", "ml-1m-watched"),
+    Scale.PAPER: ("alimama",),
+}
+#: share of users whose behaviour is hidden (section 4.1)
+NEW = 0.4
+#: impressions of the toy world: as many as it takes to tell a hundredth of AUC
+IMPRESSIONS = 120_000
+
+TABLE_2 = ("Emblr", "LLAE", "BaseDNN", "MetaEmb", "MAIL-Base", "DMR", "MAIL-DMR")
+TABLE_3 = ("BaseDNN", "MAIL-None", "MAIL-Single", "MAIL-Dual", "MAIL-Base")
+#: whose improvement over whom the paper prints (section 4.2)
+BASELINES = {"LLAE": "Emblr", "MetaEmb": "BaseDNN", "MAIL-Base": "BaseDNN", "MAIL-DMR": "DMR"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What depends on the size of the data alone; ``SIZES`` gives them by scale."""
+
+    ranking: RankingSettings
+    tower: tuple[int, ...]
+    dropout: float
+    mail: MAILSettings
+    dmr: DMRSettings
+
+
+def _adam(**changes) -> Training:
+    return Training(**({"optimizer": "adam", "learning_rate": 1e-3, "clip": None, "precision": "auto"} | changes))
+
+
+SIZES = {
+    Scale.TOY: Sizes(
+        RankingSettings(training=_adam(epochs=20, learning_rate=3e-3, patience=2, precision="float32")),
+        (64, 32),
+        0.2,
+        MAILSettings(encoder=(128, 64, 64), decoder=(64, 128), attention=32),
+        DMRSettings(hidden=(64, 32), attention=32, negatives=200),
+    ),
+    Scale.SMALL: Sizes(RankingSettings(training=_adam(epochs=10, patience=2)), (512, 256), 0.5, MAILSettings(), DMRSettings()),
+    Scale.PAPER: Sizes(RankingSettings(training=_adam(epochs=2, patience=None)), (512, 256), 0.5, MAILSettings(), DMRSettings()),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What names the data exactly, small enough to travel to another process."""
+
+    name: str
+    scale: Scale
+    strict: bool = False  #: nothing of new users before the test: neither impressions nor ids
+
+    @property
+    def protocol(self) -> ClickProtocol:
+        meaning = movielens_clicks.MEANING.get(self.name.rpartition("-")[2], "a click on what was shown")
+        return ClickProtocol(meaning, new=NEW, ids="removed" if self.strict else "kept")
+
+
+@cache
+def toy_world() -> ToyWorld:
+    return ToyWorld(ToySettings())
+
+
+@lru_cache(maxsize=4)
+def load(spec: Spec) -> ClickData:
+    """Impressions with 40 % of the users made new; the draw is the same for every method and seed.
+
+    Raises:
+        DataError: the data is missing or bad; the message says what to do.
+    """
+    if spec.scale is Scale.TOY:
+        data = replace(toy_world().clicks(spec.name, IMPRESSIONS), name=spec.name)
+    elif spec.name == "alimama":
+        raise DataError("alimama: not linked yet")
+    else:
+        source, _, click = spec.name.rpartition("-")
+        data = movielens_clicks.clicks(catalogue.load(source), click)
+    data = data.made_new(NEW)
+    return data.strict() if spec.strict else data
+
+
+# ---------------------------------------------------------------- the systems of Tables 2 and 3
+
+
+class ClickModel(Shape):
+    """What a row needs of its model."""
+
+    def fit(self, data: ClickData) -> Self: ...
+
+    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray: ...
+
+
+class ItemRate:
+    """The share of clicks on an item in training, shrunk towards that of all: what needs no user at all."""
+
+    def __init__(self, prior: float = 20.0):
+        self.prior = prior  # impressions that the mean of all items is worth
+
+    def fit(self, data: ClickData) -> Self:
+        rows = data.rows(TRAIN)
+        shown_, clicked = (np.bincount(data.item[rows], weights=w, minlength=len(data.items)) for w in (None, data.click[rows]))
+        self.rate = (clicked + self.prior * data.click[rows].mean()) / (shown_ + self.prior)
+        return self
+
+    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
+        return self.rate[data.item[rows]].astype(np.float32)
+
+
+class Chance:
+    """A random score an impression."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def fit(self, data: ClickData) -> Self:
+        return self
+
+    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(self.seed).random(len(rows), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class System:
+    """A row: what it is called, how to make it for a seed, and its settings as a record keeps them."""
+
+    name: str
+    make: Callable[[int], ClickModel]
+    config: dict
+    chance: bool = True  # whether seeds differ
+    shuffled: bool = False  # new users are scored with the attributes of others
+
+
+def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None, shuffled: bool = False) -> System:
+    """A ranking tower, alone or with the zero-shot tower before it."""
+    sizes = SIZES[scale]
+    towers: dict[str, Callable[..., Tower]] = {
+        "Emblr": Emblr,
+        "BaseDNN": partial(BaseDNN, hidden=sizes.tower, dropout=sizes.dropout),
+        "DMR": partial(DMR, settings=sizes.dmr),
+    }
+    own = {"hidden": sizes.tower, "dropout": sizes.dropout} if tower == "BaseDNN" else asdict(sizes.dmr) if tower == "DMR" else {}
+    filler: Callable[..., Filler] | None = mail and partial(MAIL, settings=mail)
+    config = {"tower": {"name": tower} | own, "mail": mail and asdict(mail), "ranking": asdict(sizes.ranking)}
+    return System(name, lambda seed: RankingModel(towers[tower], seeded(sizes.ranking, seed), filler), config, shuffled=shuffled)
+
+
+def seeded(settings: RankingSettings, seed: int) -> RankingSettings:
+    return replace(settings, training=replace(settings.training, seed=seed))
+
+
+def systems(scale: Scale) -> list[System]:
+    """Every row of Tables 2 and 3, and the controls."""
+    sizes = SIZES[scale]
+    tower = partial(BaseDNN, hidden=sizes.tower, dropout=sizes.dropout)
+    base = {"hidden": sizes.tower, "dropout": sizes.dropout, "ranking": asdict(sizes.ranking)}
+    forms = {"None": "none", "Single": "single", "Dual": "dual", "Base": "mail"}
+    return [
+        ranking_row("Emblr", scale, "Emblr"),
+        System("LLAE", lambda seed: LLAE(seeded(sizes.ranking, seed)), {"ranking": asdict(sizes.ranking)} | asdict(LLAESettings())),
+        ranking_row("BaseDNN", scale),
+        System("MetaEmb", lambda seed: MetaEmb(tower, seeded(sizes.ranking, seed)), base | asdict(MetaEmbSettings())),
+        *(ranking_row(f"MAIL-{name}", scale, mail=replace(sizes.mail, form=form)) for name, form in forms.items()),
+        ranking_row("MAIL-Base (shuffled)", scale, mail=sizes.mail, shuffled=True),
+        ranking_row("DMR", scale, "DMR"),
+        ranking_row("MAIL-DMR", scale, "DMR", sizes.mail),
+        System("Item rate", lambda seed: ItemRate(), {"prior": 20.0}, chance=False),
+        System("Random", Chance, {}),
+    ]
+
+
+def deviation_settings(scale: Scale) -> dict[str, tuple[str, MAILSettings]]:
+    """Id in the deviation register -> what is changed in MAIL-Base, in words and as settings."""
+    mail = SIZES[scale].mail
+    return {
+        "mail-1": ("MMD as printed, with 1/n before two of its sums", replace(mail, alignment="printed")),
+        "mail-2": ("MMD with the median distance as bandwidth", replace(mail, bandwidth="median")),
+        "mail-3": ("MMD with five bandwidths", replace(mail, bandwidth="several")),
+        "mail-4": ("paired squared error in place of MMD, as in the authors' code", replace(mail, alignment="paired")),
+        "mail-5": ("MMD without its bias", replace(mail, alignment="unbiased")),
+        "mail-6": ("padding outside the reconstruction", replace(mail, padding=False)),
+        "mail-7": ("the ranking loss reaches the zero-shot tower", replace(mail, joint=True)),
+        "mail-8": ("new users filled at inference alone, as in the authors' code", replace(mail, fill_training=False)),
+    }
+
+
+def deviating(scale: Scale) -> list[System]:
+    """MAIL-Base with one choice at a time changed."""
+    return [ranking_row(f"MAIL-Base ({key})", scale, mail=mail) for key, (_, mail) in deviation_settings(scale).items()]
+
+
+# ---------------------------------------------------------------- runs and records
+
+
+def scored(spec: Spec, name: str, seed: int) -> tuple[ClickRanks, float, list[tuple[float, float]]]:
+    """One row, one seed: the ranks of the test impressions, the seconds of training, the losses an epoch."""
+    data = load(spec)
+    system = next(s for s in (*systems(spec.scale), *deviating(spec.scale)) if s.name == name)
+    began = time.perf_counter()
+    model = system.make(seed).fit(data)
+    seconds = time.perf_counter() - began
+    curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
+    judged = strangers(data, seed) if system.shuffled else data
+    return ClickRanks.of(data, model.scores(judged, data.rows(TEST))), seconds, curve
+
+
+def strangers(data: ClickData, seed: int) -> ClickData:
+    """The control: every new user has the attributes of another new user, but keeps the id."""
+    users, new = data.users.copy(), np.flatnonzero(data.new)
+    order = np.random.default_rng(seed).permutation(new)
+    users[order, 1:] = users[np.roll(order, 1), 1:]
+    return replace(data, users=users)
+
+
+def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System], experiment: str) -> list[RunRecord]:
+    """One record a row; seeds and rows side by side. In the toy world the best that any model could do comes last."""
+    rows, seeds = list(rows), list(seeds)
+    tasks = [(spec, row.name, seed) for row in rows for seed in (seeds if row.chance else seeds[:1])]
+    found = dict(zip(tasks, side_by_side(scored, tasks, f"{experiment} {spec.name}"), strict=True))
+    records = []
+    for row in rows:
+        runs = {seed: found[spec, row.name, seed] for seed in (seeds if row.chance else seeds[:1])}
+        records.append(as_record(spec, experiment, row, runs))
+    return records
+
+
+def as_record(spec: Spec, experiment: str, row: System, runs: dict[int, tuple[ClickRanks, float, list]]) -> RunRecord:
+    """The runs of one row, seed by seed, as its record."""
+    tables = {seed: table for seed, (table, _, _) in runs.items()}
+    sums = [spec.protocol.summary(table) for table in tables.values()]
+    curve = next(iter(runs.values()))[2]
+    return RunRecord(
+        paper=PAPER,
+        experiment=experiment,
+        target=load(spec).name,
+        method=row.name,
+        scale=spec.scale,
+        protocol=spec.protocol.settings(),
+        config=row.config | ({"curve": curve} if curve else {}),
+        seeds=list(tables),
+        metrics={name: [s[name] for s in sums] for name in sums[0]},
+        data_sha256=load(spec).sha256,
+        minutes=round(sum(seconds for _, seconds, _ in runs.values()) / 60, 3),
+        ranks=tables,
+    )
+
+
+def ceiling(spec: Spec, experiment: str) -> list[RunRecord]:
+    """The Bayes-optimal row of the toy world; none elsewhere."""
+    if spec.scale is not Scale.TOY:
+        return []
+    data = load(spec)
+    best = ClickRanks.of(data, toy_world().click_oracle(spec.name, data, data.rows(TEST)))
+    return [as_record(spec, experiment, System("Bayes-optimal", lambda seed: None, {}, chance=False), {0: (best, 0.0, [])})]
+
+
+def clicks(spec: Spec, seeds: Iterable[int], rows: Iterable[System] | None = None) -> list[RunRecord]:
+    """Tables 2 and 3."""
+    experiment = "clicks-strict" if spec.strict else "clicks"
+    return run(spec, seeds, systems(spec.scale) if rows is None else rows, experiment) + ceiling(spec, experiment)
+
+
+def results(experiment: str, spec: Spec, run_: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
+    """What a page shows of an experiment; see ``seeds.shown``."""
+    return shown(find(paper=PAPER, experiment=experiment, target=spec.name, scale=spec.scale), spec.scale, run_)
+
+
+# ---------------------------------------------------------------- Table 1
+
+
+def statistics(data: ClickData) -> pd.Series:
+    """The quantities of Table 1."""
+    lengths = np.diff(data.windows, axis=1)
+    return pd.Series(
+        {
+            "all users": len(data.users),
+            "new users": int(data.new.sum()),
+            "items": len(data.items),
+            "user attributes": len(data.layout.user),
+            "context features": len(data.layout.context),
+            "item features": len(data.layout.item),
+            "mean behaviours": float(lengths[lengths > 0].mean()),
+            "impressions": len(data),
+            "clicks": float(data.click.mean()),
+        },
+        name=data.name,
+    )
+
+
+# ---------------------------------------------------------------- Figures 5 and 6
+
+
+def clouds(model: RankingModel, data: ClickData, each: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """What the zero-shot tower makes of attributes beside the truth, for random users with behaviour at their newest impression.
+
+    Returns:
+        ``real old``, ``real new``, ``made old``, ``made new``: (n, d) behaviours summed over the history, as BaseDNN reads them; the
+        behaviour of new users is real and was hidden from the model. ``attributes old``, ``attributes new``: (n, d) the attended h^a.
+    """
+    rng = np.random.default_rng(seed)
+    newest = pd.Series(np.arange(len(data))).groupby(data.user).last().to_numpy()
+    newest = newest[data.windows[newest, 0] < data.windows[newest, 1]]
+    bare = replace(data, new=np.zeros_like(data.new))  # all behaviours in sight
+    found = {}
+    for kind, mine in (("old", newest[~data.new[data.user[newest]]]), ("new", newest[data.new[data.user[newest]]])):
+        rows = np.sort(rng.choice(mine, min(each, len(mine)), replace=False))
+        with torch.no_grad():
+            x = model.network.fields(batch_of(bare, rows, model.network.fields.table.weight.device))
+            found[f"real {kind}"] = x.v.sum(1).cpu().numpy()
+            found[f"made {kind}"] = model.network.filler.generated(x).sum(1).cpu().numpy()
+            found[f"attributes {kind}"] = model.network.filler.attend_a(x.a).cpu().numpy()
+    return found
+
+
+def compared(clouds_: dict[str, np.ndarray], pairs: Iterable[tuple[str, str]], seed: int = 0) -> pd.DataFrame:
+    """Two-sample numbers for pairs of clouds, equally many points of each.
+
+    Returns:
+        index ``first``, ``second``; columns ``MMD²``, ``p``, ``1-NN accuracy``, ``coverage`` (of the first by the second).
+    """
+    rows = {}
+    for first, second in pairs:
+        n = min(len(clouds_[first]), len(clouds_[second]))
+        rng = np.random.default_rng(seed)
+        a, b = (clouds_[name][rng.permutation(len(clouds_[name]))[:n]] for name in (first, second))
+        value, p = mmd_test(a, b, seed=seed)
+        rows[first, second] = {"MMD²": value, "p": p, "1-NN accuracy": neighbour_accuracy(a, b), "coverage": coverage(a, b)}
+    return pd.DataFrame(rows).T.rename_axis(["first", "second"])
+
+
+# ---------------------------------------------------------------- section 4.5, the online test
+
+
+def visits(data: ClickData, market: str, n: int, candidates: int, seed: int = 0) -> ClickData:
+    """``n`` visits of random users after all is learned, each with the same number of candidates, one a row, visit by visit."""
+    world, rng = toy_world(), np.random.default_rng(seed)
+    bought = world.dataset(market).interactions
+    user = np.repeat(rng.integers(len(data.users), size=n), candidates).astype(np.int32)
+    item = rng.choice(len(data.items), size=len(user), p=world.popularity(market)).astype(np.int32)
+    time = np.full(len(user), data.time.max() + 1.0)
+    windows = windows_before(user, time, bought[Columns.USER].to_numpy(), bought[Columns.TIME].to_numpy(), data.longest)
+    return replace(
+        data,
+        user=user,
+        item=item,
+        time=time,
+        click=np.zeros(len(user), np.int8),
+        context=np.repeat(data.context[-1:], len(user), axis=0),
+        windows=windows,
+        fold=np.full(len(user), TEST, np.int8),
+    )
+
+
+def online(market: str, data: ClickData, arms: Mapping[str, ClickModel], n: int = 20_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
+    """A simulated A/B test: each visit is answered by every arm with its best candidate, and the truth says what would happen.
+
+    All arms answer the same visits, so no user has to be split and no click has to be drawn: the numbers are expectations. A click is
+    followed by a purchase with the probability that the item is the user's next purchase, relative to the likeliest item.
+
+    Returns:
+        one row a visit and arm: ``visit``, ``new``, ``arm``, ``click``, ``conversion`` (probabilities).
+    """
+    world, shown_ = toy_world(), visits(data, market, n, candidates, seed)
+    histories = world.dataset(market).sequences()
+    following = world.next_item_probabilities(market, histories, knows="user")
+    following /= following.max(1, keepdims=True)
+    frames, first = [], np.arange(n) * candidates
+    for name, model in arms.items():
+        scores = np.asarray(model.scores(shown_, np.arange(len(shown_))))
+        best = first + scores.reshape(n, candidates).argmax(1)
+        user, item = shown_.user[best], shown_.item[best]
+        click = world.click_probability(market, user, item)
+        bought = click * following[np.searchsorted(histories.users, user), item]
+        frames.append(pd.DataFrame({"visit": np.arange(n), "new": data.new[user], "arm": name, "click": click, "conversion": bought}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def users_needed(rate: float, better: float, power: float = 0.8, level: float = 0.05) -> float:
+    """Visits an arm that a test of two shares needs to find the difference, two-sided.
+
+    >>> round(users_needed(0.10, 0.11))
+    14749
+    """
+    mean = (rate + better) / 2
+    spread = norm.isf(level / 2) * np.sqrt(2 * mean * (1 - mean)) + norm.isf(1 - power) * np.sqrt(rate * (1 - rate) + better * (1 - better))
+    return float((spread / (better - rate)) ** 2)
+
+
+# ---------------------------------------------------------------- section 3.3, interests against items
+
+
+def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.DataFrame:
+    """How well attributes foretell behaviour, as a function of how finely behaviour is described.
+
+    Behaviours of each old user are counted item by item; the first r directions of these counts are r latent interests. A ridge regression
+    from attributes, one-hot, is fitted on two thirds of the users and judged on the others.
+
+    Args:
+        numbers: of interests.
+
+    Returns:
+        index ``interests``; ``held``: share of the variance of behaviour that r interests hold; ``foretold``: share of the variance
+        of these interests that attributes foretell (R², held-out users); ``items``: the share of the whole that this comes to.
+    """
+    newest = pd.Series(np.arange(len(data))).groupby(data.user).last()
+    newest = newest[~data.new[newest.index.to_numpy()]]
+    begin, end = data.windows[newest.to_numpy()].T
+    rows = np.repeat(np.arange(len(newest)), end - begin)
+    taken = data.behaviours[np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)]), 0]
+    size = data.vocabularies[data.layout.behaviour[0]]
+    counts = csr_array((np.ones(len(taken)), (rows, taken)), shape=(len(newest), size)).toarray()
+    counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
+    attributes = data.users[newest.index.to_numpy()][:, 1:]
+    known = np.concatenate([np.eye(column.max() + 1)[column] for column in attributes.T], axis=1)
+    train = np.random.default_rng(seed).random(len(counts)) < 2 / 3
+    middle = counts[train].mean(0)
+    _, _, directions = np.linalg.svd(counts[train] - middle, full_matrices=False)
+    frame = {}
+    for r in numbers:
+        axes = directions[:r].T
+        target = (counts - middle) @ axes
+        guess = RidgeCV(np.logspace(0, 4, 9)).fit(known[train], target[train]).predict(known[~train])
+        wrong, all_of_it = ((target[~train] - guess) ** 2).sum(), (target[~train] ** 2).sum()
+        held = all_of_it / ((counts[~train] - middle) ** 2).sum()
+        frame[r] = {"held": held, "foretold": 1 - wrong / all_of_it, "items": (1 - wrong / all_of_it) * held}
+    return pd.DataFrame(frame).T.rename_axis("interests")
