@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -120,6 +121,9 @@ class BaseDNN(Tower):
 class Filler(nn.Module):
     """What stands in for the behaviour of a user who has none, and how it learns to."""
 
+    #: name -> number of the last call of ``losses`` that its reader may want to see beside them
+    notes: Mapping[str, Tensor] = MappingProxyType({})
+
     def losses(self, x: Embedded) -> dict[str, Tensor]:
         """Name -> loss, on rows with real behaviour; ``x`` carries no gradient into the embeddings."""
         return {}
@@ -149,16 +153,17 @@ class ClickNetwork(nn.Module):
         nn.init.normal_(self.fields.table.weight, std=settings.spread)
         self.tower = tower
         self.filler = filler
-        self.trace: list[dict[str, Tensor]] = []  # each step's losses by name, for Figure 4
+        self.trace: list[dict[str, Tensor]] = []  # each step's losses and notes by name, for Figure 4
 
     def forward(self, batch: Batch) -> tuple[Tensor, int]:
         """The loss summed over the batch (Eq. 14), and its size."""
         x, old = self.fields(batch), ~batch.new
-        losses = {} if self.filler is None else self.filler.losses(Embedded(*(part[old].detach() for part in x)))
-        real = Batch(*(part[old] for part in batch))
-        auxiliary = self.tower.auxiliary(Embedded(*(part[old] for part in x)), real, self.fields)
+        real = Embedded(*(part[old] for part in x))
+        losses = {} if self.filler is None else self.filler.losses(Embedded(*(part.detach() for part in real)))
+        auxiliary = self.tower.auxiliary(real, Batch(*(part[old] for part in batch)), self.fields)
         losses["ranking"] = F.binary_cross_entropy_with_logits(self.tower(self.filled(x, batch.new)), batch.click)
-        self.trace.append({name: loss.detach() for name, loss in losses.items()})
+        notes = {} if self.filler is None else self.filler.notes
+        self.trace.append({name: value.detach() for name, value in {**losses, **notes}.items()})
         return (sum(losses.values()) + auxiliary) * len(batch.click), len(batch.click)
 
     def filled(self, x: Embedded, new: Tensor) -> Embedded:
@@ -196,8 +201,9 @@ class RankingModel:
         space = Space(data.layout, data.vocabularies, self.settings.width, data.longest)
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.training.seed)
-            tower, filler = self.make_tower(space), self.make_filler(space) if self.make_filler else None
-            self.network = ClickNetwork(space, self.settings, tower, filler)
+            self.network = ClickNetwork(space, self.settings, self.make_tower(space))
+            if self.make_filler:  # drawn last, so that all else begins the same with and without it
+                self.network.filler = self.make_filler(space)
         self.network.eval()
 
     def fit(self, data: ClickData) -> Self:

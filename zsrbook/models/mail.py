@@ -1,0 +1,224 @@
+"""MAIL: a made-up behaviour for users who have none, learned from users who have one (Feng et al. 2021, arXiv 2108.13592v1).
+
+The zero-shot tower turns attributes into behaviour, and fills new users' gap in front of any ranking tower. On old users it learns two
+autoencoders whose codes must be interchangeable, for a new user has only one of the two:
+
+    p = E1(h^a),  q = E2(h^v)                    codes of the attributes and of the behaviour (Eqs. 1, 2, 15)
+    L_a = |D1(p) - a|² + |D2(p) - v|²            the attributes' code must give both back (Eqs. 3, 16)
+    L_v = |D1(q) - a|² + |D2(q) - v|²            and so must the behaviour's, through the same decoders (Eq. 4)
+    L_d = MMD(P, Q)                              and over a batch the two kinds of codes must look alike (Eqs. 5, 6)
+    v̂ = D2(E1(h^a))                              for a new user (Eq. 8)
+
+How the paper is read where it can be read in several ways; each is a setting or can be undone in a line:
+
+- Squared errors are summed over numbers and averaged over rows, L_d likewise has no weight (Eq. 7), so a long behaviour weighs more.
+- Eq. 5 as printed divides the first two sums by n and the third by n²; the middle of the equation says n² everywhere, and so do we.
+- In 512 dimensions σ = 1 is tiny: codes of different users are many σ apart, every kernel value between them is 0, and L_d rests at 2 / n
+  with no slope. ``notes["kernel"]`` tells whether that is so.
+- Short behaviours are padded with zeros, and the zeros are part of what is to be given back. A tower that can't tell how long a behaviour is
+  then shrinks each row by the chance that there is one, so that the sum over rows is a sum over behaviours as long as usual. Without
+  padding each row has the size of a real one, and the sum that of a behaviour of full length.
+- A made-up behaviour is drawn with dropout off, and by weights that this batch has not moved yet (in Algorithm 1, that it just has).
+- The two optimisers of the paper share no weight, and Adam moves each weight by itself: one Adam for both at one rate is the same.
+
+The cost at the paper's sizes (d 32, 9 attributes, 100 behaviours), in millions of multiply-adds an impression: attention 0.5, an encoder
+0.9, D1 1.8, D2 6.2, of which its last layer, 1536 × 3200, is 4.9. An old user asks for both encoders and for both decoders twice, 18.1,
+and for the kernels, 2 · 2n · 512 = 1.3 with n = 614 old rows a batch; three times that with the backward pass. A new user asks for
+attention, one encoder and D2, 7.1. BaseDNN asks for 0.2, so that the zero-shot tower is nearly all the cost: 38 on average in training,
+60 % of the users being old. Both codes go through a decoder in one product, of 2n rows.
+
+Shape legend: n rows, L behaviours (``Space.longest``), n_a attributes, d width, d_r of attention, d_h of codes.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zsrbook.models.ranking import Embedded, Filler, Space
+
+Form = Literal["none", "single", "dual", "mail"]
+Alignment = Literal["mmd", "printed", "unbiased", "paired"]
+Bandwidth = Literal["one", "median", "several"]
+
+
+@dataclass(frozen=True)
+class MAILSettings:
+    """One line a choice; ``DEC`` marks what the paper leaves open and the book decides.
+
+    Raises:
+        ValueError: an unknown word, or a tower that nothing would teach.
+    """
+
+    form: Form = "mail"  #: row of Table 3: a linear map taught by the ranking loss; Eq. 3 alone; Eqs. 3 and 4; Eq. 7
+    alignment: Alignment = "mmd"  #: L_d: sums over n²; as printed; the U-statistic; distance of a user's own two codes (authors' code); DEC
+    bandwidth: Bandwidth = "one"  #: σ of Eq. 6: 1; the median distance; five about it; paper
+    attention: int = 128  #: d_r; authors' code
+    encoder: tuple[int, int, int] = (1024, 512, 512)  #: the last is d_h; paper
+    decoder: tuple[int, int] = (512, 1024)  #: before the layer as wide as the target; paper
+    dropout: float = 0.5  #: before all dense layers but the last; paper
+    slope: float = 0.2  #: of leaky ReLU below 0; authors' code
+    padding: bool = True  #: the zeros behind a short behaviour are to be given back as well; DEC
+    joint: bool = False  #: the ranking loss flows through made-up behaviours into this tower; DEC
+    fill_training: bool = True  #: new users are filled while training too; paper (the authors' code fills at inference alone)
+
+    def __post_init__(self) -> None:
+        for name, words in (("form", Form), ("alignment", Alignment), ("bandwidth", Bandwidth)):
+            if getattr(self, name) not in get_args(words):
+                raise ValueError(f"MAIL settings: {name} is {getattr(self, name)!r}; expected one of {', '.join(get_args(words))}")
+        if self.form == "none" and not self.fill_training:
+            raise ValueError("MAIL settings: the linear map of form 'none' learns from filled training rows alone; set fill_training=True")
+
+
+class Attention(nn.Module):
+    """Sums rows by weights that they give themselves (Eqs. 1 and 2)."""
+
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.dense = nn.Linear(width, inner)  # w and b
+        self.out = nn.Linear(inner, 1, bias=False)  # z
+
+    def forward(self, rows: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(n, L, d) → (n, d); rows outside the mask get no weight."""
+        e = self.out(self.dense(rows).tanh()).squeeze(2)  # (n, L)
+        if mask is not None:
+            e = e.masked_fill(~mask, torch.finfo(e.dtype).min)
+        return (e.softmax(1).unsqueeze(1) @ rows).squeeze(1)
+
+
+class Residual(nn.Module):
+    """Three dense layers; the later two read the input once more (Eqs. 15 and 16)."""
+
+    def __init__(self, inputs: int, sizes: tuple[int, int, int], slope: float):
+        super().__init__()
+        first, second, last = sizes
+        self.layers = nn.ModuleList([nn.Linear(inputs, first), nn.Linear(first + inputs, second), nn.Linear(second + inputs, last)])
+        self.slope = slope
+
+    def forward(self, h: Tensor, dropout: float) -> Tensor:
+        """(…, inputs) → (…, last), linear."""
+        z = F.leaky_relu(self.layers[0](F.dropout(h, dropout)), self.slope)
+        z = F.leaky_relu(self.layers[1](F.dropout(torch.cat([z, h], -1), dropout)), self.slope)
+        return self.layers[2](torch.cat([z, h], -1))
+
+
+class MAIL(Filler):
+    """The zero-shot tower, as ``filler`` of a ``RankingModel``: ``RankingModel(BaseDNN, filler=MAIL)`` is MAIL-Base.
+
+    For figures, under ``torch.no_grad()``: ``x = network.fields(batch)``, then ``network.filler.generated(x)``, ``.p(x)`` and ``.q(x)``.
+    """
+
+    def __init__(self, space: Space, settings: MAILSettings = MAILSettings()):
+        super().__init__()
+        self.settings = settings
+        self.shape = (space.longest, space.width)
+        attributes, behaviour, code = len(space.layout.user) * space.width, space.longest * space.width, settings.encoder[-1]
+        if settings.form == "none":
+            self.map = nn.Linear(attributes, behaviour)
+        else:
+            self.attend_a = Attention(space.width, settings.attention)
+            self.encode_a = Residual(space.width, settings.encoder, settings.slope)  # E1
+            self.decode_a = Residual(code, (*settings.decoder, attributes), settings.slope)  # D1
+            self.decode_v = Residual(code, (*settings.decoder, behaviour), settings.slope)  # D2
+        if settings.form in ("dual", "mail"):
+            self.attend_v = Attention(space.width, settings.attention)
+            self.encode_v = Residual(space.width, settings.encoder, settings.slope)  # E2
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def p(self, x: Embedded, dropout: float = 0.0) -> Tensor:
+        """(n, d_h) codes of the attributes."""
+        return F.leaky_relu(self.encode_a(self.attend_a(x.a), dropout), self.settings.slope)
+
+    def q(self, x: Embedded, dropout: float = 0.0) -> Tensor:
+        """(n, d_h) codes of the behaviour."""
+        return F.leaky_relu(self.encode_v(self.attend_v(x.v, x.mask), dropout), self.settings.slope)
+
+    def generated(self, x: Embedded) -> Tensor:
+        """(n, L, d) a behaviour made from the attributes alone (Eq. 8), dropout off."""
+        flat = self.map(x.a.flatten(1)) if self.settings.form == "none" else self.decode_v(self.p(x), dropout=0.0)
+        return flat.unflatten(1, self.shape)
+
+    def losses(self, x: Embedded) -> dict[str, Tensor]:
+        """L_a, L_v and L_d, as far as the form has them: ``attributes``, ``behaviour``, ``alignment``; 0 each where there are no rows."""
+        settings = self.settings
+        if settings.form == "none":
+            return {}
+        dropout = settings.dropout if self.training else 0.0
+        codes = torch.stack([encode(x, dropout) for encode in ((self.p,) if settings.form == "single" else (self.p, self.q))])  # (2, n, d_h)
+        x = self._padded(x)
+        wrong_a = self.decode_a(codes, dropout) - x.a.flatten(1)  # (2, n, n_a d)
+        wrong_v = (self.decode_v(codes, dropout) - x.v.flatten(1)).unflatten(2, self.shape)  # (2, n, L, d)
+        if not settings.padding:
+            wrong_v = wrong_v * x.mask.unsqueeze(2)
+        errors = (wrong_a.square().sum((1, 2)) + wrong_v.square().sum((1, 2, 3))) / max(1, len(x.a))  # (2,)
+        losses = dict(zip(("attributes", "behaviour"), errors, strict=False))
+        if settings.form == "mail":
+            losses["alignment"] = self._alignment(codes)
+        return losses
+
+    def fill(self, x: Embedded, new: Tensor) -> Embedded:
+        """New users get L live behaviours; the others keep theirs, padded to L. No gradient passes, unless ``joint`` or a linear map."""
+        if (self.training and not self.settings.fill_training) or not new.any():
+            return x
+        with nullcontext() if self.settings.joint or self.settings.form == "none" else torch.no_grad():
+            made = self.generated(Embedded(*(part[new] for part in x)))
+        x = self._padded(x)
+        return x._replace(v=x.v.index_put((new,), made.to(x.v.dtype)), mask=x.mask | new.unsqueeze(1))
+
+    def _padded(self, x: Embedded) -> Embedded:
+        """Behaviours of L rows, the last of them 0."""
+        missing = self.shape[0] - x.v.shape[1]
+        if missing < 0:
+            raise ValueError(
+                f"behaviours of {x.v.shape[1]} rows, but this tower was built for {self.shape[0]} at most; fit it on data that hold them"
+            )
+        return x._replace(v=F.pad(x.v, (0, 0, 0, missing)), mask=F.pad(x.mask, (0, missing)))
+
+    def _alignment(self, codes: Tensor) -> Tensor:
+        """L_d of (2, n, d_h) codes; on the way it notes the mean kernel value of different codes."""
+        n = codes.shape[1]
+        if self.settings.alignment == "paired":
+            return (codes[0] - codes[1]).square().sum() / max(1, n)
+        k = kernel(codes.flatten(0, 1), self.settings.bandwidth)
+        self.notes = {"kernel": ((k.sum() - k.trace()) / max(1, 2 * n * (2 * n - 1))).detach()}
+        return discrepancy(k, self.settings.alignment)
+
+
+def kernel(z: Tensor, bandwidth: Bandwidth = "one") -> Tensor:
+    """(m, d_h) → (m, m) Gaussian kernel of all pairs (Eq. 6), 1 on the diagonal; with several bandwidths their mean.
+
+    ``median``: σ² is the median squared distance of the pairs, as it now is: no gradient. ``several``: a quarter of that, to four times.
+    """
+    squares = torch.cdist(z, z).square()  # in float32 even under autocast
+    if bandwidth == "one":
+        return (-squares / 2).exp()
+    pairs = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+    variance = squares.detach()[pairs].median().clamp(min=1e-12)
+    factors = (1.0,) if bandwidth == "median" else (0.25, 0.5, 1.0, 2.0, 4.0)
+    return torch.stack([(-squares / (2 * factor * variance)).exp() for factor in factors]).mean(0)
+
+
+def discrepancy(k: Tensor, form: Literal["mmd", "printed", "unbiased"] = "mmd") -> Tensor:
+    """Squared maximum mean discrepancy of the first n rows of a (2n, 2n) kernel from the last n (Eq. 5).
+
+    ``mmd``: the biased V-statistic, 0 or more. ``printed``: with 1/n before the first two sums, about 2 more. ``unbiased``: the
+    U-statistic, which leaves each code's kernel with itself out and may fall below 0; of a single row it says nothing, so 0.
+    """
+    n = len(k) // 2
+    if form == "unbiased" and n < 2:
+        return k.sum() * 0.0
+    within, across = k[:n, :n].sum() + k[n:, n:].sum(), k[:n, n:].sum()
+    if form == "unbiased":
+        within, pairs = within - k.trace(), n * (n - 1)
+    else:
+        pairs = n * n if form == "mmd" else n
+    return within / max(1, pairs) - 2 * across / max(1, n * n)
