@@ -51,6 +51,7 @@ class Embedded(NamedTuple):
     mask: Tensor  # (B, L) bool: where there are behaviours
     c: Tensor  # (B, n_c, d) context
     t: Tensor  # (B, n_t, d) item
+    item: Tensor  # (B, n_t) int64 codes of the item, for a tower with a table of its own
 
 
 class Fields(nn.Module):
@@ -73,7 +74,7 @@ class Fields(nn.Module):
         parts = self.table(batch.behaviour + self.behaviour_at)  # (B, L, ids + 1, d)
         v = parts[..., :-1, :].sum(2) * parts[..., -1, :] * mask.unsqueeze(-1)  # what ⊙ what was done with it (section 3.1)
         a, c, t = (self.table(getattr(batch, g) + getattr(self, f"{g}_at")) for g in ("user", "context", "item"))
-        return Embedded(a, v, mask, c, t)
+        return Embedded(a, v, mask, c, t, batch.item)
 
 
 class Tower(nn.Module):
