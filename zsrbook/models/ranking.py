@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsrbook.data.clicks import TRAIN, VALID, ClickData, Layout
+from zsrbook.data.dataset import DataError
 from zsrbook.training import Training, pick_device, train
 
 
@@ -214,6 +215,19 @@ class RankingModel:
         validate = (lambda: self.loss(data, valid)) if len(valid) and self.settings.training.patience is not None else None
         self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, f"clicks on {data.name}")
         return self
+
+    def frozen(self, data: ClickData) -> ClickNetwork:
+        """The network, fitted first where it isn't yet, and no longer to be trained: for a model that stands on this one.
+
+        Raises:
+            DataError: it was fitted on data with other vocabularies.
+        """
+        if not hasattr(self, "network"):
+            self.fit(data)
+        there, expected = self.network.fields.table.num_embeddings, sum(data.vocabularies.values())
+        if there != expected:
+            raise DataError(f"{data.name} has {expected:,} codes in all, but the base was fitted on data with {there:,}; fit it on {data.name}")
+        return self.network.requires_grad_(False).eval()
 
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
         """(n,) float32 log-odds of a click at these impressions."""
