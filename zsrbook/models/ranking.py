@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsrbook.data.clicks import TRAIN, VALID, ClickData, Layout
+from zsrbook.data.dataset import DataError
 from zsrbook.training import Training, pick_device, train
 
 
@@ -52,6 +53,7 @@ class Embedded(NamedTuple):
     mask: Tensor  # (B, L) bool: where there are behaviours
     c: Tensor  # (B, n_c, d) context
     t: Tensor  # (B, n_t, d) item
+    item: Tensor  # (B, n_t) int64 codes of the item, for a tower with a table of its own
 
 
 class Fields(nn.Module):
@@ -74,7 +76,7 @@ class Fields(nn.Module):
         parts = self.table(batch.behaviour + self.behaviour_at)  # (B, L, ids + 1, d)
         v = parts[..., :-1, :].sum(2) * parts[..., -1, :] * mask.unsqueeze(-1)  # what ⊙ what was done with it (section 3.1)
         a, c, t = (self.table(getattr(batch, g) + getattr(self, f"{g}_at")) for g in ("user", "context", "item"))
-        return Embedded(a, v, mask, c, t)
+        return Embedded(a, v, mask, c, t, batch.item)
 
 
 class Tower(nn.Module):
@@ -219,6 +221,19 @@ class RankingModel:
         validate = (lambda: self.loss(data, valid)) if len(valid) and self.settings.training.patience is not None else None
         self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, f"clicks on {data.name}")
         return self
+
+    def frozen(self, data: ClickData) -> ClickNetwork:
+        """The network, fitted first where it isn't yet, and no longer to be trained: for a model that stands on this one.
+
+        Raises:
+            DataError: it was fitted on data with other vocabularies.
+        """
+        if not hasattr(self, "network"):
+            self.fit(data)
+        there, expected = self.network.fields.table.num_embeddings, sum(data.vocabularies.values())
+        if there != expected:
+            raise DataError(f"{data.name} has {expected:,} codes in all, but the base was fitted on data with {there:,}; fit it on {data.name}")
+        return self.network.requires_grad_(False).eval()
 
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
         """(n,) float32 log-odds of a click at these impressions."""
