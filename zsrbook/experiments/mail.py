@@ -65,6 +65,7 @@ class Sizes:
     dropout: float
     mail: MAILSettings
     dmr: DMRSettings
+    meta: MetaEmbSettings
 
 
 def _adam(**changes) -> Training:
@@ -78,9 +79,10 @@ SIZES = {
         0.2,
         MAILSettings(encoder=(128, 64, 64), decoder=(64, 128), attention=32),
         DMRSettings(hidden=(64, 32), attention=32, negatives=200),
+        MetaEmbSettings(),
     ),
-    Scale.SMALL: Sizes(RankingSettings(training=_adam(epochs=10, patience=2)), (512, 256), 0.5, MAILSettings(), DMRSettings()),
-    Scale.PAPER: Sizes(RankingSettings(training=_adam(epochs=2, patience=None)), (512, 256), 0.5, MAILSettings(), DMRSettings()),
+    Scale.SMALL: Sizes(RankingSettings(training=_adam(epochs=10, patience=2)), (512, 256), 0.5, MAILSettings(), DMRSettings(), MetaEmbSettings()),
+    Scale.PAPER: Sizes(RankingSettings(training=_adam(epochs=2, patience=None)), (512, 256), 0.5, MAILSettings(), DMRSettings(), MetaEmbSettings()),
 }
 
 
@@ -166,8 +168,9 @@ class System:
     """A row: what it is called, how to make it for a seed, and its settings as a record keeps them."""
 
     name: str
-    make: Callable[[int], ClickModel]
+    make: Callable[..., ClickModel]  # of a seed, and of the model that it stands on
     config: dict
+    on: str | None = None  # the row whose fitted model it stands on
     chance: bool = True  # whether seeds differ
     shuffled: bool = False  # new users are scored with the attributes of others
 
@@ -186,21 +189,20 @@ def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSetti
     return System(name, lambda seed: RankingModel(towers[tower], seeded(sizes.ranking, seed), filler), config, shuffled=shuffled)
 
 
-def seeded(settings: RankingSettings, seed: int) -> RankingSettings:
+def seeded(settings: RankingSettings | MetaEmbSettings, seed: int) -> RankingSettings | MetaEmbSettings:
     return replace(settings, training=replace(settings.training, seed=seed))
 
 
 def systems(scale: Scale) -> list[System]:
     """Every row of Tables 2 and 3, and the controls."""
     sizes = SIZES[scale]
-    tower = partial(BaseDNN, hidden=sizes.tower, dropout=sizes.dropout)
-    base = {"hidden": sizes.tower, "dropout": sizes.dropout, "ranking": asdict(sizes.ranking)}
+    emblr, base = ranking_row("Emblr", scale, "Emblr"), ranking_row("BaseDNN", scale)
     forms = {"None": "none", "Single": "single", "Dual": "dual", "Base": "mail"}
     return [
-        ranking_row("Emblr", scale, "Emblr"),
-        System("LLAE", lambda seed: LLAE(seeded(sizes.ranking, seed)), {"ranking": asdict(sizes.ranking)} | asdict(LLAESettings())),
-        ranking_row("BaseDNN", scale),
-        System("MetaEmb", lambda seed: MetaEmb(tower, seeded(sizes.ranking, seed)), base | asdict(MetaEmbSettings())),
+        emblr,
+        System("LLAE", lambda seed, on: LLAE(on), emblr.config | {"llae": asdict(LLAESettings())}, on="Emblr"),
+        base,
+        System("MetaEmb", lambda seed, on: MetaEmb(on, seeded(sizes.meta, seed)), base.config | {"meta": asdict(sizes.meta)}, on="BaseDNN"),
         *(ranking_row(f"MAIL-{name}", scale, mail=replace(sizes.mail, form=form)) for name, form in forms.items()),
         ranking_row("MAIL-Base (shuffled)", scale, mail=sizes.mail, shuffled=True),
         ranking_row("DMR", scale, "DMR"),
@@ -233,16 +235,30 @@ def deviating(scale: Scale) -> list[System]:
 # ---------------------------------------------------------------- runs and records
 
 
-def scored(spec: Spec, name: str, seed: int) -> tuple[ClickRanks, float, list[tuple[float, float]]]:
-    """One row, one seed: the ranks of the test impressions, the seconds of training, the losses an epoch."""
-    data = load(spec)
-    system = next(s for s in (*systems(spec.scale), *deviating(spec.scale)) if s.name == name)
-    began = time.perf_counter()
-    model = system.make(seed).fit(data)
-    seconds = time.perf_counter() - began
-    curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
-    judged = strangers(data, seed) if system.shuffled else data
-    return ClickRanks.of(data, model.scores(judged, data.rows(TEST))), seconds, curve
+Run = tuple[ClickRanks, float, list[tuple[float, float]]]
+
+
+def fitted(spec: Spec, name: str, seed: int, models: dict[str, tuple[ClickModel, float]] | None = None) -> tuple[ClickModel, float]:
+    """The model of a row, and the seconds that it took; ``models`` holds those made so far, and gains this one."""
+    models = {} if models is None else models
+    if name not in models:
+        system = next(s for s in (*systems(spec.scale), *deviating(spec.scale)) if s.name == name)
+        on, before = fitted(spec, system.on, seed, models) if system.on else (None, 0.0)
+        began = time.perf_counter()
+        model = system.make(seed, *([on] if system.on else [])).fit(load(spec))
+        models[name] = model, before + time.perf_counter() - began
+    return models[name]
+
+
+def scored(spec: Spec, names: list[str], seed: int) -> dict[str, Run]:
+    """Rows that stand on one another, one seed: the ranks of the test impressions, the seconds of training, the losses an epoch."""
+    data, models, runs = load(spec), {}, {}
+    for name in names:
+        model, seconds = fitted(spec, name, seed, models)
+        curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
+        judged = strangers(data, seed) if name.endswith("(shuffled)") else data
+        runs[name] = ClickRanks.of(data, model.scores(judged, data.rows(TEST))), seconds, curve
+    return runs
 
 
 def strangers(data: ClickData, seed: int) -> ClickData:
@@ -256,16 +272,18 @@ def strangers(data: ClickData, seed: int) -> ClickData:
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System], experiment: str) -> list[RunRecord]:
     """One record a row; seeds and rows side by side. In the toy world the best that any model could do comes last."""
     rows, seeds = list(rows), list(seeds)
-    tasks = [(spec, row.name, seed) for row in rows for seed in (seeds if row.chance else seeds[:1])]
-    found = dict(zip(tasks, side_by_side(scored, tasks, f"{experiment} {spec.name}"), strict=True))
-    records = []
-    for row in rows:
-        runs = {seed: found[spec, row.name, seed] for seed in (seeds if row.chance else seeds[:1])}
-        records.append(as_record(spec, experiment, row, runs))
-    return records
+    groups: dict[str, list[System]] = {}
+    for row in rows:  # rows on one base go to the same process, where the base is fitted once
+        groups.setdefault(row.on or row.name.removesuffix(" (shuffled)"), []).append(row)
+    tasks = [(spec, [row.name for row in group], seed) for group in groups.values() for seed in (seeds if group[0].chance else seeds[:1])]
+    runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
+    for (_, _, seed), found in zip(tasks, side_by_side(scored, tasks, f"{experiment} {spec.name}"), strict=True):
+        for name, one in found.items():
+            runs[name][seed] = one
+    return [as_record(spec, experiment, row, runs[row.name]) for row in rows]
 
 
-def as_record(spec: Spec, experiment: str, row: System, runs: dict[int, tuple[ClickRanks, float, list]]) -> RunRecord:
+def as_record(spec: Spec, experiment: str, row: System, runs: dict[int, Run]) -> RunRecord:
     """The runs of one row, seed by seed, as its record."""
     tables = {seed: table for seed, (table, _, _) in runs.items()}
     sums = [spec.protocol.summary(table) for table in tables.values()]
