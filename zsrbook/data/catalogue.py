@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from zsrbook.data import amazon, derived, fetch, movielens, netflix, table
+from zsrbook.data import alimama, amazon, derived, fetch, movielens, netflix, table
+from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.files import read_lines
 
@@ -16,7 +17,7 @@ def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], D
     return lambda folder: amazon.load(name, folder / reviews, folder / f"meta_{category}.json.gz")
 
 
-#: name -> what reads its folder; the same names as in ``fetch.SOURCES``
+#: name -> what reads its folder; these names and those of ``CLICKS`` are the names in ``fetch.SOURCES``
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "ml-100k": movielens.load_100k,
     "ml-1m": movielens.load_1m,
@@ -35,6 +36,11 @@ LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "industrial": derived.load_industrial,
     "yelp": derived.load_yelp,
 }
+#: the same for data of impressions and clicks
+CLICKS: dict[str, Callable[[Path], ClickData]] = {
+    "alimama": alimama.load,
+    "alimama-sample": lambda folder: alimama.load_sample(folder / "alimama_sampled_train.txt"),
+}
 
 
 def load(name: str) -> Dataset:
@@ -43,8 +49,22 @@ def load(name: str) -> Dataset:
     Raises:
         DataError: no such name; a file is missing (the message says where it comes from) or is not what it should be.
     """
+    if name in CLICKS:
+        raise DataError(f"{name} holds impressions and clicks, not interactions; read it with load_clicks")
     folder = fetch.locate(name)
     return LOADERS[name](folder)
+
+
+def load_clicks(name: str) -> ClickData:
+    """The same for data of impressions and clicks.
+
+    Raises:
+        DataError: as ``load``, or the name is that of interactions.
+    """
+    if name in LOADERS:
+        raise DataError(f"{name} holds interactions, not impressions and clicks; read it with load")
+    folder = fetch.locate(name)
+    return CLICKS[name](folder)
 
 
 def guess(path: Path) -> Dataset:

@@ -93,6 +93,7 @@ def github(repository: str, commit: str, path: str) -> str:
 COLLISION = ("Nishikata97/CollisionGenRec", "505d5be3166f7c38ae67957daf8a3b7ec7092577")
 LLMRANK = ("RUCAIBox/LLMRank", "5ec1154cb74cbf68ed5721212f1d7e79336c39c7")
 MINIONEREC = ("AkaliKong/MiniOneRec", "81b4ba9811cfb152cf161f1c486fe516510d081e")
+PADDLEREC = ("PaddlePaddle/PaddleRec", "656326adf3c4117c11ec0eff5e8f61acd8191c2a")
 S3REC = ("RUCAIBox/CIKM2020-S3Rec", "2a81540ae18615d88ef88227b0c066e5b74781e5")
 
 
@@ -170,6 +171,27 @@ SOURCES = {
         "research only, do not republish; needs an account at the page named here",
         "bennett2007netflix",
         "https://www.kaggle.com/datasets/netflix-inc/netflix-prize-data",
+    ),
+    "alimama": Source(
+        "alimama",
+        tuple(File(name) for name in ("raw_sample.csv", "ad_feature.csv", "user_profile.csv", "behavior_log.csv")),
+        "research only, non-commercial; needs an account at the page named here",
+        "tianchi2018ad",
+        "https://tianchi.aliyun.com/dataset/56",
+    ),
+    "alimama-sample": Source(
+        "alimama-sample",
+        (
+            File(
+                "alimama_sampled_train.txt",
+                "046a8d71a4912a5647adc93a6b5cf951dee1407dd72deb164652ef90c1a3f819",
+                481_263,
+                github(*PADDLEREC, "models/rank/dmr/data/sample_data/alimama_sampled_train.txt"),
+            ),
+        ),
+        "research only, non-commercial",
+        "tianchi2018ad",
+        f"https://github.com/{PADDLEREC[0]}",
     ),
     "amazon-prime-pantry-2018": Source("amazon-prime-pantry-2018", ratings_only_2018("Prime_Pantry"), AMAZON, "ni2019amazon", AMAZON_2018_PAGE),
     "amazon-grocery-2018": Source("amazon-grocery-2018", ratings_only_2018("Grocery_and_Gourmet_Food"), AMAZON, "ni2019amazon", AMAZON_2018_PAGE),
