@@ -11,10 +11,11 @@ autoencoders whose codes must be interchangeable, for a new user has only one of
 
 How the paper is read where it can be read in several ways; each is a setting or can be undone in a line:
 
-- Squared errors are summed over numbers and averaged over rows, L_d likewise has no weight (Eq. 7), so a long behaviour weighs more.
-- Eq. 5 as printed divides the first two sums by n and the third by n²; the middle of the equation says n² everywhere, and so do we.
-- In 512 dimensions σ = 1 is tiny: codes of different users are many σ apart, every kernel value between them is 0, and L_d rests at 2 / n
-  with no slope. ``notes["kernel"]`` tells whether that is so.
+- Squared errors are summed over numbers and averaged over rows; nothing has a weight (Eq. 7), so a long behaviour weighs the most.
+- Eq. 5 as printed divides the first two sums by n and the third by n²; its own first line says n² for all three, and so do we. As printed
+  it starts near 2n, and what pays is to push the codes of one kind apart, each from each.
+- σ = 1 is a length, and nothing keeps codes at one. Where they are long beside it, every kernel value of different codes is 0 and L_d
+  rests at 2/n; where they are short, every value is 1 and L_d is 0: either way with next to no slope. ``notes["kernel"]`` tells.
 - Short behaviours are padded with zeros, and the zeros are part of what is to be given back. A tower that can't tell how long a behaviour is
   then shrinks each row by the chance that there is one, so that the sum over rows is a sum over behaviours as long as usual. Without
   padding each row has the size of a real one, and the sum that of a behaviour of full length.
