@@ -58,7 +58,7 @@ class LLAESettings:
     """
 
     attributes: Attributes = "embedded"  #: what S holds: the embedded user; that without the id; one-hot codes without the id; DEC
-    reconstruct: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)  #: λ to choose from; DEC
+    reconstruct: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)  #: λ to choose from; DEC
     ranks: tuple[int, ...] = (4, 8, 16, 32)  #: r to choose from; DEC
     low_rank: float = 30.0  #: β; MAIL
     corruption: float = 0.05  #: share of X set to 0; authors' code
