@@ -39,8 +39,9 @@ def test_windows_hold_the_newest_behaviours_before_an_impression(behaviours, imp
 def test_new_users_show_no_behaviour_and_strict_takes_their_past(data):
     new = data.new[data.user]
     assert 0.35 < data.new.mean() < 0.45
-    assert (data.seen[new][:, 0] == data.seen[new][:, 1]).all()
-    np.testing.assert_array_equal(data.seen[~new], data.windows[~new])
+    seen = data.windows_seen(np.arange(len(data)))
+    assert (seen[new, 0] == seen[new, 1]).all()
+    np.testing.assert_array_equal(seen[~new], data.windows[~new])
     strict = data.strict()
     assert not strict.new[strict.user[strict.fold != TEST]].any()
     assert (strict.users[strict.new, 0] == 0).all()

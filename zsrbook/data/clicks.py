@@ -98,10 +98,10 @@ class ClickData:
     def __len__(self) -> int:
         return len(self.user)
 
-    @property
-    def seen(self) -> np.ndarray:
-        """(n, 2) the windows that a model may look at: those of new users are empty."""
-        return np.where(self.new[self.user][:, None], self.windows[:, :1], self.windows)
+    def windows_seen(self, rows: np.ndarray) -> np.ndarray:
+        """(r, 2) the windows that a model may look at: those of new users are empty."""
+        windows = self.windows[rows]
+        return np.where(self.new[self.user[rows]][:, None], windows[:, :1], windows)
 
     @cached_property
     def longest(self) -> int:
@@ -146,8 +146,8 @@ class ClickData:
         """A hash of all that a model reads; equal data gives an equal hash on every machine."""
         digest = hashlib.sha256(repr((self.layout, sorted(self.vocabularies.items()))).encode())
         for part in (self.user, self.item, self.time, self.click, self.context, self.users, self.items, self.windows, self.fold, self.new):
-            digest.update(np.ascontiguousarray(part).tobytes())
-        digest.update(np.ascontiguousarray(self.behaviours).tobytes())
+            digest.update(np.ascontiguousarray(part).data)
+        digest.update(np.ascontiguousarray(self.behaviours).data)
         return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ from sklearn.linear_model import RidgeCV
 
 from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import TEST, TRAIN, ClickData, windows_before
-from zsrbook.data.dataset import Columns, DataError
+from zsrbook.data.dataset import Columns
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
@@ -114,8 +114,8 @@ def load(spec: Spec) -> ClickData:
     """
     if spec.scale is Scale.TOY:
         data = replace(toy_world().clicks(spec.name, IMPRESSIONS), name=spec.name)
-    elif spec.name == "alimama":
-        raise DataError("alimama: not linked yet")
+    elif spec.scale is Scale.PAPER:
+        data = catalogue.load_clicks(spec.name)
     else:
         source, _, click = spec.name.rpartition("-")
         data = movielens_clicks.clicks(catalogue.load(source), click)

@@ -259,7 +259,7 @@ def in_batches(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def batch_of(data: ClickData, rows: np.ndarray, device: torch.device) -> Batch:
     """These impressions as tensors, behaviours padded to the longest among them."""
-    begin, end = data.seen[rows].T
+    begin, end = data.windows_seen(rows).T
     lengths = end - begin
     at = begin[:, None] + np.arange(max(1, lengths.max(initial=0)))  # (B, L)
     inside = at < end[:, None]
