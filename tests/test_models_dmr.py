@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zsrbook.data.clicks import TEST, TRAIN, Layout
+from zsrbook.data.clicks import TEST, TRAIN, ClickData, Layout, split_in_time
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import auc
 from zsrbook.models.dmr import DMR, DMRSettings
@@ -223,20 +223,51 @@ def test_items_must_have_the_ids_of_behaviours():
         DMR(SPACE._replace(layout=layout))
 
 
-@pytest.fixture(scope="module")
-def world():
-    toy = ToyWorld(ToySettings(users=(500, 60, 60), items=(40, 30, 30)))
-    return toy, toy.clicks("grocery", 12_000).made_new(0.4)
+def newest_tells(n=6_000, users=300, categories=4):
+    """Click data where a click has chance 0.85 if the item's category is that of the newest of five behaviours, else 0.15; AUC 0.81 at best."""
+    rng = np.random.default_rng(0)
+    behaviours = np.column_stack([rng.integers(1, categories + 1, 5 * users), np.ones(5 * users)]).astype(np.int32)
+    user, item = rng.integers(users, size=n), rng.integers(20, size=n)
+    category = np.arange(20) % categories + 1
+    chance = np.where(category[item] == behaviours[5 * user + 4, 0], 0.85, 0.15)
+    return chance, ClickData(
+        "newest-tells",
+        Layout(("user",), ("hour",), ("item", "category"), ("category", "action")),
+        {"user": users + 1, "hour": 2, "item": 21, "category": categories + 1, "action": 2},
+        user,
+        item,
+        np.arange(n, dtype=np.float64),
+        (rng.random(n) < chance).astype(np.int8),
+        np.ones((n, 1), np.int32),
+        np.arange(1, users + 1, dtype=np.int32)[:, None],
+        np.column_stack([np.arange(1, 21), category]).astype(np.int32),
+        behaviours,
+        np.column_stack([5 * user, 5 * user + 5]),
+        split_in_time(np.arange(n)),
+        np.zeros(users, bool),
+    )
 
 
-def test_it_learns_the_toy_world(world):
-    toy, data = world
-    training = Training(epochs=4, optimizer="adam", learning_rate=3e-3, clip=None, patience=4)
-    tower = partial(DMR, settings=DMRSettings(hidden=(32, 16), dropout=0.2, normalise=True, attention=16, negatives=20))
-    model, again = (RankingModel(tower, RankingSettings(width=16, batch=256, training=training)).fit(data) for _ in range(2))
+def test_it_learns_that_the_newest_behaviour_tells_and_a_seed_repeats():
+    chance, data = newest_tells()
+    rows = data.rows(TEST)
+    tower = partial(DMR, settings=DMRSettings(hidden=(32, 16), dropout=0.2, normalise=True, attention=16, negatives=5, spread=0.3))
+    training = Training(epochs=6, optimizer="adam", learning_rate=5e-3, clip=None, patience=None)
+    settings = RankingSettings(width=16, spread=0.3, batch=256, training=training)  # a behaviour begins as a product: of 0.05 it would be tiny
+    scores = [RankingModel(tower, settings).fit(data).scores(data, rows) for _ in range(2)]
+    best, reached = auc(data.click[rows], chance[rows]), auc(data.click[rows], scores[0])
+    assert 0.5 + 0.9 * (best - 0.5) < reached < best + 0.01
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def test_on_the_toy_world_it_knows_more_than_what_is_popular():
+    toy = ToyWorld(ToySettings(users=(2000, 60, 60), items=(40, 30, 30)))
+    data = toy.clicks("grocery", 40_000).made_new(0.4)
+    tower = partial(DMR, settings=DMRSettings(hidden=(32, 16), dropout=0.2, normalise=True, attention=16, negatives=5))
+    training = Training(epochs=3, optimizer="adam", learning_rate=5e-3, clip=None, patience=None)
+    model = RankingModel(tower, RankingSettings(width=16, batch=256, training=training)).fit(data)
     rows, past = data.rows(TEST, "old"), data.rows(TRAIN)
     clicked = np.bincount(data.item[past], data.click[past]) / np.bincount(data.item[past])  # share of an item's impressions
     best = auc(data.click[rows], toy.click_oracle("grocery", data, rows))
     popular, reached = (auc(data.click[rows], scores) for scores in (clicked[data.item[rows]], model.scores(data, rows)))
-    assert popular + 0.2 * (best - popular) < reached < best
-    np.testing.assert_array_equal(again.scores(data, rows), model.scores(data, rows))
+    assert popular + 0.1 * (best - popular) < reached < best  # three seeds reach 0.22 to 0.33 of the way

@@ -147,6 +147,14 @@ def test_who_has_no_behaviour_is_scored_with_a_predicted_one(data, base, model):
     assert np.abs(model.scores(data, rows) - base.scores(data, rows)).max() > 1e-3
 
 
+def test_over_emblr_all_impressions_of_a_new_user_move_by_one_amount(data, base, model):
+    rows = data.rows(TEST, "new")
+    moved = model.scores(data, rows) - base.scores(data, rows)
+    _, first, user = np.unique(data.user[rows], return_index=True, return_inverse=True)
+    np.testing.assert_allclose(moved, moved[first][user], atol=1e-5)
+    assert moved.std() > 1e-4
+
+
 def test_scores_of_old_users_are_exactly_those_of_the_base(data, base, model):
     rows = data.rows(TEST)
     old = data.group[rows] == 1
