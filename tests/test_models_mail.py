@@ -41,7 +41,7 @@ def embedded(lengths: list[int], seed: int = 0, scale: float = 1.0) -> Embedded:
         return scale * torch.randn(*shape, WIDTH, generator=generator, dtype=torch.float64)
 
     mask = torch.arange(max([1, *lengths])) < torch.tensor(lengths, dtype=torch.int64).reshape(n, 1)
-    return Embedded(draw(n, N_A), draw(n, mask.shape[1]) * mask.unsqueeze(2), mask, draw(n, 1), draw(n, 1))
+    return Embedded(draw(n, N_A), draw(n, mask.shape[1]) * mask.unsqueeze(2), mask, draw(n, 1), draw(n, 1), torch.zeros(n, 1, dtype=torch.int64))
 
 
 # -- the equations, one row at a time --------------------------------------------------------------------------------------

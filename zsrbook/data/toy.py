@@ -201,7 +201,7 @@ class ToyWorld:
         context = np.column_stack([time // 3600 % 24, time // DAY % 7]).astype(np.int32) + 1
         return ClickData(
             f"toy-{market}",
-            Layout(("user", *ATTRIBUTES), ("hour", "weekday"), ("item", *names, "price"), ("item", "action")),
+            Layout(("user", *ATTRIBUTES), ("hour", "weekday"), ("item", *names, "price"), ("family", "flavour", "action")),
             {"user": len(users) + 1, **{name: count + 1 for name, count in ATTRIBUTES.items()}, "hour": 25, "weekday": 8}
             | {"item": len(items) + 1, **{name: len(levels[name].categories) + 1 for name in names}, "price": 9, "action": 2},
             user,
@@ -211,7 +211,7 @@ class ToyWorld:
             context,
             users,
             items,
-            np.column_stack([bought[Columns.ITEM] + 1, np.ones(len(bought))]).astype(np.int32),
+            np.column_stack([items[bought[Columns.ITEM]][:, [1, 3]], np.ones(len(bought), np.int32)]),
             windows_before(user, time, bought[Columns.USER].to_numpy(), bought[Columns.TIME].to_numpy(), longest),
             split_in_time(time, valid=0.125),
             np.zeros(len(users), bool),

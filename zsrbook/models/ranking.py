@@ -153,6 +153,9 @@ class ClickNetwork(nn.Module):
         super().__init__()
         self.fields = Fields(space, sum(space.vocabularies.values()) > settings.sparse_above)
         nn.init.normal_(self.fields.table.weight, std=settings.spread)
+        first = int(self.fields.behaviour_at[-1])
+        with torch.no_grad():  # what ⊙ how begins as what: a product of two small numbers would leave behaviour far below all else
+            self.fields.table.weight[first : first + space.vocabularies[space.layout.behaviour[-1]]] += 1.0
         self.tower = tower
         self.filler = filler
         self.trace: list[dict[str, Tensor]] = []  # each step's losses and notes by name, for Figure 4
