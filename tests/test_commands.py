@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from zsrbook import records
 from zsrbook.__main__ import app
 from zsrbook.claims import load as load_claims
-from zsrbook.experiments import commands, zesrec
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.experiments import commands, mail, zesrec
 from zsrbook.scale import Scale
 from zsrbook.training import Training
 
@@ -50,7 +51,7 @@ def names(root) -> list[str]:
 
 
 def test_run_writes_what_it_says(root):
-    said = call("run", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "POP; ZESRec-G (shuffled)")
+    said = call("run", "zesrec", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "POP; ZESRec-G (shuffled)")
     assert names(root) == [
         "zesrec/zero-shot/grocery--pantry/zesrec-g-shuffled.toy.json",
         "zesrec/zero-shot/pantry/bayes-optimal.toy.json",
@@ -71,7 +72,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, mon
     monkeypatch.setattr(commands, "cache_folder", lambda: cache)
     monkeypatch.setenv("ZSRBOOK_WORKERS", "1")
     monkeypatch.setitem(zesrec.SIZED, Scale.TOY, zesrec.SIZED[Scale.TOY] | {"width": 8, "training": Training(epochs=2)})
-    asked = ("run", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "GRU4Rec")
+    asked = ("run", "zesrec", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "GRU4Rec")
 
     def stopped(*args, **more):
         raise KeyboardInterrupt
@@ -95,7 +96,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, mon
 
 
 def test_further_seeds_join_those_that_the_same_code_recorded(root, monkeypatch):
-    asked = ("run", "zero-shot", "grocery", "pantry", "--only", "ZESRec-G; ZESRec-G (shuffled)")
+    asked = ("run", "zesrec", "zero-shot", "grocery", "pantry", "--only", "ZESRec-G; ZESRec-G (shuffled)")
     call(*asked, "--seeds", "5")
     whole = {r.method: r for r in records.find(root)}
     shutil.rmtree(root)
@@ -113,8 +114,8 @@ def test_further_seeds_join_those_that_the_same_code_recorded(root, monkeypatch)
 
 
 def test_run_without_repeats_and_deviations(root):
-    call("run", "zero-shot-no-repeats", "grocery", "pantry", "--seeds", "1", "--only", "POP")
-    call("run", "deviations", "grocery", "pantry", "--seeds", "1", "--only", "ZESRec-G (zes-9)", "--scale", "toy")
+    call("run", "zesrec", "zero-shot-no-repeats", "grocery", "pantry", "--seeds", "1", "--only", "POP")
+    call("run", "zesrec", "deviations", "grocery", "pantry", "--seeds", "1", "--only", "ZESRec-G (zes-9)", "--scale", "toy")
     found = {r.experiment: r for r in records.find(root) if r.method != "Bayes-optimal"}
     assert found["zero-shot-no-repeats"].protocol["repeats"] == found["zero-shot-no-repeats"].protocol["history"] == "removed"
     assert found["deviations"].method == "ZESRec-G (zes-9)"
@@ -123,9 +124,9 @@ def test_run_without_repeats_and_deviations(root):
 
 
 def test_run_rehearsal_and_structure_0(root):
-    call("run", "rehearsal", "grocery", "kinds", "--seeds", "1", "--only", "POP")
-    call("run", "structure-0", "grocery", "pantry", "--seeds", "1", "--only", "POP")
-    call("run", "habits", "grocery", "pantry", "--seeds", "1", "--only", "POP")
+    call("run", "zesrec", "rehearsal", "grocery", "kinds", "--seeds", "1", "--only", "POP")
+    call("run", "zesrec", "structure-0", "grocery", "pantry", "--seeds", "1", "--only", "POP")
+    call("run", "zesrec", "habits", "grocery", "pantry", "--seeds", "1", "--only", "POP")
     found = {r.experiment: r for r in records.find(root) if r.method != "Bayes-optimal"}
     assert found["rehearsal"].target == "grocery-new-kinds"
     assert found["structure-0"].target == "pantry"
@@ -134,13 +135,13 @@ def test_run_rehearsal_and_structure_0(root):
 
 def test_run_incremental(root, monkeypatch):
     monkeypatch.setattr(zesrec, "trained_on_few", lambda spec, *task: zesrec.Bench(zesrec.pair_of(spec)).ranks(zesrec.neighbours()[0], 0))
-    call("run", "incremental", "grocery", "pantry", "--seeds", "1")
+    call("run", "zesrec", "incremental", "grocery", "pantry", "--seeds", "1")
     assert len(names(root)) == 3 * 2 * len(zesrec.SIZES)
     assert "zesrec/incremental/pantry/hrnn-2000.toy.json" in names(root)
 
 
 def test_run_dataset_bias_reaches_the_experiment(root):
-    assert "share no title" in call("run", "dataset-bias", "grocery", "pantry", exit_code=1)
+    assert "share no title" in call("run", "zesrec", "dataset-bias", "grocery", "pantry", exit_code=1)
 
 
 @pytest.mark.parametrize(
@@ -158,29 +159,29 @@ def test_run_dataset_bias_reaches_the_experiment(root):
     ],
 )
 def test_run_refuses_what_it_does_not_know(root, arguments, message):
-    said = " ".join(call("run", *arguments, exit_code=2).replace("│", " ").split())
+    said = " ".join(call("run", "zesrec", *arguments, exit_code=2).replace("│", " ").split())
     assert message in said
     assert not root.exists()
 
 
 def test_run_says_what_is_wrong_with_the_data(root, tmp_path, monkeypatch):
-    assert "error: the toy world has no market 'moon'" in call("run", "zero-shot", "moon", "pantry", exit_code=1)
+    assert "error: the toy world has no market 'moon'" in call("run", "zesrec", "zero-shot", "moon", "pantry", exit_code=1)
     monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path / "nowhere"))
-    said = call("run", "zero-shot", "ml-latest-small", "ml-1m", "--scale", "small", exit_code=1)
+    said = call("run", "zesrec", "zero-shot", "ml-latest-small", "ml-1m", "--scale", "small", exit_code=1)
     assert str(tmp_path / "nowhere") in said
     assert not root.exists()
 
 
 def test_run_in_a_dirty_tree_says_what_to_commit(root):
     (root.parents[1] / "code.py").write_text("2\n")
-    said = call("run", "zero-shot", "grocery", "pantry", "--only", "POP", exit_code=1)
+    said = call("run", "zesrec", "zero-shot", "grocery", "pantry", "--only", "POP", exit_code=1)
     assert "error: 1 files differ from the last commit (code.py)" in said
     assert not root.exists()
 
 
 @pytest.fixture
 def recorded(root):
-    call("run", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "POP; Random")
+    call("run", "zesrec", "zero-shot", "grocery", "pantry", "--seeds", "2", "--only", "POP; Random")
     return root / "zesrec" / "zero-shot" / "pantry"
 
 
@@ -233,3 +234,26 @@ def test_claims_has_a_line_a_claim(recorded):
 
 def test_claims_of_an_unknown_paper(root):
     assert "error: " in call("claims", "moon", exit_code=1)
+
+
+def test_run_mail_writes_rows_that_share_a_model_and_grows_them(root, monkeypatch):
+    small = ToyWorld(ToySettings(users=(300, 20, 20), items=(60, 20, 20)))
+    monkeypatch.setattr(mail, "toy_world", lambda: small)
+    monkeypatch.setattr(mail, "IMPRESSIONS", 3000)
+    mail.load.cache_clear()
+    asked = ("run", "mail", "clicks-strict", "grocery", "--only", "Emblr; LLAE; Item rate")
+    call(*asked, "--seeds", "1")
+    first = {r.method: r for r in records.find(root)}
+    assert list(first) == ["Bayes-optimal", "Emblr", "Item rate", "LLAE"]
+    assert all(r.seeds == [0] and r.protocol["ids"] == "removed" for r in first.values())
+    ran = []
+    run = mail.run
+    monkeypatch.setattr(mail, "run", lambda spec, seeds, *rest: ran.append(seeds) or run(spec, seeds, *rest))
+    call(*asked, "--seeds", "2")
+    assert ran == [[1]]
+    grown = {r.method: r for r in records.find(root)}
+    assert grown["LLAE"].seeds == [0, 1]
+    assert grown["LLAE"].metrics["AUC (new)"][0] == first["LLAE"].metrics["AUC (new)"][0]
+    assert "deviations has no row Emblr" in call("run", "mail", "deviations", "grocery", "--only", "Emblr", exit_code=2)
+    assert "expected one of clicks" in call("run", "mail", "zero-shot", "grocery", exit_code=2)
+    mail.load.cache_clear()

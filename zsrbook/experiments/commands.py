@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -16,14 +16,17 @@ from zsrbook import claims as ledger
 from zsrbook import records
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.experiments import zesrec
+from zsrbook.experiments import mail, zesrec
 from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
 from zsrbook.terminal import errors_for_people, say
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
+runs = typer.Typer(help="Run an experiment of a chapter and record it. Needs a clean working tree.", no_args_is_help=True)
+app.add_typer(runs, name="run")
 
+#: what each chapter can run
 ZESREC = (
     "zero-shot",
     "zero-shot-no-repeats",
@@ -37,14 +40,17 @@ ZESREC = (
     "epochs",
     *zesrec.INGREDIENTS,
 )
+MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
 MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
+Row = TypeVar("Row", zesrec.System, mail.System)
 
-@app.command()
-def run(
+
+@runs.command("zesrec")
+def run_zesrec(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(ZESREC)}")],
     source: str,
     target: Annotated[str, typer.Argument(help="of a rehearsal: items or kinds, which part of the source plays the target")],
@@ -52,7 +58,7 @@ def run(
     only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
     scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
 ) -> None:
-    """Run an experiment of the ZESRec chapter on one pair and write its records. Needs a clean working tree.
+    """An experiment of the ZESRec chapter on one pair.
 
     A record is written when some seeds of its row are there, and grows with each further one. Say the same again after it was stopped,
     and it goes on: with the seeds that this very code has not recorded yet, from the last epoch of each model that it had begun.
@@ -70,8 +76,7 @@ def run(
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
         checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
         for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, version):
-            path = records.write(replace(record, code_version=version), root=records.RUNS)
-            say(f"{record.method:40} Recall@20 {record.mean('Recall@20'):.4f}  {path}")
+            written(record, version, "Recall@20")
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -137,17 +142,65 @@ def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
     Raises:
         typer.BadParameter: it names a row that the experiment does not have.
     """
-    names = [name.strip() for name in only.split(";") if name.strip()]
     if experiment in WHOLE:
-        if names:
+        if only.strip():
             raise typer.BadParameter(f"{experiment} runs as a whole; leave --only out")
         return []
     own = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed, "habits": zesrec.with_habits, "epochs": zesrec.epoch_rows}
-    rows = (own | dict.fromkeys(zesrec.INGREDIENTS, zesrec.ingredient_rows)).get(experiment, zesrec.systems)(scale)
+    return named(only, experiment, (own | dict.fromkeys(zesrec.INGREDIENTS, zesrec.ingredient_rows)).get(experiment, zesrec.systems)(scale))
+
+
+def named(only: str, experiment: str, rows: list[Row]) -> list[Row]:
+    """The rows that ``only`` names, or all.
+
+    Raises:
+        typer.BadParameter: it names a row that is not there.
+    """
+    names = [name.strip() for name in only.split(";") if name.strip()]
     unknown = [name for name in names if name not in {row.name for row in rows}]
     if unknown:
         raise typer.BadParameter(f"{experiment} has no row {'; '.join(unknown)}; it has {'; '.join(row.name for row in rows)}")
     return [row for row in rows if not names or row.name in names]
+
+
+@runs.command("mail")
+def run_mail(
+    experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(MAIL)}")],
+    data: Annotated[str, typer.Argument(help="such as grocery (toy), ml-100k-stars (small), alimama (paper)")],
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds, from 0")] = 5,
+    only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
+    scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
+) -> None:
+    """An experiment of the MAIL chapter on one data set.
+
+    A record is written when some seeds of its row are there, and grows with each further one. Say the same again after it was stopped,
+    and it goes on with the seeds that this very code has not recorded yet.
+    """
+    if experiment not in MAIL:
+        raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(MAIL)}")
+    spec = mail.Spec(data, scale or current_scale(), strict=experiment.endswith("-strict"))
+    rows = named(only, experiment, mail.deviating(spec.scale) if experiment.startswith("deviations") else mail.systems(spec.scale))
+    with errors_for_people(*MENDABLE):
+        records.check_clean()
+        version = records.code_version()
+        known = {r.method: r for r in records.find(records.RUNS, paper=mail.PAPER, experiment=experiment, target=data, scale=spec.scale)}
+        for group in mail.groups_of(rows):
+            done = [known.get(row.name) for row in group]
+            same = all(r and (r.code_version, r.data_sha256) == (version, mail.load(spec).sha256) for r in done)
+            asked = [s for s in (range(seeds) if group[0].chance else [0]) if not (same and all(s in r.seeds for r in done))]
+            for some in _batched(asked, workers(len(asked))):
+                for record in mail.run(spec, some, group, experiment):
+                    before = known.get(record.method) if same or some[0] != asked[0] else None
+                    known[record.method] = before.with_more_seeds(record) if before else record
+                    written(known[record.method], version, "AUC (new)")
+        for record in mail.ceiling(spec, experiment) if experiment.startswith("clicks") else []:
+            written(record, version, "AUC (new)")
+
+
+def written(record: RunRecord, version: str, metric: str) -> None:
+    """Write a record as what this code has found, and say so."""
+    path = records.write(replace(record, code_version=version), root=records.RUNS)
+    say(f"{record.method:40} {metric} {record.mean(metric):.4f}  {path}")
 
 
 @app.command()
@@ -162,8 +215,9 @@ def verify() -> None:
                 wrong += 1
         say(f"{len(found)} records, {wrong} values that their ranks do not give")
         for scale in Scale:
-            counts = Counter(str(verdict.outcome) for verdict in ledger.verdicts("zesrec", scale, root=records.RUNS))
-            say(f"zesrec at {scale}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
+            for paper in sorted(path.stem for path in ledger.CLAIMS.glob("*.yml")):
+                counts = Counter(str(verdict.outcome) for verdict in ledger.verdicts(paper, scale, root=records.RUNS))
+                say(f"{paper} at {scale}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
     raise typer.Exit(1 if wrong else 0)
 
 

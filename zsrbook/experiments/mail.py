@@ -179,10 +179,9 @@ class System:
     config: dict
     on: str | None = None  # the row whose fitted model it stands on
     chance: bool = True  # whether seeds differ
-    shuffled: bool = False  # new users are scored with the attributes of others
 
 
-def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None, shuffled: bool = False) -> System:
+def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None) -> System:
     """A ranking tower, alone or with the zero-shot tower before it."""
     sizes = SIZES[scale]
     towers: dict[str, Callable[..., Tower]] = {
@@ -193,7 +192,7 @@ def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSetti
     own = {"hidden": sizes.tower, "dropout": sizes.dropout} if tower == "BaseDNN" else asdict(sizes.dmr) if tower == "DMR" else {}
     filler: Callable[..., Filler] | None = mail and partial(MAIL, settings=mail)
     config = {"tower": {"name": tower} | own, "mail": mail and asdict(mail), "ranking": asdict(sizes.ranking)}
-    return System(name, lambda seed: RankingModel(towers[tower], seeded(sizes.ranking, seed), filler), config, shuffled=shuffled)
+    return System(name, lambda seed: RankingModel(towers[tower], seeded(sizes.ranking, seed), filler), config)
 
 
 def seeded(settings: RankingSettings | MetaEmbSettings, seed: int) -> RankingSettings | MetaEmbSettings:
@@ -211,7 +210,7 @@ def systems(scale: Scale) -> list[System]:
         base,
         System("MetaEmb", lambda seed, on: MetaEmb(on, seeded(sizes.meta, seed)), base.config | {"meta": asdict(sizes.meta)}, on="BaseDNN"),
         *(ranking_row(f"MAIL-{name}", scale, mail=replace(sizes.mail, form=form)) for name, form in forms.items()),
-        ranking_row("MAIL-Base (shuffled)", scale, mail=sizes.mail, shuffled=True),
+        ranking_row("MAIL-Base (shuffled)", scale, mail=sizes.mail),  # the same model, scored with strangers' attributes
         ranking_row("DMR", scale, "DMR"),
         ranking_row("MAIL-DMR", scale, "DMR", sizes.mail),
         System("Item rate", lambda seed: ItemRate(), {"prior": 20.0}, chance=False),
@@ -261,7 +260,7 @@ def scored(spec: Spec, names: list[str], seed: int) -> dict[str, Run]:
     """Rows that stand on one another, one seed: the ranks of the test impressions, the seconds of training, the losses an epoch."""
     data, models, runs = load(spec), {}, {}
     for name in names:
-        model, seconds = fitted(spec, name, seed, models)
+        model, seconds = fitted(spec, name.removesuffix(" (shuffled)"), seed, models)
         curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
         judged = strangers(data, seed) if name.endswith("(shuffled)") else data
         runs[name] = ClickRanks.of(data, model.scores(judged, data.rows(TEST))), seconds, curve
@@ -279,15 +278,20 @@ def strangers(data: ClickData, seed: int) -> ClickData:
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System], experiment: str) -> list[RunRecord]:
     """One record a row; seeds and rows side by side. In the toy world the best that any model could do comes last."""
     rows, seeds = list(rows), list(seeds)
-    groups: dict[str, list[System]] = {}
-    for row in rows:  # rows on one base go to the same process, where the base is fitted once
-        groups.setdefault(row.on or row.name.removesuffix(" (shuffled)"), []).append(row)
-    tasks = [(spec, [row.name for row in group], seed) for group in groups.values() for seed in (seeds if group[0].chance else seeds[:1])]
+    tasks = [(spec, [row.name for row in group], seed) for group in groups_of(rows) for seed in (seeds if group[0].chance else seeds[:1])]
     runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
     for (_, _, seed), found in zip(tasks, side_by_side(scored, tasks, f"{experiment} {spec.name}"), strict=True):
         for name, one in found.items():
             runs[name][seed] = one
     return [as_record(spec, experiment, row, runs[row.name]) for row in rows]
+
+
+def groups_of(rows: Iterable[System]) -> list[list[System]]:
+    """Rows that share a model, or stand on one: each group goes to one process, where that model is fitted once."""
+    groups: dict[str, list[System]] = {}
+    for row in rows:
+        groups.setdefault(row.on or row.name.removesuffix(" (shuffled)"), []).append(row)
+    return list(groups.values())
 
 
 def as_record(spec: Spec, experiment: str, row: System, runs: dict[int, Run]) -> RunRecord:
