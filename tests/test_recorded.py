@@ -2,7 +2,7 @@
 
 import pytest
 
-from zsrbook.experiments import zesrec
+from zsrbook.experiments import mail, zesrec
 from zsrbook.experiments.seeds import stamp
 from zsrbook.records import find
 from zsrbook.scale import Scale
@@ -22,3 +22,18 @@ def test_seed_0_ends_where_its_record_says(name):
     for metric in ("Recall@20", "MRR@20"):
         before = recorded.metrics[metric][0]
         assert live.metrics[metric][0] == pytest.approx(before, abs=0.2 * abs(before - popularity.mean(metric)))
+
+
+@pytest.mark.parametrize("name", ["BaseDNN", "MAIL-Single"])
+def test_seed_0_of_a_click_model_ends_where_its_record_says(name):
+    """Within a fifth of the way to the rate of the item alone, on either side."""
+    spec = mail.Spec(mail.DATA[Scale.TOY][0], Scale.TOY, strict=True)
+    row = next(s for s in mail.systems(Scale.TOY) if s.name == name)
+    (live,) = mail.run(spec, [0], [row], "clicks-strict")
+    recorded, plain = (
+        next(iter(find(paper="mail", experiment="clicks-strict", target=spec.name, method=m, scale="toy"))) for m in (name, "Item rate")
+    )
+    assert stamp(live) == stamp(recorded), "data, protocol or settings have changed; record the toy world anew"
+    for metric in ("AUC (new)", "AUC (old)"):
+        before = recorded.metrics[metric][0]
+        assert live.metrics[metric][0] == pytest.approx(before, abs=0.2 * abs(before - plain.mean(metric)))
