@@ -36,6 +36,8 @@ CLAIMS = REPOSITORY / "book" / "claims"
 
 #: a value this many times the paper's is as suspicious as one far below it
 SUSPICIOUS = 1.5
+#: settings of a protocol that tell what the data means, not how it is judged; a claim is asked of any data
+MEANING = {"click"}
 
 
 class ClaimError(ValueError):
@@ -100,7 +102,7 @@ class Claim:
         text: the claim.
         experiments: names of experiments; a method is taken from the first that holds it.
         pairs: scale -> ``source--target`` pairs at which the claim can be tested.
-        protocol: how the numbers must have been obtained.
+        protocol: how the numbers must have been obtained; what its ``MEANING`` says may be otherwise.
         holds: the predicate, as the file has it, or None where no run can decide.
         untestable: why no run can decide.
     """
@@ -359,7 +361,7 @@ def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], 
             why = f"the record of {name} holds no {part.metric}"
         elif record.protocol != settings:
             theirs = protocol_of(record.protocol).settings()
-            differ = ", ".join(k for k in settings if theirs.get(k) != settings[k])
+            differ = ", ".join(k for k in settings if k not in MEANING and theirs.get(k) != settings[k])
             why = f"{name} was judged by another protocol ({differ})" if differ else None
         if why:
             return Finding(pair, part.text, Outcome.NOT_TESTABLE, why)
