@@ -133,3 +133,16 @@ def test_every_source_of_data_can_be_cited():
     bibliography = (ROOT / "book/references.bib").read_text(encoding="utf-8")
     for source in SOURCES.values():
         assert f"{{{source.citation}," in bibliography, f"{source.name} is cited as {source.citation}, which references.bib lacks"
+
+
+def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measured():
+    from zsrbook.experiments import mail, zesrec
+    from zsrbook.scale import Scale
+
+    papers = yaml.safe_load((ROOT / "book/deviations.yml").read_text(encoding="utf-8"))
+    entries = [entry for paper in papers for entry in paper["deviations"]]
+    assert all({"id", "what", "paper", "here", "why"} <= set(entry) <= {"id", "what", "paper", "here", "why", "effect"} for entry in entries)
+    ids = [entry["id"] for entry in entries]
+    assert len(ids) == len(set(ids))
+    measured = {entry["id"] for entry in entries if "measured in the chapter" in entry.get("effect", "")}
+    assert measured == {*zesrec.deviation_settings(Scale.TOY), *mail.deviation_settings(Scale.TOY)}
