@@ -30,7 +30,7 @@ def clicks(data: Dataset, click: Literal["stars", "watched"] = "stars", longest:
         seed: of the films that stand beside those watched.
 
     Raises:
-        DataError: the users of ``data`` lack their attributes, or ``click`` is another word.
+        DataError: the users of ``data`` lack their attributes, ``click`` is another word, or a user watched all there is.
     """
     if click not in MEANING:
         raise DataError(f"click is {click!r}; expected one of {', '.join(MEANING)}")
@@ -99,4 +99,4 @@ def never_taken(user: np.ndarray, item: np.ndarray, n_items: int, seed: int) -> 
         if not len(open_):
             return drawn
         drawn[open_] = rng.integers(n_items, size=len(open_))
-    raise DataError(f"user {user[open_[0]]} took nearly all {n_items} items, so none is left to stand beside them")
+    raise DataError(f"user code {user[open_[0]]} rated (nearly) all {n_items} films, which leaves none to stand beside them; take click='stars'")

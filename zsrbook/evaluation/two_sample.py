@@ -7,11 +7,11 @@ from scipy.spatial.distance import cdist
 
 
 def mmd_test(a: np.ndarray, b: np.ndarray, permutations: int = 200, seed: int = 0) -> tuple[float, float]:
-    """Squared maximum mean discrepancy (unbiased) with a Gaussian kernel at the median distance, and its p-value by permutation
-    (Gretton et al. 2012).
+    """Squared maximum mean discrepancy (unbiased) with a Gaussian kernel whose σ² is the median squared distance, and its p-value by
+    permutation (Gretton et al. 2012), 1 / (permutations + 1) at least.
 
     Args:
-        a, b: (n, d), (m, d).
+        a, b: (n, d), (m, d), two points or more in each.
 
     >>> rng = np.random.default_rng(0)
     >>> mmd_test(rng.normal(size=(80, 2)), rng.normal(size=(80, 2)))[1] > 0.05

@@ -278,7 +278,7 @@ def strangers(data: ClickData, seed: int) -> ClickData:
 
 
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System], experiment: str) -> list[RunRecord]:
-    """One record a row; seeds and rows side by side. In the toy world the best that any model could do comes last."""
+    """One record a row, in their order; seeds and rows side by side."""
     rows, seeds = list(rows), list(seeds)
     tasks = [(spec, [row.name for row in group], seed) for group in groups_of(rows) for seed in (seeds if group[0].chance else seeds[:1])]
     runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
@@ -327,7 +327,7 @@ def ceiling(spec: Spec, experiment: str) -> list[RunRecord]:
 
 
 def clicks(spec: Spec, seeds: Iterable[int], rows: Iterable[System] | None = None) -> list[RunRecord]:
-    """Tables 2 and 3."""
+    """Tables 2 and 3. In the toy world the best that any model could do comes last."""
     experiment = "clicks-strict" if spec.strict else "clicks"
     return run(spec, seeds, systems(spec.scale) if rows is None else rows, experiment) + ceiling(spec, experiment)
 
@@ -464,8 +464,8 @@ def users_needed(rate: float, better: float, power: float = 0.8, level: float = 
 def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.DataFrame:
     """How well attributes foretell behaviour, as a function of how finely behaviour is described.
 
-    Behaviours of each old user are counted item by item; the first r directions of these counts are r latent interests. A ridge regression
-    from attributes, one-hot, is fitted on two thirds of the users and judged on the others.
+    Behaviours of each old user are counted item by item, as finely as a behaviour names one; the first r directions of these counts are r
+    latent interests. A ridge regression from attributes, one-hot, is fitted on two thirds of the users and judged on the others.
 
     Args:
         numbers: of interests.
@@ -478,9 +478,10 @@ def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.Data
     newest = newest[~data.new[newest.index.to_numpy()]]
     begin, end = data.windows[newest.to_numpy()].T
     rows = np.repeat(np.arange(len(newest)), end - begin)
-    taken = data.behaviours[np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)]), 0]
-    size = data.vocabularies[data.layout.behaviour[0]]
-    counts = csr_array((np.ones(len(taken)), (rows, taken)), shape=(len(newest), size)).toarray()
+    taken = data.behaviours[np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)]), :-1]  # (N, ids), without the action
+    codes = np.ravel_multi_index(taken.T, [data.vocabularies[name] for name in data.layout.behaviour[:-1]])
+    kinds, kind = np.unique(codes, return_inverse=True)
+    counts = csr_array((np.ones(len(rows)), (rows, kind)), shape=(len(newest), len(kinds))).toarray()
     counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
     attributes = data.users[newest.index.to_numpy()][:, 1:]
     known = np.concatenate([np.eye(column.max() + 1)[column] for column in attributes.T], axis=1)
@@ -491,8 +492,8 @@ def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.Data
     for r in numbers:
         axes = directions[:r].T
         target = (counts - middle) @ axes
-        guess = RidgeCV(np.logspace(0, 4, 9)).fit(known[train], target[train]).predict(known[~train])
-        wrong, all_of_it = ((target[~train] - guess) ** 2).sum(), (target[~train] ** 2).sum()
+        guess = RidgeCV(np.logspace(0, 4, 9)).fit(known[train], target[train]).predict(known[~train])  # flat where r is 1
+        wrong, all_of_it = ((target[~train] - guess.reshape(-1, axes.shape[1])) ** 2).sum(), (target[~train] ** 2).sum()
         held = all_of_it / ((counts[~train] - middle) ** 2).sum()
         frame[r] = {"held": held, "foretold": 1 - wrong / all_of_it, "items": (1 - wrong / all_of_it) * held}
     return pd.DataFrame(frame).T.rename_axis("interests")

@@ -1,0 +1,522 @@
+"""The experiments of the MAIL chapter on a tiny toy world: what each row learns from and is judged on, and numbers whose answer is known."""
+
+from dataclasses import asdict, fields, is_dataclass, replace
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import norm
+
+from zsrbook.data.clicks import TEST, TRAIN, ClickData
+from zsrbook.data.dataset import Sequences
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.clicks import METRICS, ClickRanks
+from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
+from zsrbook.experiments import mail
+from zsrbook.experiments.mail import Spec, System, as_record, deviating, fitted, load, strangers, systems, visits
+from zsrbook.experiments.seeds import stamp
+from zsrbook.records import RunRecord
+from zsrbook.scale import Scale
+
+SPEC, STRICT = Spec("grocery", Scale.TOY), Spec("grocery", Scale.TOY, strict=True)
+ROWS = [*systems(Scale.TOY), *deviating(Scale.TOY)]
+NAMES = [row.name for row in ROWS]
+
+
+@pytest.fixture(scope="module")
+def world() -> ToyWorld:
+    return ToyWorld(ToySettings(users=(200, 20, 20), items=(60, 20, 20), history=6.0))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_world(world):
+    """Few users, two epochs, few choices, one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    sizes = mail.SIZES[Scale.TOY]
+    short = {name: replace(getattr(sizes, name), training=replace(getattr(sizes, name).training, epochs=2)) for name in ("ranking", "meta")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSRBOOK_WORKERS", "1")
+        patch.setattr(mail, "toy_world", lambda: world)
+        patch.setattr(mail, "IMPRESSIONS", 2000)
+        patch.setitem(mail.SIZES, Scale.TOY, replace(sizes, llae=replace(sizes.llae, reconstruct=(0.1, 1.0), ranks=(4, 8)), **short))
+        load.cache_clear()
+        yield
+    load.cache_clear()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_world) -> ClickData:
+    return load(SPEC)
+
+
+@pytest.fixture(scope="module")
+def records(tiny_world) -> dict[str, RunRecord]:
+    """Seed 0 of every row, and the ceiling."""
+    found = mail.clicks(SPEC, [0]) + mail.run(SPEC, [0], deviating(Scale.TOY), "deviations")
+    return {r.method: r for r in found}
+
+
+@pytest.fixture(scope="module")
+def again(tiny_world) -> dict[str, RunRecord]:
+    """Every row once more, the other way round, after another seed."""
+    rows = [*systems(Scale.TOY), *deviating(Scale.TOY)]
+    return {r.method: r for r in mail.run(SPEC, [1, 0], rows[::-1], "again")}
+
+
+def order_of(ranks: ClickRanks, group: str) -> np.ndarray:
+    """Ranks among the impressions of these users alone: other users' scores move the ranks themselves."""
+    return np.unique(ranks.where(group).rank, return_inverse=True)[1]
+
+
+def only(*names: str) -> list[System]:
+    return [row for row in systems(Scale.TOY) if row.name in names]
+
+
+# ---------------------------------------------------------------- the rows
+
+
+def test_rows_of_the_tables_are_there_once():
+    assert len(set(NAMES)) == len(NAMES)
+    assert {*mail.TABLE_2, *mail.TABLE_3, *mail.BASELINES, *mail.BASELINES.values()} <= set(NAMES)
+    assert all(row.on in NAMES for row in ROWS if row.on)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_judges_all_test_impressions(records, data, name):
+    record, test = records[name], data.rows(TEST)
+    ranks = record.ranks[0]
+    np.testing.assert_array_equal(ranks.user, data.user[test])
+    np.testing.assert_array_equal(ranks.click, data.click[test])
+    np.testing.assert_array_equal(ranks.group, data.group[test])
+    assert tuple(record.metrics) == METRICS
+    assert all(len(values) == 1 and 0 < values[0] < 1 for values in record.metrics.values())
+    assert list(record.contradictions()) == []
+    assert (record.target, record.scale, record.seeds, record.data_sha256) == ("grocery", Scale.TOY, [0], data.sha256)
+    assert len(np.unique(ranks.rank)) > 30
+
+
+def test_records_stand_in_the_order_asked(records, again):
+    assert list(records) == [*[row.name for row in systems(Scale.TOY)], "Bayes-optimal", *[row.name for row in deviating(Scale.TOY)]]
+    assert list(again) == NAMES[::-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_repeat_exactly(records, again, name):
+    first, second, chance = records[name], again[name], name != "Item rate"
+    assert second.seeds == ([1, 0] if chance else [1])
+    ranks = second.ranks[second.seeds[-1]]
+    np.testing.assert_array_equal(ranks.rank, first.ranks[0].rank)
+    assert {metric: values[-1] for metric, values in second.metrics.items()} == {metric: values[0] for metric, values in first.metrics.items()}
+    assert stamp(first) == stamp(replace(second, protocol=first.protocol))
+    if chance:
+        assert (second.ranks[1].rank != ranks.rank).any()
+
+
+@pytest.mark.parametrize(("below", "above"), [("Emblr", "LLAE"), ("BaseDNN", "MetaEmb"), ("MAIL-Base", "MAIL-Base (shuffled)")])
+def test_rows_that_share_a_model_do_not_change_it(records, below, above):
+    for alone in (below, above):
+        (record,) = mail.run(SPEC, [0], only(alone), "clicks")
+        np.testing.assert_array_equal(record.ranks[0].rank, records[alone].ranks[0].rank)
+        assert record.metrics == records[alone].metrics
+        assert record.config == records[alone].config
+    ranks = {name: records[name].ranks[0] for name in (below, above)}
+    np.testing.assert_array_equal(order_of(ranks[below], "old"), order_of(ranks[above], "old"))
+    assert (order_of(ranks[below], "new") != order_of(ranks[above], "new")).any()
+    assert all(records[below].metrics[f"{m} (old)"] == records[above].metrics[f"{m} (old)"] for m in ("AUC", "GAUC"))
+
+
+def test_rows_that_share_a_model_are_fitted_once(monkeypatch):
+    fits = []
+    fit = mail.RankingModel.fit
+    monkeypatch.setattr(mail.RankingModel, "fit", lambda self, data: fits.append(self.make_tower) or fit(self, data))
+    rows = only("BaseDNN", "MetaEmb", "MAIL-Base", "MAIL-Base (shuffled)")
+    assert [[row.name for row in group] for group in mail.groups_of(rows)] == [["BaseDNN", "MetaEmb"], ["MAIL-Base", "MAIL-Base (shuffled)"]]
+    mail.run(SPEC, [0], rows, "clicks")
+    assert len(fits) == 2
+
+
+def test_llae_never_moves_a_users_own_items(records):
+    assert records["LLAE"].metrics["GAUC (new)"] == records["Emblr"].metrics["GAUC (new)"]
+
+
+@pytest.mark.parametrize("spec", [SPEC, STRICT])
+def test_nothing_beats_the_ceiling(records, spec):
+    found = records if spec is SPEC else {r.method: r for r in mail.clicks(spec, [0], only("BaseDNN", "MAIL-Base", "DMR", "Item rate", "Random"))}
+    best = found.pop("Bayes-optimal")
+    for metric in ("AUC (new)", "AUC (old)"):
+        assert best.metrics[metric][0] > 0.65
+        assert all(r.metrics[metric][0] < best.metrics[metric][0] + 0.02 for r in found.values())
+    found["Bayes-optimal"] = best
+
+
+def test_there_is_no_ceiling_outside_the_toy_world():
+    assert mail.ceiling(Spec("ml-100k-stars", Scale.SMALL), "clicks") == []
+
+
+def test_item_rate_is_the_shrunk_share(data):
+    rate = mail.ItemRate().fit(data).rate
+    train = data.fold == TRAIN
+    for item in (0, 7):
+        mine = data.click[train & (data.item == item)]
+        assert rate[item] == pytest.approx((mine.sum() + 20 * data.click[train].mean()) / (len(mine) + 20))
+
+
+def test_strangers_swap_the_attributes_of_new_users(data):
+    for given in (data, load(STRICT)):
+        other = strangers(given, seed=0)
+        np.testing.assert_array_equal(other.users[:, 0], given.users[:, 0])
+        np.testing.assert_array_equal(other.users[~given.new], given.users[~given.new])
+        before, after = (np.sort([repr(row) for row in table[given.new, 1:].tolist()]) for table in (given.users, other.users))
+        np.testing.assert_array_equal(after, before)
+        assert (other.users[given.new, 1:] != given.users[given.new, 1:]).any(1).mean() > 0.95
+        assert other.sha256 == strangers(given, seed=0).sha256 != strangers(given, seed=1).sha256
+
+
+def test_strangers_are_never_oneself(data):
+    """With an attribute that names the user, nobody keeps it."""
+    column = np.arange(len(data.users), dtype=np.int32) + 1
+    marked = replace(
+        data,
+        layout=data.layout._replace(user=("user", "mark")),
+        vocabularies=dict(data.vocabularies) | {"mark": len(column) + 1},
+        users=np.column_stack([data.users[:, 0], column]),
+    )
+    for seed in range(5):
+        mark = strangers(marked, seed).users[:, 1]
+        assert (mark[data.new] != column[data.new]).all()
+        assert set(mark[data.new]) == set(column[data.new])
+
+
+# ---------------------------------------------------------------- protocols, settings
+
+
+def test_strict_removes_ids_and_past_and_says_so(data):
+    strict = load(STRICT)
+    np.testing.assert_array_equal(strict.new, data.new)
+    assert (strict.users[strict.new, 0] == 0).all()
+    assert not strict.new[strict.user[strict.fold != TEST]].any()
+    records = {spec: mail.clicks(spec, [0], only("Item rate")) for spec in (SPEC, STRICT)}
+    for spec, word, experiment in ((SPEC, "kept", "clicks"), (STRICT, "removed", "clicks-strict")):
+        assert f"ids and training impressions of new users {word}" in spec.protocol.caption()
+        assert [(r.protocol["ids"], r.experiment) for r in records[spec]] == [(word, experiment)] * 2
+    assert all(stamp(a) != stamp(b) for a, b in zip(*records.values(), strict=True))
+
+
+def test_protocol_says_what_a_click_is():
+    said = {name: Spec(name, Scale.SMALL).protocol.click for name in ("ml-1m-stars", "ml-1m-watched", "alimama", "grocery")}
+    assert "4 stars" in said["ml-1m-stars"]
+    assert "was rated" in said["ml-1m-watched"]
+    assert said["alimama"] == said["grocery"] == "a click on what was shown"
+
+
+def leaves(thing: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every setting, as the names that lead to it."""
+    return [leaf for f in fields(thing) for leaf in leaves(getattr(thing, f.name), (*path, f.name))] if is_dataclass(thing) else [path]
+
+
+def other(thing: object, name: str) -> object:
+    """Another value of the same kind."""
+    value, words = getattr(thing, name), get_args(get_type_hints(type(thing))[name])
+    if isinstance(value, str):
+        return next((word for word in words[::-1] if word != value), "cpu")
+    if isinstance(value, tuple):
+        return (value[0] + 1, *value[1:])
+    return not value if isinstance(value, bool) else 1.0 if value is None else value + 1
+
+
+def changed(thing: object, path: tuple[str, ...]) -> object:
+    name, rest = path[0], path[1:]
+    return replace(thing, **{name: changed(getattr(thing, name), rest) if rest else other(thing, name)})
+
+
+def stamps(record: RunRecord) -> dict[str, str]:
+    """Of every row, as if this record were its own."""
+    return {row.name: stamp(replace(record, config=row.config)) for row in (*systems(Scale.TOY), *deviating(Scale.TOY))}
+
+
+#: settings that rows choose for themselves, and those rows
+CHOSEN = {
+    ("mail", "form"): {"MAIL-None", "MAIL-Single", "MAIL-Dual", "MAIL-Base"},
+    ("mail", "alignment"): {"MAIL-Base (mail-1)", "MAIL-Base (mail-4)", "MAIL-Base (mail-5)"},
+    ("mail", "bandwidth"): {"MAIL-Base (mail-2)", "MAIL-Base (mail-3)"},
+    ("mail", "padding"): {"MAIL-Base (mail-6)"},
+    ("mail", "joint"): {"MAIL-Base (mail-7)"},
+}
+#: all settings but one, which MAIL-None refuses to have changed
+PATHS = [path for path in leaves(mail.SIZES[Scale.TOY]) if path != ("mail", "fill_training")]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=".".join)
+def test_every_setting_is_in_the_stamp_of_the_rows_that_it_moves(data, monkeypatch, path):
+    record = as_record(SPEC, "clicks", ROWS[0], {0: (ClickRanks.of(data, np.arange(len(data.rows(TEST)))), 0.0, [])})
+    before = stamps(record)
+    monkeypatch.setitem(mail.SIZES, Scale.TOY, changed(mail.SIZES[Scale.TOY], path))
+    moved = {name for name, after in stamps(record).items() if after != before[name]}
+    learned = {name for name in before if name not in ("Item rate", "Random")}
+    mails = {name for name in learned if name.startswith("MAIL")}
+    dmr = {"DMR", "MAIL-DMR"}
+    users = {
+        "ranking": learned,
+        "tower": learned - dmr - {"Emblr", "LLAE"},
+        "dropout": learned - dmr - {"Emblr", "LLAE"},
+        "mail": mails - CHOSEN.get(path, set()),
+        "dmr": dmr,
+        "meta": {"MetaEmb"},
+        "llae": {"LLAE"},
+    }
+    assert moved == users[path[0]]
+
+
+def test_a_stamp_says_nothing_of_how_a_run_went(data):
+    ranks = ClickRanks.of(data, np.arange(len(data.rows(TEST))))
+    one, two = (as_record(SPEC, "clicks", only("DMR")[0], {0: (ranks, s, [(s, s)])}) for s in (1.0, 2.0))
+    assert one.config["curve"] != two.config["curve"]
+    assert stamp(one) == stamp(two)
+
+
+@pytest.mark.parametrize("scale", Scale)
+def test_deviations_change_one_setting_each(scale):
+    base, found = asdict(mail.SIZES[scale].mail), mail.deviation_settings(scale)
+    assert list(found) == [f"mail-{i}" for i in range(1, len(found) + 1)]
+    for row, (words, settings) in zip(deviating(scale), found.values(), strict=True):
+        assert row.config["mail"] == asdict(settings)
+        assert sum(value != base[name] for name, value in asdict(settings).items()) == 1
+        assert words
+
+
+def test_the_prior_of_item_rate_is_the_one_recorded():
+    (row,) = only("Item rate")
+    assert row.config["prior"] == row.make(0).prior
+
+
+# ---------------------------------------------------------------- Table 1
+
+
+def test_statistics_are_counts(data):
+    found = mail.statistics(data)
+    lengths = [end - begin for begin, end in data.windows if end > begin]
+    assert found.name == "grocery"
+    assert found.to_dict() == {
+        "all users": 200,
+        "new users": 80,
+        "items": 60,
+        "user attributes": 10,
+        "context features": 2,
+        "item features": 6,
+        "mean behaviours": pytest.approx(np.mean(lengths)),
+        "impressions": 2000,
+        "clicks": pytest.approx(data.click.sum() / 2000),
+    }
+
+
+# ---------------------------------------------------------------- Figures 5 and 6
+
+
+@pytest.fixture(scope="module")
+def model(tiny_world):
+    return fitted(SPEC, "MAIL-Base", 0)[0]
+
+
+def newest_rows(data: ClickData, new: bool) -> list[int]:
+    """The last impression of each such user, where something stands before it; in the order of time."""
+    last = {int(u): row for row, u in enumerate(data.user)}
+    return sorted(row for u, row in last.items() if data.new[u] == new and data.windows[row, 0] < data.windows[row, 1])
+
+
+def test_clouds_hold_the_true_behaviour_of_all(model, data):
+    clouds = mail.clouds(model, data, each=10_000)
+    table = model.network.fields.table.weight.detach().double().numpy()
+    starts = dict(zip(data.vocabularies, np.cumsum([0, *data.vocabularies.values()])[:-1], strict=True))
+    for kind, new in (("old", False), ("new", True)):
+        rows = newest_rows(data, new)
+        assert len(rows) > 50
+        expected = np.zeros((len(rows), table.shape[1]))
+        for i, row in enumerate(rows):
+            for codes in data.behaviours[slice(*data.windows[row])]:
+                family, flavour, action = (table[starts[name] + code] for name, code in zip(data.layout.behaviour, codes, strict=True))
+                expected[i] += (family + flavour) * action
+        np.testing.assert_allclose(clouds[f"real {kind}"], expected, rtol=1e-4, atol=1e-5)
+        assert clouds[f"made {kind}"].shape == clouds[f"attributes {kind}"].shape == expected.shape
+
+
+def test_made_behaviour_comes_of_attributes_alone(model, data):
+    before = mail.clouds(model, data, each=10_000)
+    moved = data.behaviours.copy()
+    moved[:, 0] = moved[:, 0] % (data.vocabularies["family"] - 1) + 1  # the next family
+    after = mail.clouds(model, replace(data, behaviours=moved), each=10_000)
+    swapped = mail.clouds(model, strangers(data, 0), each=10_000)
+    for name in before:
+        same = (before[name] == after[name]).all()
+        assert same == (not name.startswith("real"))
+        assert (before[name] == swapped[name]).all() == (name.startswith("real") or name.endswith("old"))
+
+
+def test_clouds_are_as_large_as_asked_and_follow_the_seed(model, data):
+    one, same, another = (mail.clouds(model, data, each=20, seed=seed) for seed in (0, 0, 1))
+    for name in one:
+        assert one[name].shape == (20, mail.SIZES[Scale.TOY].ranking.width)
+        assert len(np.unique(one[name], axis=0)) == 20
+        np.testing.assert_array_equal(one[name], same[name])
+        assert (one[name] != another[name]).any()
+
+
+def test_compared_takes_equally_many_of_each():
+    rng = np.random.default_rng(0)
+    clouds = {"wide": rng.normal(size=(60, 2)), "narrow": 0.2 * rng.normal(size=(40, 2)), "far": 50 + rng.normal(size=(60, 2))}
+    found = mail.compared(clouds, [("wide", "narrow"), ("wide", "far")])
+    assert found.index.names == ["first", "second"]
+    assert found.columns.tolist() == ["MMD²", "p", "1-NN accuracy", "coverage"]
+    a, b = clouds["wide"], clouds["far"]
+    assert found.loc[("wide", "far")].tolist() == pytest.approx([mmd_test(a, b)[0], 1 / 201, neighbour_accuracy(a, b), coverage(a, b)])
+    kept, narrow = clouds["wide"][np.random.default_rng(0).permutation(60)[:40]], clouds["narrow"]
+    assert found.loc[("wide", "narrow"), "MMD²"] == pytest.approx(mmd_test(kept, narrow)[0])
+    assert found.loc[("wide", "narrow"), "coverage"] == coverage(kept, narrow)
+
+
+# ---------------------------------------------------------------- section 4.5
+
+
+class Truth:
+    """Scores by the true probability of a click, or by its opposite."""
+
+    def __init__(self, world: ToyWorld, sign: float = 1.0):
+        self.world, self.sign = world, sign
+
+    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
+        return self.sign * self.world.click_probability("grocery", data.user[rows], data.item[rows])
+
+
+def test_visits_come_after_all_is_learned(data, world):
+    found = visits(data, "grocery", n=150, candidates=4)
+    assert len(found) == 600
+    assert (found.user.reshape(150, 4) == found.user[::4, None]).all()
+    assert (found.time > data.time.max()).all()
+    assert not found.click.any()
+    assert (found.fold == TEST).all()
+    bought = world.dataset("grocery").interactions
+    for row in range(0, 600, 4):
+        mine = np.flatnonzero((bought["user"] == found.user[row]) & (bought["time"] < found.time[row]))
+        assert list(range(*found.windows[row])) == mine[-data.longest :].tolist()
+    assert found.sha256 == visits(data, "grocery", 150, 4).sha256 != visits(data, "grocery", 150, 4, seed=1).sha256
+
+
+def test_candidates_follow_popularity(data, world):
+    found = visits(data, "grocery", n=5000, candidates=10)
+    assert np.bincount(found.item, minlength=60) / 50_000 == pytest.approx(world.popularity("grocery"), abs=0.005)
+    assert np.bincount(found.user, minlength=200) / 50_000 == pytest.approx(1 / 200, abs=0.003)
+
+
+def test_who_knows_the_truth_gets_the_most_clicks(data, world):
+    arms = {"Item rate": mail.ItemRate().fit(data), "truth": Truth(world), "same": Truth(world), "worst": Truth(world, -1), "chance": mail.Chance()}
+    found = mail.online("grocery", data, arms, n=400, candidates=6)
+    assert found.columns.tolist() == ["visit", "new", "arm", "click", "conversion"]
+    assert found["arm"].unique().tolist() == list(arms)
+    clicks = found.pivot(index="visit", columns="arm", values="click")
+    assert clicks.shape == (400, 5)
+    assert (clicks.le(clicks["truth"], axis=0) & clicks.ge(clicks["worst"], axis=0)).all(axis=None)
+    assert clicks.mean()["truth"] > clicks.mean()["Item rate"] > clicks.mean()["chance"] > clicks.mean()["worst"]
+    one, two = (found[found["arm"] == name].drop(columns="arm").reset_index(drop=True) for name in ("truth", "same"))
+    pd.testing.assert_frame_equal(one, two)
+    assert found["conversion"].between(0, found["click"]).all()
+    assert found["new"].mean() == pytest.approx(data.new.mean(), abs=0.1)
+
+
+def test_online_answers_each_visit_with_its_best_candidate(data, world):
+    arm = mail.ItemRate().fit(data)
+    found = mail.online("grocery", data, {"Item rate": arm}, n=30, candidates=5)
+    shown = visits(data, "grocery", 30, 5)
+    sequences = world.dataset("grocery").sequences()
+    for visit, row in found.iterrows():
+        user, items = shown.user[5 * visit], shown.item[5 * visit : 5 * visit + 5]
+        item = items[np.argmax(arm.rate[items])]
+        mine = Sequences(*(getattr(sequences.take(np.array([user])), name) for name in ("items", "starts", "users")))
+        following = world.next_item_probabilities("grocery", mine, knows="user")[0]
+        click = world.click_probability("grocery", np.array([user]), np.array([item]))[0]
+        assert row["click"] == pytest.approx(click)
+        assert row["conversion"] == pytest.approx(click * following[item] / following.max())
+        assert row["new"] == data.new[user]
+
+
+def test_users_needed_is_the_textbooks():
+    """Fleiss, Levin and Paik (2003), table 4 without continuity correction, by hand."""
+    for rate, better, power, level in ((0.1, 0.11, 0.8, 0.05), (0.3, 0.2, 0.9, 0.01), (0.02, 0.03, 0.5, 0.1)):
+        a, b, mean = norm.ppf(1 - level / 2), norm.ppf(power), (rate + better) / 2
+        expected = (a * (2 * mean * (1 - mean)) ** 0.5 + b * (rate * (1 - rate) + better * (1 - better)) ** 0.5) ** 2 / (rate - better) ** 2
+        assert mail.users_needed(rate, better, power, level) == pytest.approx(expected)
+        assert mail.users_needed(better, rate, power, level) == pytest.approx(expected)
+
+
+def test_users_needed_find_the_difference_as_often_as_they_should():
+    n = round(mail.users_needed(0.1, 0.13))
+    a, b = (np.random.default_rng(seed).binomial(n, rate, size=20_000) / n for seed, rate in enumerate((0.1, 0.13)))
+    mean = (a + b) / 2
+    assert (np.abs(b - a) / np.sqrt(2 * mean * (1 - mean) / n) > norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.015)
+
+
+# ---------------------------------------------------------------- section 3.3
+
+
+def clicks_of(**settings) -> ClickData:
+    made = ToyWorld(ToySettings(users=(1500, 20, 20), items=(60, 20, 20), history=15.0, **settings))
+    return made.clicks("grocery", 6000).made_new(mail.NEW)
+
+
+def test_attributes_foretell_taste_and_nothing_where_there_is_none():
+    none, telling = (mail.interests(clicks_of(**more), [1, 3, 8]) for more in ({"structure": 0.0}, {"attributes": 1.5, "taste": 2.0}))
+    assert none.index.name == "interests"
+    assert none.columns.tolist() == ["held", "foretold", "items"]
+    assert none["foretold"].to_numpy() == pytest.approx(0.0, abs=0.02)
+    assert (telling["foretold"] > 0.15).all()
+    assert telling.loc[1, "foretold"] > telling.loc[8, "foretold"]
+
+
+def test_interests_by_hand():
+    """Counts in a table, directions as eigenvectors, ridge regression by its normal equations."""
+    data = clicks_of(attributes=1.5, taste=2.0)
+    found = mail.interests(data, [1, 2])
+    newest = {int(u): row for row, u in enumerate(data.user) if not data.new[u]}
+    users = sorted(newest)
+    counts = pd.DataFrame([pd.Series([tuple(b[:2]) for b in data.behaviours[slice(*data.windows[newest[u]])]]).value_counts() for u in users])
+    counts = counts.fillna(0).to_numpy(float)
+    counts = counts / np.maximum(np.sqrt((counts**2).sum(1, keepdims=True)), 1)
+    train = np.random.default_rng(0).random(len(users)) < 2 / 3
+    centred = counts - counts[train].mean(0)
+    _, vectors = np.linalg.eigh(centred[train].T @ centred[train])
+    known = pd.get_dummies(pd.DataFrame(data.users[users][:, 1:]).astype(str)).to_numpy(float)
+    for r in (1, 2):
+        target = centred @ vectors[:, -r:]
+        x = known - known[train].mean(0)
+        best = max(
+            1 - ((target[~train] - x[~train] @ w - target[train].mean(0)) ** 2).sum() / (target[~train] ** 2).sum()
+            for w in (np.linalg.solve(x[train].T @ x[train] + a * np.eye(x.shape[1]), x[train].T @ target[train]) for a in np.logspace(0, 4, 9))
+        )
+        assert found.loc[r, "foretold"] == pytest.approx(best, abs=0.03)
+        assert found.loc[r, "held"] == pytest.approx((target[~train] ** 2).sum() / (centred[~train] ** 2).sum())
+
+
+def test_more_interests_hold_more():
+    data = clicks_of()
+    found = mail.interests(data, [1, 2, 4, 8, 32, 1000])
+    assert (found["held"].diff().dropna() > 0).all()
+    assert found.loc[1000, "held"] == pytest.approx(1.0)
+    assert found["items"].tolist() == pytest.approx((found["held"] * found["foretold"]).tolist())
+
+
+def test_every_id_of_a_behaviour_counts_and_its_action_does_not():
+    data = clicks_of(attributes=1.5, taste=2.0)
+    before = mail.interests(data, [1, 3])
+    for column, same in enumerate((False, False, True)):  # family, flavour, action
+        moved = data.behaviours.copy()
+        moved[:, column] = 1 - moved[:, column] if same else 1
+        assert mail.interests(replace(data, behaviours=moved), [1, 3]).equals(before) == same
+
+
+def test_behaviour_of_new_users_is_no_part_of_interests():
+    data = clicks_of()
+    mine = data.new[data.user]
+    gone = replace(data, windows=np.where(mine[:, None], 0, data.windows))
+    pd.testing.assert_frame_equal(mail.interests(data, [2, 5]), mail.interests(gone, [2, 5]))
