@@ -391,7 +391,7 @@ class Truth:
 
 
 def test_visits_come_after_all_is_learned(data, world):
-    found = visits(data, "grocery", n=150, candidates=4)
+    found = visits(data, n=150, candidates=4)
     assert len(found) == 600
     assert (found.user.reshape(150, 4) == found.user[::4, None]).all()
     assert (found.time > data.time.max()).all()
@@ -401,18 +401,18 @@ def test_visits_come_after_all_is_learned(data, world):
     for row in range(0, 600, 4):
         mine = np.flatnonzero((bought["user"] == found.user[row]) & (bought["time"] < found.time[row]))
         assert list(range(*found.windows[row])) == mine[-data.longest :].tolist()
-    assert found.sha256 == visits(data, "grocery", 150, 4).sha256 != visits(data, "grocery", 150, 4, seed=1).sha256
+    assert found.sha256 == visits(data, 150, 4).sha256 != visits(data, 150, 4, seed=1).sha256
 
 
 def test_candidates_follow_popularity(data, world):
-    found = visits(data, "grocery", n=5000, candidates=10)
+    found = visits(data, n=5000, candidates=10)
     assert np.bincount(found.item, minlength=60) / 50_000 == pytest.approx(world.popularity("grocery"), abs=0.005)
     assert np.bincount(found.user, minlength=200) / 50_000 == pytest.approx(1 / 200, abs=0.003)
 
 
 def test_who_knows_the_truth_gets_the_most_clicks(data, world):
     arms = {"Item rate": mail.ItemRate().fit(data), "truth": Truth(world), "same": Truth(world), "worst": Truth(world, -1), "chance": mail.Chance()}
-    found = mail.online("grocery", data, arms, n=400, candidates=6)
+    found = mail.online(data, arms, n=400, candidates=6)
     assert found.columns.tolist() == ["visit", "new", "arm", "click", "conversion"]
     assert found["arm"].unique().tolist() == list(arms)
     clicks = found.pivot(index="visit", columns="arm", values="click")
@@ -427,8 +427,8 @@ def test_who_knows_the_truth_gets_the_most_clicks(data, world):
 
 def test_online_answers_each_visit_with_its_best_candidate(data, world):
     arm = mail.ItemRate().fit(data)
-    found = mail.online("grocery", data, {"Item rate": arm}, n=30, candidates=5)
-    shown = visits(data, "grocery", 30, 5)
+    found = mail.online(data, {"Item rate": arm}, n=30, candidates=5)
+    shown = visits(data, 30, 5)
     sequences = world.dataset("grocery").sequences()
     for visit, row in found.iterrows():
         user, items = shown.user[5 * visit], shown.item[5 * visit : 5 * visit + 5]
@@ -441,17 +441,17 @@ def test_online_answers_each_visit_with_its_best_candidate(data, world):
         assert row["new"] == data.new[user]
 
 
-def test_users_needed_is_the_textbooks():
+def test_visits_needed_is_the_textbooks():
     """Fleiss, Levin and Paik (2003), table 4 without continuity correction, by hand."""
     for rate, better, power, level in ((0.1, 0.11, 0.8, 0.05), (0.3, 0.2, 0.9, 0.01), (0.02, 0.03, 0.5, 0.1)):
         a, b, mean = norm.ppf(1 - level / 2), norm.ppf(power), (rate + better) / 2
         expected = (a * (2 * mean * (1 - mean)) ** 0.5 + b * (rate * (1 - rate) + better * (1 - better)) ** 0.5) ** 2 / (rate - better) ** 2
-        assert mail.users_needed(rate, better, power, level) == pytest.approx(expected)
-        assert mail.users_needed(better, rate, power, level) == pytest.approx(expected)
+        assert mail.visits_needed(rate, better, power, level) == pytest.approx(expected)
+        assert mail.visits_needed(better, rate, power, level) == pytest.approx(expected)
 
 
-def test_users_needed_find_the_difference_as_often_as_they_should():
-    n = round(mail.users_needed(0.1, 0.13))
+def test_visits_needed_find_the_difference_as_often_as_they_should():
+    n = round(mail.visits_needed(0.1, 0.13))
     a, b = (np.random.default_rng(seed).binomial(n, rate, size=20_000) / n for seed, rate in enumerate((0.1, 0.13)))
     mean = (a + b) / 2
     assert (np.abs(b - a) / np.sqrt(2 * mean * (1 - mean) / n) > norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.015)
@@ -520,3 +520,32 @@ def test_behaviour_of_new_users_is_no_part_of_interests():
     mine = data.new[data.user]
     gone = replace(data, windows=np.where(mine[:, None], 0, data.windows))
     pd.testing.assert_frame_equal(mail.interests(data, [2, 5]), mail.interests(gone, [2, 5]))
+
+
+def test_a_page_takes_from_the_records_what_still_holds(data, monkeypatch):
+    spec = mail.Spec("grocery", Scale.TOY)
+    rows = [s for s in mail.systems(Scale.TOY) if s.name in ("Emblr", "Item rate")]
+    monkeypatch.setattr(mail, "systems", lambda scale: rows)
+    monkeypatch.setattr(mail, "SEEDS", [0, 1])
+    recorded = mail.run(spec, [0, 1], rows, "clicks")
+    kept = [replace(r, metrics={name: [v + 0.5 for v in values] for name, values in r.metrics.items()}) for r in recorded]
+    asked, run = [], mail.run
+    monkeypatch.setattr(
+        mail, "run", lambda spec, seeds, rows, experiment: asked.extend((r.name, *seeds) for r in rows) or run(spec, seeds, rows, experiment)
+    )
+
+    def page(records, **more):
+        monkeypatch.setattr(mail, "find", lambda **wanted: records)
+        asked.clear()
+        return {r.method: r for r in mail.results("clicks", spec, **more)}
+
+    assert page(kept)["Emblr"].metrics == kept[0].metrics
+    assert not asked
+    models = {}
+    live = page(kept, live=("Emblr",), models=models)["Emblr"].metrics["AUC (new)"]
+    assert live == [recorded[0].metrics["AUC (new)"][0], kept[0].metrics["AUC (new)"][1]]
+    assert list(models) == ["Emblr"]
+    for stale in (replace(kept[0], data_sha256="0"), replace(kept[0], config={}), replace(kept[0], protocol=kept[0].protocol | {"new": 0.3})):
+        assert page([stale, kept[1]])["Emblr"].metrics == recorded[0].metrics
+        assert asked == [("Emblr", 0, 1)], "a row that the records don't hold runs with all seeds; the other rests"
+    assert list(page([])) == ["Emblr", "Item rate", "Bayes-optimal"]

@@ -1,4 +1,4 @@
-"""The experiments of the MAIL chapter: Tables 1 to 3, Figures 4 to 6, the online test of section 4.5, the argument of section 3.3.
+"""The experiments of the MAIL chapter: Tables 1 to 3, Figures 5 and 6, the online test of section 4.5, the argument of section 3.3.
 
 Each gives run records with the rank of every test impression, so that tables, intervals and claims can be computed from them, whether
 they just ran or were recorded earlier.
@@ -28,7 +28,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
-from zsrbook.experiments.seeds import shown
+from zsrbook.experiments.seeds import SEEDS, stamp, stamp_of, with_seeds_of
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.llae import LLAE, LLAESettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -151,8 +151,8 @@ class ItemRate:
 
     def fit(self, data: ClickData) -> Self:
         rows = data.rows(TRAIN)
-        shown_, clicked = (np.bincount(data.item[rows], weights=w, minlength=len(data.items)) for w in (None, data.click[rows]))
-        self.rate = (clicked + self.prior * data.click[rows].mean()) / (shown_ + self.prior)
+        shown, clicked = (np.bincount(data.item[rows], weights=w, minlength=len(data.items)) for w in (None, data.click[rows]))
+        self.rate = (clicked + self.prior * data.click[rows].mean()) / (shown + self.prior)
         return self
 
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
@@ -258,9 +258,9 @@ def fitted(spec: Spec, name: str, seed: int, models: dict[str, tuple[ClickModel,
     return models[name]
 
 
-def scored(spec: Spec, names: list[str], seed: int) -> dict[str, Run]:
+def scored(spec: Spec, names: list[str], seed: int, models: dict[str, tuple[ClickModel, float]] | None = None) -> dict[str, Run]:
     """Rows that stand on one another, one seed: the ranks of the test impressions, the seconds of training, the losses an epoch."""
-    data, models, runs = load(spec), {}, {}
+    data, models, runs = load(spec), {} if models is None else models, {}
     for name in names:
         model, seconds = fitted(spec, name.removesuffix(" (shuffled)"), seed, models)
         curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
@@ -332,9 +332,31 @@ def clicks(spec: Spec, seeds: Iterable[int], rows: Iterable[System] | None = Non
     return run(spec, seeds, systems(spec.scale) if rows is None else rows, experiment) + ceiling(spec, experiment)
 
 
-def results(experiment: str, spec: Spec, run_: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
-    """What a page shows of an experiment; see ``seeds.shown``."""
-    return shown(find(paper=PAPER, experiment=experiment, target=spec.name, scale=spec.scale), spec.scale, run_)
+def results(experiment: str, spec: Spec, live: Iterable[str] = (), models: dict[str, tuple[ClickModel, float]] | None = None) -> list[RunRecord]:
+    """What a page shows of ``clicks`` or ``clicks-strict``.
+
+    At toy scale a row comes from the records, if these hold all seeds of it on this very data with these very settings; else all seeds
+    run now. Of the rows in ``live`` seed 0 runs now in any case. At a larger scale all of it was recorded; where nothing was, there is
+    nothing.
+
+    Args:
+        models: as for ``fitted``; gains those of the live rows.
+    """
+    known = {r.method: r for r in find(paper=PAPER, experiment=experiment, target=spec.name, scale=spec.scale)}
+    if spec.scale is not Scale.TOY:
+        return list(known.values())
+    rows, data, models = systems(spec.scale), load(spec), {} if models is None else models
+    expected = {row.name: stamp_of(data.sha256, spec.protocol.settings(), row.config) for row in rows}
+    seeds = {row.name: SEEDS if row.chance else SEEDS[:1] for row in rows}
+    fresh = {name for name, r in known.items() if name in expected and stamp(r) == expected[name] and list(r.ranks) == r.seeds == seeds[name]}
+    found = {r.method: r for r in run(spec, SEEDS, [row for row in rows if row.name not in fresh], experiment)}
+    for row in rows:
+        if row.name in fresh:
+            found[row.name] = known[row.name]
+            if row.name in live:
+                now = as_record(spec, experiment, row, {0: scored(spec, [row.name], 0, models)[row.name]})
+                found[row.name] = with_seeds_of(now, known[row.name])
+    return [*(found[row.name] for row in rows), *ceiling(spec, experiment)]
 
 
 # ---------------------------------------------------------------- Table 1
@@ -403,12 +425,12 @@ def compared(clouds_: dict[str, np.ndarray], pairs: Iterable[tuple[str, str]], s
 # ---------------------------------------------------------------- section 4.5, the online test
 
 
-def visits(data: ClickData, market: str, n: int, candidates: int, seed: int = 0) -> ClickData:
+def visits(data: ClickData, n: int, candidates: int, seed: int = 0) -> ClickData:
     """``n`` visits of random users after all is learned, each with the same number of candidates, one a row, visit by visit."""
     world, rng = toy_world(), np.random.default_rng(seed)
-    bought = world.dataset(market).interactions
+    bought = world.dataset(data.name).interactions
     user = np.repeat(rng.integers(len(data.users), size=n), candidates).astype(np.int32)
-    item = rng.choice(len(data.items), size=len(user), p=world.popularity(market)).astype(np.int32)
+    item = rng.choice(len(data.items), size=len(user), p=world.popularity(data.name)).astype(np.int32)
     time = np.full(len(user), data.time.max() + 1.0)
     windows = windows_before(user, time, bought[Columns.USER].to_numpy(), bought[Columns.TIME].to_numpy(), data.longest)
     return replace(
@@ -423,7 +445,7 @@ def visits(data: ClickData, market: str, n: int, candidates: int, seed: int = 0)
     )
 
 
-def online(market: str, data: ClickData, arms: Mapping[str, ClickModel], n: int = 20_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
+def online(data: ClickData, arms: Mapping[str, ClickModel], n: int = 20_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
     """A simulated A/B test: each visit is answered by every arm with its best candidate, and the truth says what would happen.
 
     All arms answer the same visits, so no user has to be split and no click has to be drawn: the numbers are expectations. A click is
@@ -432,27 +454,29 @@ def online(market: str, data: ClickData, arms: Mapping[str, ClickModel], n: int 
     Returns:
         one row a visit and arm: ``visit``, ``new``, ``arm``, ``click``, ``conversion`` (probabilities).
     """
-    world, shown_ = toy_world(), visits(data, market, n, candidates, seed)
-    histories = world.dataset(market).sequences()
-    following = world.next_item_probabilities(market, histories, knows="user")
+    world, shown = toy_world(), visits(data, n, candidates, seed)
+    histories = world.dataset(data.name).sequences()
+    following = world.next_item_probabilities(data.name, histories, knows="user")
     following /= following.max(1, keepdims=True)
     frames, first = [], np.arange(n) * candidates
     for name, model in arms.items():
-        scores = np.asarray(model.scores(shown_, np.arange(len(shown_))))
+        scores = np.asarray(model.scores(shown, np.arange(len(shown))))
         best = first + scores.reshape(n, candidates).argmax(1)
-        user, item = shown_.user[best], shown_.item[best]
-        click = world.click_probability(market, user, item)
+        user, item = shown.user[best], shown.item[best]
+        click = world.click_probability(data.name, user, item)
         bought = click * following[np.searchsorted(histories.users, user), item]
         frames.append(pd.DataFrame({"visit": np.arange(n), "new": data.new[user], "arm": name, "click": click, "conversion": bought}))
     return pd.concat(frames, ignore_index=True)
 
 
-def users_needed(rate: float, better: float, power: float = 0.8, level: float = 0.05) -> float:
-    """Visits an arm that a test of two shares needs to find the difference, two-sided.
+def visits_needed(rate: float, better: float, power: float = 0.8, level: float = 0.05) -> float:
+    """Visits an arm that a two-sided test of two shares needs to find the difference; infinite where there is none.
 
-    >>> round(users_needed(0.10, 0.11))
+    >>> round(visits_needed(0.10, 0.11))
     14749
     """
+    if rate == better:
+        return float("inf")
     mean = (rate + better) / 2
     spread = norm.isf(level / 2) * np.sqrt(2 * mean * (1 - mean)) + norm.isf(1 - power) * np.sqrt(rate * (1 - rate) + better * (1 - better))
     return float((spread / (better - rate)) ** 2)
@@ -505,15 +529,16 @@ def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.Data
 def audit(data: ClickData) -> pd.Series:
     """What must hold for the new users to be new, counted on the data itself."""
     test = data.rows(TEST)
-    shown_ = data.windows_seen(np.arange(len(data)))
+    seen = data.windows_seen(np.arange(len(data)))
     past = np.isin(data.user[test], np.unique(data.user[data.rows(TRAIN)]))
     return pd.Series(
         {
-            "behaviours of new users that a model can see": int((shown_[:, 1] - shown_[:, 0])[data.new[data.user]].sum()),
+            "behaviours of new users that a model can see": int((seen[:, 1] - seen[:, 0])[data.new[data.user]].sum()),
             "test impressions of new users": len(data.rows(TEST, "new")),
             "… of old users": len(data.rows(TEST, "old")),
             "… of users without behaviour by nature": len(data.rows(TEST, "bare")),
             "share of new users' test impressions whose id was trained on": float(past[data.new[data.user[test]]].mean()),
+            "… of old users'": float(past[~data.new[data.user[test]]].mean()),
             "newest training impression before the first test impression": bool(data.time[data.rows(TRAIN)].max() < data.time[test].min()),
         },
         name=data.name,

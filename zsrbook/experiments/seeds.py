@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -45,8 +45,13 @@ def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | No
 
 def stamp(record: RunRecord) -> str:
     """What two records must share to be runs of the same thing: data, protocol and settings."""
-    config = {name: value for name, value in record.config.items() if name != "curve"}
-    return json.dumps([record.data_sha256, record.protocol, config], sort_keys=True, default=str)
+    return stamp_of(record.data_sha256, record.protocol, record.config)
+
+
+def stamp_of(data_sha256: str, protocol: Mapping, config: Mapping) -> str:
+    """The same before anything has run; losses in ``config`` are no setting."""
+    settings = {name: value for name, value in config.items() if name != "curve"}
+    return json.dumps([data_sha256, protocol, settings], sort_keys=True, default=str)
 
 
 def drift(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:

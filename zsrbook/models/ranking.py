@@ -149,7 +149,7 @@ class RankingSettings:
 class ClickNetwork(nn.Module):
     """Embeddings, tower, and maybe a filler; a call gives the loss of a batch."""
 
-    def __init__(self, space: Space, settings: RankingSettings, tower: Tower, filler: Filler | None = None):
+    def __init__(self, space: Space, settings: RankingSettings, tower: Tower):
         super().__init__()
         self.fields = Fields(space, sum(space.vocabularies.values()) > settings.sparse_above)
         nn.init.normal_(self.fields.table.weight, std=settings.spread)
@@ -157,7 +157,7 @@ class ClickNetwork(nn.Module):
         with torch.no_grad():  # what ⊙ how begins as what: a product of two small numbers would leave behaviour far below all else
             self.fields.table.weight[first : first + space.vocabularies[space.layout.behaviour[-1]]] += 1.0
         self.tower = tower
-        self.filler = filler
+        self.filler: Filler | None = None
         self.trace: list[dict[str, Tensor]] = []  # each step's losses and notes by name, for Figure 4
 
     def forward(self, batch: Batch) -> tuple[Tensor, int]:
