@@ -556,6 +556,29 @@ def test_results_run_seed_0_at_toy_scale_and_are_looked_up_above(pair, table2, m
     assert zesrec.results("zero-shot", small, lambda seeds: pytest.fail("hours of work")) == [recorded, table2["POP"]]
 
 
+def test_rows_from_the_records_train_only_what_these_do_not_hold(pair, monkeypatch):
+    rows = [s for s in zesrec.systems(Scale.TOY) if s.name in ("POP", "ZESRec-G")]
+    monkeypatch.setattr(zesrec, "SEEDS", [0, 1])
+    found = {r.method: r for r in zesrec.rows_side_by_side(pair, [0, 1], rows, "epochs", Protocol())}
+    asked, run = [], zesrec.rows_side_by_side
+    monkeypatch.setattr(
+        zesrec, "rows_side_by_side", lambda pair, seeds, rows, *rest: asked.extend(r.name for r in rows) or run(pair, seeds, rows, *rest)
+    )
+
+    def shown(*records):
+        monkeypatch.setattr(zesrec, "find", lambda **wanted: list(records))
+        asked.clear()
+        return [r.method for r in zesrec.from_records("epochs", pair, rows)]
+
+    both = [row.name for row in rows]
+    assert shown(*found.values()) == both
+    assert not asked
+    model = found["ZESRec-G"]
+    for stale in (replace(model, data_sha256="0"), replace(model, config=model.config | {"width": 9}), replace(model, ranks={0: model.ranks[0]})):
+        assert shown(found["POP"], stale) == both
+        assert asked == ["ZESRec-G"]
+
+
 def test_drift_holds_a_page_against_the_records(table2, monkeypatch):
     recorded = table2["ZESRec-G"]
     live = replace(recorded, metrics=recorded.metrics | {"Recall@20": [0.5, 0.5]})

@@ -39,7 +39,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
-from zsrbook.experiments.seeds import shown
+from zsrbook.experiments.seeds import SEEDS, shown, stamp, stamp_of
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -727,6 +727,23 @@ def results(experiment: str | tuple[str, ...], pair: Pair, run: Callable[[list[i
     """
     names = (experiment,) if isinstance(experiment, str) else experiment
     return shown([r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)], pair.scale, run)
+
+
+def from_records(experiment: str, pair: Pair, rows: Iterable[System]) -> list[RunRecord]:
+    """Rows of an experiment without training anything, where the records hold all their seeds on this very data with these very settings.
+
+    At toy scale the other rows run now, with all seeds; at a larger scale they are left out.
+    """
+    rows, known = list(rows), {r.method: r for r in _recorded(pair.scale, pair.source.name, pair.target.name, experiment)}
+    if pair.scale is not Scale.TOY:
+        return [known[row.name] for row in rows if row.name in known]
+    data, rules = pair.target_split.sha256, Protocol().settings()
+    expected = {row.name: stamp_of(data, rules, configuration(row.make(0))) for row in rows}
+    fresh = {name for name, stamp_ in expected.items() if name in known and stamp(known[name]) == stamp_}
+    fresh = {row.name for row in rows if row.name in fresh and list(known[row.name].ranks) == row.seeds(SEEDS)}
+    stale = [row for row in rows if row.name not in fresh]
+    found = {r.method: r for r in rows_side_by_side(pair, SEEDS, stale, experiment, Protocol())}
+    return [known[row.name] if row.name in fresh else found[row.name] for row in rows]
 
 
 #: what ``cost`` varies; the first value of each stands while the others vary
