@@ -39,7 +39,7 @@ def batch():
 
 @pytest.fixture
 def fields():
-    return Fields(SPACE).double()
+    return Fields(SPACE, sparse=True).double()
 
 
 @pytest.fixture
@@ -255,7 +255,8 @@ def test_it_learns_that_the_newest_behaviour_tells_and_a_seed_repeats():
     training = Training(epochs=6, optimizer="adam", learning_rate=5e-3, clip=None, patience=None)
     settings = RankingSettings(width=16, spread=0.3, batch=256, training=training)  # a behaviour begins as a product: of 0.05 it would be tiny
     scores = [RankingModel(tower, settings).fit(data).scores(data, rows) for _ in range(2)]
-    best, reached = auc(data.click[rows], chance[rows]), auc(data.click[rows], scores[0])
+    # the truth has two values; in more the luck of this test breaks its ties, by a hundredth of AUC in either direction
+    best, reached = auc(data.click[rows], chance[rows]), auc(data.click[rows], scores[0] > 0)
     assert 0.5 + 0.9 * (best - 0.5) < reached < best + 0.01
     np.testing.assert_array_equal(scores[0], scores[1])
 

@@ -112,7 +112,13 @@ def plain_pairs(data, base, rows, form):
             parts = [table[starts[name] + code] for name, code in codes[0 if form == "embedded" else 1 :]]
         s.append(np.concatenate(parts))
         begin, end = data.windows[row]
-        x.append(sum(table[starts["item"] + item] * table[starts["action"] + action] for item, action in data.behaviours[begin:end]))
+        *ids, last = data.layout.behaviour
+        x.append(
+            sum(
+                sum(table[starts[name] + code] for name, code in zip(ids, b, strict=False)) * table[starts[last] + b[-1]]
+                for b in data.behaviours[begin:end]
+            )
+        )
     return np.array(s).T, np.array(x).T
 
 

@@ -445,7 +445,7 @@ def visits(data: ClickData, n: int, candidates: int, seed: int = 0) -> ClickData
     )
 
 
-def online(data: ClickData, arms: Mapping[str, ClickModel], n: int = 20_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
+def online(data: ClickData, arms: Mapping[str, ClickModel], n: int = 8_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
     """A simulated A/B test: each visit is answered by every arm with its best candidate, and the truth says what would happen.
 
     All arms answer the same visits, so no user has to be split and no click has to be drawn: the numbers are expectations. A click is
