@@ -28,7 +28,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
-from zsrbook.experiments.seeds import SEEDS, stamp, stamp_of, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.llae import LLAE, LLAESettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -346,16 +346,15 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), models: dict[
     if spec.scale is not Scale.TOY:
         return list(known.values())
     rows, data, models = systems(spec.scale), load(spec), {} if models is None else models
-    expected = {row.name: stamp_of(data.sha256, spec.protocol.settings(), row.config) for row in rows}
-    seeds = {row.name: SEEDS if row.chance else SEEDS[:1] for row in rows}
-    fresh = {name for name, r in known.items() if name in expected and stamp(r) == expected[name] and list(r.ranks) == r.seeds == seeds[name]}
-    found = {r.method: r for r in run(spec, SEEDS, [row for row in rows if row.name not in fresh], experiment)}
+    rules = spec.protocol.settings()
+    stale = [
+        row for row in rows if not still_holds(known.get(row.name), stamp_of(data.sha256, rules, row.config), SEEDS if row.chance else SEEDS[:1])
+    ]
+    found = known | {r.method: r for r in run(spec, SEEDS, stale, experiment)}
     for row in rows:
-        if row.name in fresh:
-            found[row.name] = known[row.name]
-            if row.name in live:
-                now = as_record(spec, experiment, row, {0: scored(spec, [row.name], 0, models)[row.name]})
-                found[row.name] = with_seeds_of(now, known[row.name])
+        if row.name in live and row not in stale:
+            now = as_record(spec, experiment, row, {0: scored(spec, [row.name], 0, models)[row.name]})
+            found[row.name] = with_seeds_of(now, known[row.name])
     return [*(found[row.name] for row in rows), *ceiling(spec, experiment)]
 
 

@@ -43,6 +43,11 @@ def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | No
     return replace(recorded, config=live.config, metrics=metrics, ranks={**recorded.ranks, **live.ranks})
 
 
+def still_holds(recorded: RunRecord | None, expected: str, seeds: list[int]) -> bool:
+    """Whether a record has these seeds, with all their ranks, and the stamp that a run would have now."""
+    return recorded is not None and stamp(recorded) == expected and list(recorded.ranks) == recorded.seeds == seeds
+
+
 def stamp(record: RunRecord) -> str:
     """What two records must share to be runs of the same thing: data, protocol and settings."""
     return stamp_of(record.data_sha256, record.protocol, record.config)

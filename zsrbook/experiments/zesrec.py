@@ -39,7 +39,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
-from zsrbook.experiments.seeds import SEEDS, shown, stamp, stamp_of
+from zsrbook.experiments.seeds import SEEDS, shown, stamp_of, still_holds
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -738,12 +738,9 @@ def from_records(experiment: str, pair: Pair, rows: Iterable[System]) -> list[Ru
     if pair.scale is not Scale.TOY:
         return [known[row.name] for row in rows if row.name in known]
     data, rules = pair.target_split.sha256, Protocol().settings()
-    expected = {row.name: stamp_of(data, rules, configuration(row.make(0))) for row in rows}
-    fresh = {name for name, stamp_ in expected.items() if name in known and stamp(known[name]) == stamp_}
-    fresh = {row.name for row in rows if row.name in fresh and list(known[row.name].ranks) == row.seeds(SEEDS)}
-    stale = [row for row in rows if row.name not in fresh]
-    found = {r.method: r for r in rows_side_by_side(pair, SEEDS, stale, experiment, Protocol())}
-    return [known[row.name] if row.name in fresh else found[row.name] for row in rows]
+    stale = [row for row in rows if not still_holds(known.get(row.name), stamp_of(data, rules, configuration(row.make(0))), row.seeds(SEEDS))]
+    found = known | {r.method: r for r in rows_side_by_side(pair, SEEDS, stale, experiment, Protocol())}
+    return [found[row.name] for row in rows]
 
 
 #: what ``cost`` varies; the first value of each stands while the others vary
