@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -99,12 +99,12 @@ def recorded(
     protocol = Protocol() if pair.spec.repeats else zesrec.NO_REPEATS
     for _, group in groupby(rows, key=lambda row: row.model):
         group = list(group)
-        known = {row.name: recorded_by(version, row, experiment, pair) for row in group}
-        asked = [s for s in group[0].seeds(seeds) if not all(known[row.name] and s in known[row.name].seeds for row in group)]
-        for some in _batched(asked, workers(len(asked))):
-            for record in zesrec.rows_side_by_side(pair, some, group, experiment, protocol, checkpoints):
-                known[record.method] = record if known[record.method] is None else known[record.method].with_more_seeds(record)
-                yield known[record.method]
+        stamp = (pair.source.name if group[0].learns_from == "source" else None, version, pair.target_split.sha256)
+
+        def run(some: list[int], group: list[zesrec.System] = group) -> list[RunRecord]:
+            return zesrec.rows_side_by_side(pair, some, group, experiment, protocol, checkpoints)
+
+        yield from grown(zesrec.PAPER, experiment, pair.target.name, pair.scale, stamp, group, group[0].seeds(seeds), run)
     yield from zesrec.ceiling(pair, experiment, protocol)
 
 
@@ -115,12 +115,33 @@ def _batched(values: list[int], size: int) -> Iterator[list[int]]:
         yield some
 
 
-def recorded_by(version: str, row: zesrec.System, experiment: str, pair: zesrec.Pair) -> RunRecord | None:
-    """What this very code has recorded of a row so far, on this very data."""
-    source = pair.source.name if row.learns_from == "source" else None
-    found = records.find(records.RUNS, paper=zesrec.PAPER, experiment=experiment, target=pair.target.name, method=row.name, scale=pair.scale)
-    same = (r for r in found if (r.source, r.code_version, r.data_sha256) == (source, version, pair.target_split.sha256))
-    return next(same, None)
+def grown(
+    paper: str,
+    experiment: str,
+    target: str,
+    scale: Scale,
+    stamp: tuple[str | None, str, str],
+    group: list[Row],
+    seeds: list[int],
+    run: Callable[[list[int]], list[RunRecord]],
+) -> Iterator[RunRecord]:
+    """The records of rows that share a model, after each few seeds that were still to run.
+
+    Args:
+        stamp: source, code version and hash of the data; what was recorded under another one, or for some of the rows alone, runs anew.
+        run: some seeds -> a record a row.
+    """
+    found = records.find(records.RUNS, paper=paper, experiment=experiment, target=target, scale=scale)
+    names = {row.name for row in group}
+    known = {r.method: r for r in found if r.method in names and (r.source, r.code_version, r.data_sha256) == stamp}
+    if known.keys() != names or len({tuple(r.seeds) for r in known.values()}) > 1:
+        known = {}
+    done = next(iter(known.values())).seeds if known else []
+    asked = [seed for seed in seeds if seed not in done]
+    for some in _batched(asked, workers(len(asked))):
+        for record in run(some):
+            known[record.method] = known[record.method].with_more_seeds(record) if record.method in known else record
+            yield known[record.method]
 
 
 def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.Pair:
@@ -183,16 +204,15 @@ def run_mail(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
-        known = {r.method: r for r in records.find(records.RUNS, paper=mail.PAPER, experiment=experiment, target=data, scale=spec.scale)}
+        stamp = (None, version, mail.load(spec).sha256)
         for group in mail.groups_of(rows):
-            done = [known.get(row.name) for row in group]
-            same = all(r and (r.code_version, r.data_sha256) == (version, mail.load(spec).sha256) for r in done)
-            asked = [s for s in (range(seeds) if group[0].chance else [0]) if not (same and all(s in r.seeds for r in done))]
-            for some in _batched(asked, workers(len(asked))):
-                for record in mail.run(spec, some, group, experiment):
-                    before = known.get(record.method) if same or some[0] != asked[0] else None
-                    known[record.method] = before.with_more_seeds(record) if before else record
-                    written(known[record.method], version, "AUC (new)")
+
+            def run(some: list[int], group: list[mail.System] = group) -> list[RunRecord]:
+                return mail.run(spec, some, group, experiment)
+
+            asked = list(range(seeds)) if group[0].chance else [0]
+            for record in grown(mail.PAPER, experiment, data, spec.scale, stamp, group, asked, run):
+                written(record, version, "AUC (new)")
         for record in mail.ceiling(spec, experiment) if experiment.startswith("clicks") else []:
             written(record, version, "AUC (new)")
 
