@@ -1,0 +1,67 @@
+"""The form of search data: links from sequences, held-out links, vocabularies, and the errors."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsrbook.data.dataset import Columns, DataError, Dataset
+from zsrbook.data.search import SearchData, Vocabulary, links_in_sequences, matrix_of
+
+
+def corpus(n: int = 4, links: tuple[tuple[int, int], ...] = ((0, 1), (1, 0), (2, 3))) -> SearchData:
+    items = pd.DataFrame({"raw": [str(i) for i in range(n)], "title": "t", "text": [f"word{i} common" for i in range(n)]})
+    row, column = np.array(links).T
+    queries = pd.DataFrame({"text": ["word1", "common"], "kind": "all"})
+    relevance = pd.DataFrame({"query": [0, 1, 1], Columns.ITEM: [1, 0, 2], "grade": 1})
+    return SearchData("tiny", items, matrix_of(row, column, n), queries, relevance)
+
+
+def shop(histories: list[list[str]]) -> Dataset:
+    rows = [(u, item) for u, history in enumerate(histories) for item in history]
+    interactions = pd.DataFrame(rows, columns=[Columns.USER, Columns.ITEM])
+    names = sorted({item for _, item in rows})
+    return Dataset.from_raw("shop", interactions, pd.DataFrame({Columns.RAW: names, Columns.TEXT: names}), clock=False)
+
+
+def test_links_point_from_an_item_to_what_was_taken_right_after() -> None:
+    links = links_in_sequences(shop([["a", "b", "b", "c"], ["a", "c"]]))
+    np.testing.assert_array_equal(links.toarray(), [[0, 1, 1], [0, 0, 1], [0, 0, 0]])
+
+
+def test_the_most_frequent_neighbours_stay_and_ties_go_to_the_lower_code() -> None:
+    data = shop([["a", "d"], ["a", "d"], ["a", "c"], ["a", "b"]])
+    np.testing.assert_array_equal(links_in_sequences(data, top=2).toarray()[0], [0, 1, 0, 1])
+
+
+def test_held_out_links_go_by_pairs() -> None:
+    data = corpus(6, ((0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (5, 4)))
+    held = data.hold_out(1 / 3, seed=1)
+    assert (held.held_out.nnz, held.links.nnz) == (2, 4)
+    np.testing.assert_array_equal((held.links + held.held_out).toarray(), data.links.toarray())
+    np.testing.assert_array_equal(held.held_out.toarray(), held.held_out.toarray().T)
+    assert held.sha256 != data.sha256 == corpus(6, ((0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (5, 4))).sha256
+
+
+def test_a_vocabulary_holds_unigrams_and_bigrams_of_enough_texts() -> None:
+    words = Vocabulary.of(["green tea", "green tea, green!", "black tea"], at_least=2)
+    assert words.words == ("green", "green tea", "tea")
+    np.testing.assert_array_equal(words.matrix(["tea tea", "unknown", ""]).toarray(), [[0, 0, 1], [0, 0, 0], [0, 0, 0]])
+
+
+def test_stems_and_stop_words() -> None:
+    words = Vocabulary.of(["the connected networks", "connecting a network"], at_least=2, longest=1, stem=True, stop=True)
+    assert words.words == ("connect", "network")
+    with pytest.raises(DataError, match="no word stands in 5 of the 1 texts"):
+        Vocabulary.of(["once"], at_least=5)
+
+
+def test_errors_name_what_is_wrong() -> None:
+    with pytest.raises(DataError, match="2 items are linked to themselves"):
+        corpus(4, ((0, 0), (1, 1)))
+    data = corpus()
+    with pytest.raises(DataError, match="relevance row 0 names item 9; the codes run from 0 to 3"):
+        SearchData("bad", data.items, data.links, data.queries, pd.DataFrame({"query": [0], Columns.ITEM: [9], "grade": 1}))
+    with pytest.raises(DataError, match="item 1 is judged twice for query 0"):
+        SearchData("bad", data.items, data.links, data.queries, pd.concat([data.relevance, data.relevance[:1]]))
+    with pytest.raises(DataError, match=r"links of shape \(3, 3\) for 4 items"):
+        SearchData("bad", data.items, matrix_of(np.array([0]), np.array([1]), 3), data.queries, data.relevance)

@@ -1,0 +1,169 @@
+"""The form that search data takes: items with text, links between them, queries, what is relevant to each, and a log of clicks.
+
+A zero-shot search (Wu et al. 2020, section 3) learns from texts and links alone; queries, relevance and the log serve the judging,
+and the one supervised method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import snowballstemmer
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
+
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+
+#: neighbours that an item keeps, at most (section 5 of the paper)
+TOP = 250
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """A corpus of n items, and Q queries to it.
+
+    Attributes:
+        name: short, fit for a path, such as ``cacm``.
+        items: row = item code; at least ``raw``, ``title`` and ``text``, which may be empty.
+        links: (n, n) csr of ones, the M of the paper: row i holds the neighbours of item i; no item is its own neighbour.
+        queries: row = query code; columns ``text`` and ``kind``, the category that tables are split by.
+        relevance: columns ``query``, ``item``, ``grade`` (1 or more); pairs that are absent are not relevant.
+        log: columns ``query``, ``item``, ``time``: what was consumed after a search; may be empty.
+        held_out: (n, n) csr of ones, links that were taken out of ``links`` to be judged on; of no entries until ``hold_out``.
+        report: what was kept, repaired and dropped on the way here.
+    """
+
+    name: str
+    items: pd.DataFrame
+    links: csr_array
+    queries: pd.DataFrame
+    relevance: pd.DataFrame
+    log: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"query": [], Columns.ITEM: [], Columns.TIME: []}))
+    held_out: csr_array | None = None
+    report: Report = field(default=Report(), repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.items)
+        if self.links.shape != (n, n):
+            raise DataError(f"{self.name}: links of shape {self.links.shape} for {n} items; expected ({n}, {n})")
+        if (own := int(np.count_nonzero(self.links.diagonal()))) > 0:
+            raise DataError(f"{self.name}: {own} items are linked to themselves; drop these links")
+        for what, table in (("relevance", self.relevance), ("log", self.log)):
+            for column, size in (("query", len(self.queries)), (Columns.ITEM, n)):
+                codes = table[column].to_numpy()
+                bad = (codes < 0) | (codes >= size)
+                if bad.any():
+                    row = int(np.flatnonzero(bad)[0])
+                    raise DataError(f"{self.name}: {what} row {row} names {column} {codes[row]}; the codes run from 0 to {size - 1}")
+        if self.relevance.duplicated(["query", Columns.ITEM]).any():
+            row = self.relevance[self.relevance.duplicated(["query", Columns.ITEM])].iloc[0]
+            raise DataError(f"{self.name}: item {row[Columns.ITEM]} is judged twice for query {row['query']}; expected once")
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    def hold_out(self, share: float = 0.1, seed: int = 0) -> SearchData:
+        """The same data with this share of the linked pairs in ``held_out``; both directions of a pair go together."""
+        coo = self.links.tocoo()
+        pair = np.minimum(coo.row, coo.col).astype(np.int64) * self.n_items + np.maximum(coo.row, coo.col)
+        pairs = np.unique(pair)
+        gone = np.random.default_rng(seed).permutation(pairs)[: round(share * len(pairs))]
+        out = np.isin(pair, gone)
+        kept, held = (matrix_of(coo.row[mask], coo.col[mask], self.n_items) for mask in (~out, out))
+        note = f"{self.name}: {held.nnz:,} of {self.links.nnz:,} links held out (seed {seed})"
+        return replace(self, links=kept, held_out=held, report=self.report + note)
+
+    def linked(self, links: csr_array, name: str) -> SearchData:
+        """The same data under other links, such as their transpose."""
+        return replace(self, name=name, links=links)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of all that a model reads or is judged by; equal data gives an equal hash on every machine."""
+        digest = hashlib.sha256(json.dumps([self.items[Columns.TEXT].tolist(), self.queries["text"].tolist()]).encode())
+        for links in (self.links, self.held_out):
+            if links is not None:
+                digest.update(links.indptr.astype("<i8").tobytes() + links.indices.astype("<i4").tobytes())
+        for table, columns in ((self.relevance, ("query", Columns.ITEM, "grade")), (self.log, ("query", Columns.ITEM, Columns.TIME))):
+            for column in columns:
+                digest.update(table[column].to_numpy().astype("<f8").tobytes())
+        return digest.hexdigest()
+
+
+def matrix_of(row: np.ndarray, column: np.ndarray, n: int) -> csr_array:
+    """(n, n) csr of ones at these places, sorted; a place that is named twice is one all the same."""
+    links = csr_array((np.ones(len(row), np.float32), (row, column)), shape=(n, n))
+    links.sum_duplicates()
+    links.data[:] = 1.0
+    return links
+
+
+def links_in_sequences(data: Dataset, top: int = TOP) -> csr_array:
+    """(n, n) csr of ones: M[q, p] = 1 where some user took p right after q (section 5 of the paper); an item that follows itself says
+    nothing. Of an item's neighbours those stay that followed most often, ``top`` at most; the lower code first among equals.
+    """
+    sequences = data.sequences()
+    follows = np.flatnonzero(sequences.positions > 0)
+    before, after = sequences.items[follows - 1], sequences.items[follows]
+    other = before != after
+    counts = csr_array((np.ones(other.sum()), (before[other], after[other])), shape=(data.n_items, data.n_items))
+    counts.sum_duplicates()
+    coo = counts.tocoo()
+    order = np.lexsort((coo.col, -coo.data, coo.row))
+    place = np.arange(len(order)) - counts.indptr[coo.row[order]]
+    kept = order[place < top]
+    return matrix_of(coo.row[kept], coo.col[kept], data.n_items)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Unigrams and bigrams of texts, as a set: how often a word stands in a text is not counted (section 5 of the paper).
+
+    Attributes:
+        vectorizer: fitted.
+        words: the m words, in the order of the columns.
+    """
+
+    vectorizer: CountVectorizer
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], at_least: int = 1, longest: int = 2, stem: bool = False, stop: bool = False) -> Vocabulary:
+        """Built on training text alone.
+
+        Args:
+            at_least: texts that must hold a word.
+            longest: words in a row that make one entry: 1 for unigrams alone.
+            stem: English stems (Porter's second algorithm) in place of words.
+            stop: leave out the most common English words.
+
+        Raises:
+            DataError: no word is left.
+        """
+        stemmer = snowballstemmer.stemmer("english") if stem else None
+        plain = CountVectorizer(token_pattern=r"(?u)\b\w+\b").build_tokenizer()
+
+        def tokens(text: str) -> list[str]:
+            found = [word for word in plain(text) if not (stop and word in ENGLISH_STOP_WORDS)]
+            return stemmer.stemWords(found) if stemmer else found
+
+        vectorizer = CountVectorizer(tokenizer=tokens, token_pattern=None, ngram_range=(1, longest), min_df=at_least, binary=True, dtype=np.float32)
+        try:
+            vectorizer.fit(texts)
+        except ValueError:
+            raise DataError(f"no word stands in {at_least} of the {len(texts)} texts; lower at_least, or give texts with words") from None
+        return cls(vectorizer, tuple(vectorizer.get_feature_names_out()))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def matrix(self, texts: Sequence[str]) -> csr_array:
+        """(texts, m) csr of ones; a text of unknown words is an empty row."""
+        return csr_array(self.vectorizer.transform(texts))
