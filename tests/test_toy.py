@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,3 +307,14 @@ def test_complements_lead_somewhere():
         for note in language.notes.values():
             assert all(set(note.flavours) & set(f.flavours) for f in language.families.values())
     assert {name for name, f in GROCERIES.families.items() if f.complement == "herbal tea"} >= {"snack bar", "dark chocolate"}
+
+
+def test_texts_may_keep_their_flavour_to_themselves() -> None:
+    told, silent = (ToyWorld(ToySettings(users=(50, 20, 20), telling=telling)) for telling in (1.0, 0.0))
+    before, after = told.dataset("grocery"), silent.dataset("grocery")
+    pd.testing.assert_frame_equal(before.interactions, after.interactions)
+    names = zip(before.items["text"], after.items["text"], before.items["flavour"], strict=True)
+    assert all(flavour in text.lower() and flavour not in still.lower() for text, still, flavour in names)
+    grades = [world.queries("grocery").relevance.set_index(["query", "item"])["grade"] for world in (told, silent)]
+    assert (grades[1] <= grades[0]).all()  # the same answers, fewer of which say so
+    assert grades[1].sum() < grades[0].sum()

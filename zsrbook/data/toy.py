@@ -60,6 +60,7 @@ class ToySettings:
     clicked: float = 2.0  #: what a nat of taste adds to the log-odds of a click
     appeal: float = 0.5  #: standard deviation of what an item's own appeal adds to them, for everybody alike
     bias: float = 1.0  #: exponent of popularity in the search log; 0: only relevance counts
+    telling: float = 1.0  #: share of items whose text names their flavour; that of the others leaves their note to one mood word
     seed: int = 0  #: all that is random follows from it
 
     def __post_init__(self) -> None:
@@ -67,6 +68,7 @@ class ToySettings:
             (("users", "items"), len(self.users) == len(self.items) == 3 and min(self.users + self.items) > 0, "three positive sizes each"),
             (("history",), self.history > 2, "a mean above 2"),
             (("structure",), 0 <= self.structure <= 1, "0 to 1"),
+            (("telling",), 0 <= self.telling <= 1, "0 to 1"),
             (("again", "flavour", "complement"), min(self.again, self.flavour, self.complement) >= 0 and self.look_back < 1, "a sum below 1"),
             (("recency",), 0 < self.recency <= 1, "above 0, 1 at most"),
             (("loyalty", "match"), min(self.loyalty, self.match) > 0, "positive factors"),
@@ -328,7 +330,8 @@ class ToyWorld:
 
     def _build(self, market: str) -> _Market:
         s, place = self.settings, list(MARKETS).index(market)
-        items = _items(market, s.items[place], self._rng(market, "items"))
+        silent = self._rng(market, "telling").random(s.items[place]) >= s.telling
+        items = _items(market, s.items[place], self._rng(market, "items"), silent)
         popularity = 1.0 + self._rng(market, "popularity").permutation(len(items))
         popularity = popularity**-s.tail / (popularity**-s.tail).sum()
         language = LANGUAGES[MARKETS[market].language]
@@ -498,8 +501,8 @@ def _relations(items: pd.DataFrame, language: Language) -> dict[str, np.ndarray]
     }
 
 
-def _items(market: str, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Brands make lines (a family in one diet), and a line comes in several flavours."""
+def _items(market: str, n: int, rng: np.random.Generator, silent: np.ndarray) -> pd.DataFrame:
+    """Brands make lines (a family in one diet), and a line comes in several flavours, which ``silent`` ones do not name."""
     language = LANGUAGES[MARKETS[market].language]
     lines = [(brand, family) for brand in MARKETS[market].brands for family in language.families]
     rows: list[dict] = []
@@ -512,7 +515,7 @@ def _items(market: str, n: int, rng: np.random.Generator) -> pd.DataFrame:
         raise DataError(f"toy-{market}: {n} items asked for, but its brands and flavours make {len(rows)} at most; ask for fewer")
     note = {flavour: name for name in NOTES for flavour in language.notes[name].flavours}
     places: dict[str, int] = {}
-    for row in rows[:n]:
+    for row, keeps_still in zip(rows[:n], silent, strict=True):
         kind = language.families[row["family"]]
         row["note"] = note[row["flavour"]]
         count = places[row["flavour"]] = places.get(row["flavour"], -1) + 1
@@ -528,6 +531,8 @@ def _items(market: str, n: int, rng: np.random.Generator) -> pd.DataFrame:
             "size": rng.choice(kind.sizes),
             "place": language.places[place] + (f", Part {part + 1}" if part else ""),
         }
+        if keeps_still:
+            words |= {"Flavour": "House", "flavour": "house", "scene": "care"}
         row["title"] = language.title.format(**words)
         sentences = [re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", rng.choice(choices).format(**words)) for choices in language.sentences]
         row["description"] = " ".join(s[0].upper() + s[1:] for s in sentences)
@@ -558,8 +563,9 @@ def _queries(items: pd.DataFrame, language: Language) -> Queries:
                 ask(f"{mood} {family}", "mood family", means & (column["family"] == family), says[mood])
         for family in language.families:
             for flavour in note.flavours:
-                if (exact := (column["family"] == family) & (column["flavour"] == flavour)).any():
-                    ask(f"{flavour} {family}", "flavour family", means & (column["family"] == family), exact)
+                if ((column["family"] == family) & (column["flavour"] == flavour)).any():
+                    named = items["text"].str.contains(rf"\b{flavour}\b", case=False).to_numpy()
+                    ask(f"{flavour} {family}", "flavour family", means & (column["family"] == family), named & (column["flavour"] == flavour))
     for diet in language.diets:
         for family in language.families:
             exact = (column["family"] == family) & (column["diet"] == diet)
