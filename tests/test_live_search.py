@@ -132,6 +132,25 @@ def test_sessions_are_those_of_the_loops(traffic, noisy, searcher):
     assert (found["Next-page CTR"].sum() > 0) == (searcher.pages > 1)
 
 
+def tiny_traffic() -> Traffic:
+    """Two tastes, four queries, of two, one, no and three refinements, and eight items."""
+    rng = np.random.default_rng(4)
+    follow_ups = csr_array(np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]]))
+    return Traffic(
+        np.array([0, 0, 1]), rng.random((2, 8)), rng.dirichlet(np.ones(4), 2), rng.integers(0, 3, (4, 8)), follow_ups, np.array([1, 2, 3, 4])
+    )
+
+
+def test_sessions_are_those_of_the_loops_on_every_kind_of_query():
+    tiny, rng = tiny_traffic(), np.random.default_rng(10)
+    user, scores, searcher = rng.integers(3, size=200), rng.random((4, 8)), Searcher(page=2, pages=3, next_page=0.7, refine=0.9)
+    found, slow = (run(tiny, scores, user, searcher, np.random.default_rng(11)) for run in (search, by_loops))
+    pd.testing.assert_frame_equal(found, slow, check_dtype=False)
+    followed = found.groupby("query")["Query Refinement"].sum()
+    assert (followed[[0, 1, 3]] > 0).all()
+    assert followed[2] == 0
+
+
 def by_recursion(attraction: list[float], satisfied: list[float], on: list[float], page: int) -> np.ndarray:
     """Mean of (clicked, clicks, not satisfied, page turned), over all that can happen on a list, one branch at a time."""
 
@@ -153,9 +172,8 @@ def by_recursion(attraction: list[float], satisfied: list[float], on: list[float
 @pytest.mark.parametrize("refine", [0.0, 0.4, 0.95])
 def test_expectations_are_those_of_all_that_can_happen(refine):
     rng = np.random.default_rng(4)
-    appeal, grades = rng.random((2, 8)), rng.integers(0, 3, (4, 8))
-    follow_ups = csr_array(np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]]))
-    tiny = Traffic(np.array([0, 0, 1]), appeal, rng.dirichlet(np.ones(4), 2), grades, follow_ups, np.array([1, 2, 3, 4]))
+    tiny = tiny_traffic()
+    appeal, grades, follow_ups = tiny.appeal, tiny.grades, tiny.follow_ups
     scores = rng.random((4, 8))
     scores[1, 2:] = np.nan  # a page that is just full, and none after it
     scores[2, 1:] = np.nan
