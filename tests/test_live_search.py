@@ -195,7 +195,7 @@ def test_expectations_are_those_of_all_that_can_happen(refine):
         mean = (typed[:, some, None] * means[:, some]).sum((0, 1)) / typed[:, some].sum()
         assert found.loc[length, list(METRICS)].to_numpy() == pytest.approx(mean)
         assert found.loc[length, "queries"] == pytest.approx(typed[:, some].sum())
-    assert found.loc["all", "queries"] >= 1
+    assert found.loc["all", "queries"] > 1 - 1e-9
     assert (found.loc["all", "queries"] == pytest.approx(1)) == (refine == 0)
 
 
