@@ -217,6 +217,13 @@ def test_the_newest_behaviour_has_the_first_position_whatever_came_before(tower)
     assert tower.ages(mask)[1, 0] == 0
 
 
+def test_output_rows_of_the_unknown_begin_at_nothing():
+    rows = DMR(SPACE, SETTINGS).output.weight
+    nothing = [0, SIZES["category"]]  # of category, then of brand
+    assert not rows[nothing].any()
+    assert (rows.abs().sum(1) > 0).sum() == len(rows) - 2
+
+
 def test_items_must_have_the_ids_of_behaviours():
     layout = SPACE.layout._replace(item=("ad", "category"))
     with pytest.raises(ValueError, match="'brand', items only ad, category"):

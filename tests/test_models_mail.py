@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from zsrbook.data.clicks import TEST, TRAIN, VALID, Layout
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import auc
+from zsrbook.models import ranking
 from zsrbook.models.mail import MAIL, MAILSettings, discrepancy, kernel
 from zsrbook.models.ranking import BaseDNN, Embedded, RankingModel, RankingSettings, Space, Tower, batch_of, pooled
 from zsrbook.training import Training
@@ -386,6 +387,36 @@ def test_seeds_repeat_exactly(clicks, fitted):
     assert not np.array_equal(other.scores(clicks, rows), fitted.scores(clicks, rows))
 
 
+def test_a_run_that_was_killed_keeps_the_trace_of_all_its_steps(clicks, monkeypatch, tmp_path):
+    long = replace(QUICK, training=replace(TWICE, epochs=4))
+    whole = RankingModel(base, long, small(), checkpoint=tmp_path / "whole.pt").fit(clicks)
+    left, cut = [len(whole.network.trace) * 5 // 8], ranking.batch_of
+
+    def until_killed(*given):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return cut(*given)
+
+    resumed = RankingModel(base, long, small(), checkpoint=tmp_path / "killed.pt")
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking, "batch_of", until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            resumed.fit(clicks)
+    assert len(resumed.fit(clicks).curve) == 4
+    assert {tuple(step) for step in resumed.network.trace} == {("attributes", "behaviour", "alignment", "ranking", "kernel")}
+    assert resumed.network.trace == whole.network.trace
+
+
+def test_the_trace_ends_where_the_best_weights_were_found(clicks):
+    restless = replace(QUICK, training=replace(TWICE, epochs=5, learning_rate=0.1, patience=1))
+    model = RankingModel(base, restless).fit(clicks)
+    best = min(model.curve, key=lambda row: row["valid"])["epoch"]
+    steps = len(list(ranking.in_batches(clicks.rows(TRAIN), QUICK.batch)))
+    assert best + 1 < len(model.curve)
+    assert len(model.network.trace) == (best + 1) * steps
+
+
 @torch.no_grad()
 def test_made_up_behaviour_follows_the_attributes_and_nothing_else(clicks, fitted):
     network = fitted.network
@@ -397,6 +428,36 @@ def test_made_up_behaviour_follows_the_attributes_and_nothing_else(clicks, fitte
     other = network.filler.generated(x._replace(a=x.a.roll(1, 0)))
     torch.testing.assert_close(other, made.roll(1, 0))
     assert (made - other).flatten(1).norm(dim=1).median() > 1e-3 * made.flatten(1).norm(dim=1).median()
+
+
+# -- what is unknown -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@pytest.mark.parametrize("sparse_above", [0, 10**9])
+def test_what_training_never_meets_stays_at_nothing(clicks, sparse_above, optimizer):
+    """New users share the unknown id under the strict protocol; padding and code 0 of all other fields move nothing either."""
+    strict, settings = clicks.strict(), replace(QUICK, sparse_above=sparse_above, training=replace(TWICE, optimizer=optimizer))
+    model = RankingModel(base, settings, small()).fit(strict)
+    fields = model.network.fields
+    assert fields.table.sparse == (sparse_above == 0)
+    nothing = dict(zip(strict.vocabularies, fields.table.weight[fields.unknown].detach(), strict=True))
+    assert list(nothing) == list(strict.vocabularies)
+    for name, row in nothing.items():  # an action multiplies, so for it nothing is 1
+        assert (row == (name == "action")).all(), name
+    x = fields(batch_of(strict, strict.rows(TEST, "new"), torch.device("cpu")))
+    assert not x.a[:, 0].any()
+    assert (x.a[:, 1:].abs().sum(2) > 0).all()
+
+
+@pytest.mark.parametrize("sparse_above", [0, 10**9])
+def test_the_unknown_is_learned_where_training_meets_it(clicks, sparse_above):
+    users = clicks.users.copy()
+    users[::3, 1] = 0
+    model = RankingModel(base, replace(QUICK, sparse_above=sparse_above)).fit(replace(clicks, users=users))
+    nothing = model.network.fields.table.weight[model.network.fields.unknown]
+    learned = {name for name, row in zip(clicks.vocabularies, nothing, strict=True) if name != "action" and row.any()}
+    assert learned == {clicks.layout.user[1]}
 
 
 @pytest.mark.parametrize("filler", [None, *(small(form=form) for form in FORMS)])

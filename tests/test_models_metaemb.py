@@ -192,6 +192,12 @@ def test_what_can_not_be_learned_from_is_refused(data, base):
     bare = replace(data, layout=data.layout._replace(user=("user",)), users=data.users[:, :1])
     with pytest.raises(DataError, match="no field but 'user'"):
         MetaEmb(base, SETTINGS).fit(bare)
-    wider = replace(data, vocabularies={**data.vocabularies, "hour": 99})
-    with pytest.raises(DataError, match="codes in all, but the base was fitted on data with"):
-        MetaEmb(base, SETTINGS).fit(wider)
+    sizes = dict(data.vocabularies)
+    for other in ({**sizes, "hour": 99}, {**sizes, "hour": sizes["hour"] + 1, "weekday": sizes["weekday"] - 1}, dict(reversed(sizes.items()))):
+        coded_anew = replace(data, vocabularies=other, context=np.minimum(data.context, 1))
+        said = rf"the vocabularies .*hour \({other['hour']} codes\).*, but the base was fitted on data with .*hour \(25"
+        with pytest.raises(DataError, match=said):
+            MetaEmb(base, SETTINGS).fit(coded_anew)
+    swapped = replace(data, layout=data.layout._replace(context=("weekday", "hour")), context=data.context[:, ::-1])
+    with pytest.raises(DataError, match="the context fields weekday, hour, but the base was fitted on data with hour, weekday; fit it on"):
+        MetaEmb(base, SETTINGS).fit(swapped)

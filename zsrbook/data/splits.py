@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from zsrbook.data.clicks import TEST, TRAIN, VALID, split_in_time
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report, Sequences
 
 
@@ -74,13 +75,11 @@ def split_by_time(data: Dataset, test: float = 0.2, valid: float = 0.1) -> Split
     """
     if not data.clock:
         raise DataError(f"{data.name}: has no time stamps, so it can't be split by time; split by user or leave one out")
-    time = data.interactions[Columns.TIME].to_numpy()
-    end = np.quantile(time, 1 - test, method="lower")
-    begin = np.quantile(time[time <= end], 1 - valid, method="lower")
-    train, seen = data.where(time <= begin), data.where(time <= end)
-    if end == time.max():
+    fold = split_in_time(data.interactions[Columns.TIME].to_numpy(), valid, test)
+    if not (fold == TEST).any():
         raise DataError(f"{data.name}: the newest {test:.0%} of the interactions share one time stamp, so none is left to test on; split by user")
-    folds = [Fold(d, d.interactions[Columns.TIME].to_numpy() > cut) for d, cut in ((seen, begin), (data, end))]
+    train, seen = data.where(fold == TRAIN), data.where(fold != TEST)
+    folds = [Fold(seen, fold[fold != TEST] == VALID), Fold(data, fold == TEST)]
     lines = (f"{data.name}: split by time: {len(train)} train, {folds[0].targets.sum()} validation, {folds[1].targets.sum()} test interactions",)
     return Split(train, folds[0], folds[1], Report(lines))
 

@@ -48,15 +48,19 @@ MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
 Row = TypeVar("Row", zesrec.System, mail.System)
 
+Seeds = Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")]
+Only = Annotated[str, typer.Option(help="rows to run, split by ';'; default all")]
+AtScale = Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")]
+
 
 @runs.command("zesrec")
 def run_zesrec(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(ZESREC)}")],
     source: str,
     target: Annotated[str, typer.Argument(help="of a rehearsal: items or kinds, which part of the source plays the target")],
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")] = 5,
-    only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
-    scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
+    seeds: Seeds = 5,
+    only: Only = "",
+    scale: AtScale = None,
 ) -> None:
     """An experiment of the ZESRec chapter on one pair.
 
@@ -188,9 +192,9 @@ def named(only: str, experiment: str, rows: list[Row]) -> list[Row]:
 def run_mail(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(MAIL)}")],
     data: Annotated[str, typer.Argument(help="such as grocery (toy), ml-100k-stars (small), alimama (paper)")],
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds, from 0")] = 5,
-    only: Annotated[str, typer.Option(help="rows to run, split by ';'; default all")] = "",
-    scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None,
+    seeds: Seeds = 5,
+    only: Only = "",
+    scale: AtScale = None,
 ) -> None:
     """An experiment of the MAIL chapter on one data set.
 
@@ -242,9 +246,7 @@ def verify() -> None:
 
 
 @app.command()
-def claims(
-    paper: Annotated[str, typer.Argument()] = "zesrec", scale: Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")] = None
-) -> None:
+def claims(paper: Annotated[str, typer.Argument()] = "zesrec", scale: AtScale = None) -> None:
     """The verdict on each claim of a paper, from the records at this scale."""
     with errors_for_people(*MENDABLE):
         for verdict in ledger.verdicts(paper, scale or current_scale(), root=records.RUNS):

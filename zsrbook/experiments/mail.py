@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from scipy.stats import norm
+from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import OneHotEncoder, normalize
 
 from zsrbook.claims import verdicts
 from zsrbook.data import catalogue, movielens_clicks
@@ -52,7 +54,6 @@ NEW = 0.4
 #: impressions of the toy world: as many as it takes to tell a hundredth of AUC
 IMPRESSIONS = 120_000
 
-TABLE_2 = ("Emblr", "LLAE", "BaseDNN", "MetaEmb", "MAIL-Base", "DMR", "MAIL-DMR")
 TABLE_3 = ("BaseDNN", "MAIL-None", "MAIL-Single", "MAIL-Dual", "MAIL-Base")
 #: whose improvement over whom the paper prints (section 4.2)
 BASELINES = {"LLAE": "Emblr", "MetaEmb": "BaseDNN", "MAIL-Base": "BaseDNN", "MAIL-DMR": "DMR"}
@@ -174,13 +175,35 @@ class Chance:
 
 @dataclass(frozen=True)
 class System:
-    """A row: what it is called, how to make it for a seed, and its settings as a record keeps them."""
+    """A row: how to make its model for a seed, the settings as a record keeps them, and how it is judged. It travels to other processes."""
 
-    name: str
+    model: str  # equal for rows that fit the same model
     make: Callable[..., ClickModel]  # of a seed, and of the model that it stands on
     config: dict
-    on: str | None = None  # the row whose fitted model it stands on
+    on: System | None = None  # the row whose fitted model it stands on
     chance: bool = True  # whether seeds differ
+    shuffled: bool = False  # scored with strangers' attributes
+
+    @property
+    def name(self) -> str:
+        """What the row is called in tables, records and claims."""
+        return f"{self.model} (shuffled)" if self.shuffled else self.model
+
+
+def ranking_model(seed: int, tower: Callable[..., Tower], settings: RankingSettings, filler: Callable[..., Filler] | None) -> RankingModel:
+    return RankingModel(tower, seeded(settings, seed), filler)
+
+
+def llae(seed: int, on: RankingModel, settings: LLAESettings) -> LLAE:
+    return LLAE(on, settings)
+
+
+def metaemb(seed: int, on: RankingModel, settings: MetaEmbSettings) -> MetaEmb:
+    return MetaEmb(on, seeded(settings, seed))
+
+
+def item_rate(seed: int) -> ItemRate:
+    return ItemRate()
 
 
 def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None) -> System:
@@ -192,9 +215,9 @@ def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSetti
         "DMR": partial(DMR, settings=sizes.dmr),
     }
     own = {"hidden": sizes.tower, "dropout": sizes.dropout} if tower == "BaseDNN" else asdict(sizes.dmr) if tower == "DMR" else {}
-    filler: Callable[..., Filler] | None = mail and partial(MAIL, settings=mail)
+    make = partial(ranking_model, tower=towers[tower], settings=sizes.ranking, filler=mail and partial(MAIL, settings=mail))
     config = {"tower": {"name": tower} | own, "mail": mail and asdict(mail), "ranking": asdict(sizes.ranking)}
-    return System(name, lambda seed: RankingModel(towers[tower], seeded(sizes.ranking, seed), filler), config)
+    return System(name, make, config)
 
 
 def seeded(settings: RankingSettings | MetaEmbSettings, seed: int) -> RankingSettings | MetaEmbSettings:
@@ -206,16 +229,17 @@ def systems(scale: Scale) -> list[System]:
     sizes = SIZES[scale]
     emblr, base = ranking_row("Emblr", scale, "Emblr"), ranking_row("BaseDNN", scale)
     forms = {"None": "none", "Single": "single", "Dual": "dual", "Base": "mail"}
+    mails = [ranking_row(f"MAIL-{name}", scale, mail=replace(sizes.mail, form=form)) for name, form in forms.items()]
     return [
         emblr,
-        System("LLAE", lambda seed, on: LLAE(on, sizes.llae), emblr.config | {"llae": asdict(sizes.llae)}, on="Emblr"),
+        System("LLAE", partial(llae, settings=sizes.llae), emblr.config | {"llae": asdict(sizes.llae)}, on=emblr),
         base,
-        System("MetaEmb", lambda seed, on: MetaEmb(on, seeded(sizes.meta, seed)), base.config | {"meta": asdict(sizes.meta)}, on="BaseDNN"),
-        *(ranking_row(f"MAIL-{name}", scale, mail=replace(sizes.mail, form=form)) for name, form in forms.items()),
-        ranking_row("MAIL-Base (shuffled)", scale, mail=sizes.mail),  # the same model, scored with strangers' attributes
+        System("MetaEmb", partial(metaemb, settings=sizes.meta), base.config | {"meta": asdict(sizes.meta)}, on=base),
+        *mails,
+        replace(mails[-1], shuffled=True),
         ranking_row("DMR", scale, "DMR"),
         ranking_row("MAIL-DMR", scale, "DMR", sizes.mail),
-        System("Item rate", lambda seed: ItemRate(), {"prior": 20.0}, chance=False),
+        System("Item rate", item_rate, {"prior": 20.0}, chance=False),
         System("Random", Chance, {}),
     ]
 
@@ -246,26 +270,25 @@ def deviating(scale: Scale) -> list[System]:
 Run = tuple[ClickRanks, float, list[tuple[float, float]]]
 
 
-def fitted(spec: Spec, name: str, seed: int, models: dict[str, tuple[ClickModel, float]] | None = None) -> tuple[ClickModel, float]:
-    """The model of a row, and the seconds that it took; ``models`` holds those made so far, and gains this one."""
+def fitted(spec: Spec, row: System, seed: int, models: dict[str, tuple[ClickModel, float]] | None = None) -> tuple[ClickModel, float]:
+    """The model of a row, and the seconds that it took; ``models`` holds those made so far with this seed, and gains this one."""
     models = {} if models is None else models
-    if name not in models:
-        system = next(s for s in (*systems(spec.scale), *deviating(spec.scale)) if s.name == name)
-        on, before = fitted(spec, system.on, seed, models) if system.on else (None, 0.0)
+    if row.model not in models:
+        on, before = fitted(spec, row.on, seed, models) if row.on else (None, 0.0)
         began = time.perf_counter()
-        model = system.make(seed, *([on] if system.on else [])).fit(load(spec))
-        models[name] = model, before + time.perf_counter() - began
-    return models[name]
+        model = row.make(seed, *([on] if row.on else [])).fit(load(spec))
+        models[row.model] = model, before + time.perf_counter() - began
+    return models[row.model]
 
 
-def scored(spec: Spec, names: list[str], seed: int, models: dict[str, tuple[ClickModel, float]] | None = None) -> dict[str, Run]:
+def scored(spec: Spec, rows: list[System], seed: int, models: dict[str, tuple[ClickModel, float]] | None = None) -> dict[str, Run]:
     """Rows that stand on one another, one seed: the ranks of the test impressions, the seconds of training, the losses an epoch."""
     data, models, runs = load(spec), {} if models is None else models, {}
-    for name in names:
-        model, seconds = fitted(spec, name.removesuffix(" (shuffled)"), seed, models)
-        curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
-        judged = strangers(data, seed) if name.endswith("(shuffled)") else data
-        runs[name] = ClickRanks.of(data, model.scores(judged, data.rows(TEST))), seconds, curve
+    for row in rows:
+        model, seconds = fitted(spec, row, seed, models)
+        curve = [(round(epoch["train"], 4), round(epoch["valid"], 4)) for epoch in getattr(model, "curve", [])]
+        judged = strangers(data, seed) if row.shuffled else data
+        runs[row.name] = ClickRanks.of(data, model.scores(judged, data.rows(TEST))), seconds, curve
     return runs
 
 
@@ -280,7 +303,7 @@ def strangers(data: ClickData, seed: int) -> ClickData:
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System], experiment: str) -> list[RunRecord]:
     """One record a row, in their order; seeds and rows side by side."""
     rows, seeds = list(rows), list(seeds)
-    tasks = [(spec, [row.name for row in group], seed) for group in groups_of(rows) for seed in (seeds if group[0].chance else seeds[:1])]
+    tasks = [(spec, group, seed) for group in groups_of(rows) for seed in (seeds if group[0].chance else seeds[:1])]
     runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
     for (_, _, seed), found in zip(tasks, side_by_side(scored, tasks, f"{experiment} {spec.name}"), strict=True):
         for name, one in found.items():
@@ -292,7 +315,7 @@ def groups_of(rows: Iterable[System]) -> list[list[System]]:
     """Rows that share a model, or stand on one: each group goes to one process, where that model is fitted once."""
     groups: dict[str, list[System]] = {}
     for row in rows:
-        groups.setdefault(row.on or row.name.removesuffix(" (shuffled)"), []).append(row)
+        groups.setdefault((row.on or row).model, []).append(row)
     return list(groups.values())
 
 
@@ -326,14 +349,8 @@ def ceiling(spec: Spec, experiment: str) -> list[RunRecord]:
     return [as_record(spec, experiment, System("Bayes-optimal", lambda seed: None, {}, chance=False), {0: (best, 0.0, [])})]
 
 
-def clicks(spec: Spec, seeds: Iterable[int], rows: Iterable[System] | None = None) -> list[RunRecord]:
-    """Tables 2 and 3. In the toy world the best that any model could do comes last."""
-    experiment = "clicks-strict" if spec.strict else "clicks"
-    return run(spec, seeds, systems(spec.scale) if rows is None else rows, experiment) + ceiling(spec, experiment)
-
-
 def results(experiment: str, spec: Spec, live: Iterable[str] = (), models: dict[str, tuple[ClickModel, float]] | None = None) -> list[RunRecord]:
-    """What a page shows of ``clicks`` or ``clicks-strict``.
+    """What a page shows of ``clicks`` or ``clicks-strict``: Tables 2 and 3, in the toy world with the best that any model could do.
 
     At toy scale a row comes from the records, if these hold all seeds of it on this very data with these very settings; else all seeds
     run now. Of the rows in ``live`` seed 0 runs now in any case. At a larger scale all of it was recorded; where nothing was, there is
@@ -353,7 +370,7 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), models: dict[
     found = known | {r.method: r for r in run(spec, SEEDS, stale, experiment)}
     for row in rows:
         if row.name in live and row not in stale:
-            now = as_record(spec, experiment, row, {0: scored(spec, [row.name], 0, models)[row.name]})
+            now = as_record(spec, experiment, row, {0: scored(spec, [row], 0, models)[row.name]})
             found[row.name] = with_seeds_of(now, known[row.name])
     return [*(found[row.name] for row in rows), *ceiling(spec, experiment)]
 
@@ -488,10 +505,11 @@ def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.Data
     """How well attributes foretell behaviour, as a function of how finely behaviour is described.
 
     Behaviours of each old user are counted item by item, as finely as a behaviour names one; the first r directions of these counts are r
-    latent interests. A ridge regression from attributes, one-hot, is fitted on two thirds of the users and judged on the others.
+    latent interests. A ridge regression from attributes, one-hot, is fitted on two thirds of the users and judged on the others; how much
+    it is held back is chosen interest by interest. Counts and attributes stay sparse, so that the cost follows the behaviours.
 
     Args:
-        numbers: of interests.
+        numbers: of interests; more than there are directions means all.
 
     Returns:
         index ``interests``; ``held``: share of the variance of behaviour that r interests hold; ``foretold``: share of the variance
@@ -500,26 +518,25 @@ def interests(data: ClickData, numbers: Iterable[int], seed: int = 0) -> pd.Data
     newest = pd.Series(np.arange(len(data))).groupby(data.user).last()
     newest = newest[~data.new[newest.index.to_numpy()]]
     begin, end = data.windows[newest.to_numpy()].T
-    rows = np.repeat(np.arange(len(newest)), end - begin)
-    taken = data.behaviours[np.concatenate([np.arange(b, e) for b, e in zip(begin, end, strict=True)]), :-1]  # (N, ids), without the action
-    codes = np.ravel_multi_index(taken.T, [data.vocabularies[name] for name in data.layout.behaviour[:-1]])
+    lengths = end - begin
+    rows = np.repeat(np.arange(len(newest)), lengths)  # (N,) whose behaviour
+    at = np.arange(lengths.sum()) + np.repeat(begin - lengths.cumsum() + lengths, lengths)
+    codes = np.ravel_multi_index(data.behaviours[at, :-1].T, [data.vocabularies[name] for name in data.layout.behaviour[:-1]])  # without the action
     kinds, kind = np.unique(codes, return_inverse=True)
-    counts = csr_array((np.ones(len(rows)), (rows, kind)), shape=(len(newest), len(kinds))).toarray()
-    counts /= np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
-    attributes = data.users[newest.index.to_numpy()][:, 1:]
-    known = np.concatenate([np.eye(column.max() + 1)[column] for column in attributes.T], axis=1)
-    train = np.random.default_rng(seed).random(len(counts)) < 2 / 3
-    middle = counts[train].mean(0)
-    _, _, directions = np.linalg.svd(counts[train] - middle, full_matrices=False)
-    frame = {}
-    for r in numbers:
-        axes = directions[:r].T
-        target = (counts - middle) @ axes
-        guess = RidgeCV(np.logspace(0, 4, 9)).fit(known[train], target[train]).predict(known[~train])  # flat where r is 1
-        wrong, all_of_it = ((target[~train] - guess.reshape(-1, axes.shape[1])) ** 2).sum(), (target[~train] ** 2).sum()
-        held = all_of_it / ((counts[~train] - middle) ** 2).sum()
-        frame[r] = {"held": held, "foretold": 1 - wrong / all_of_it, "items": (1 - wrong / all_of_it) * held}
-    return pd.DataFrame(frame).T.rename_axis("interests")
+    counts = normalize(csr_array((np.ones(len(rows)), (rows, kind)), shape=(len(newest), len(kinds))))
+    known = OneHotEncoder().fit_transform(data.users[newest.index.to_numpy()][:, 1:])
+    train = np.random.default_rng(seed).random(len(newest)) < 2 / 3
+    numbers = np.array(list(numbers))
+    most = min(numbers.max(), *counts[train].shape)
+    solver = "arpack" if most < min(counts[train].shape) else "covariance_eigh"  # the first finds some directions, the second all
+    directions = PCA(most, svd_solver=solver, random_state=seed).fit(counts[train])
+    target = directions.transform(counts)  # (users, most)
+    guess = RidgeCV(np.logspace(0, 4, 9), alpha_per_target=True).fit(known[train], target[train]).predict(known[~train]).reshape(-1, most)
+    wrong, held = (((target[~train] - made) ** 2).sum(0).cumsum()[np.minimum(numbers, most) - 1] for made in (guess, 0.0))
+    middle = directions.mean_
+    whole = (counts[~train] ** 2).sum() - 2 * (counts[~train] @ middle).sum() + (~train).sum() * middle @ middle
+    foretold = 1 - wrong / held
+    return pd.DataFrame({"held": held / whole, "foretold": foretold, "items": foretold * held / whole}, pd.Index(numbers, name="interests"))
 
 
 # ---------------------------------------------------------------- what the chapter shows

@@ -97,6 +97,8 @@ class DMR(Tower):
         self.positions = nn.Parameter(torch.empty(space.longest, settings.position))  # p, the newest first
         for table in (self.output.weight, self.positions):
             nn.init.normal_(table, std=settings.spread)
+        with torch.no_grad():
+            self.output.weight[self.starts] = 0.0  # code 0, as in the table of inputs
         self.to_item = Attention(space.width, settings.position, settings.attention)
         self.among_items = Attention(space.width, settings.position, settings.attention, target=True)
         self.project = nn.Sequential(nn.Linear(space.width, space.width), nn.PReLU())  # g

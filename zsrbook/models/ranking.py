@@ -8,6 +8,7 @@ Shape legend: B impressions, L behaviours, d width (32); n_a, n_c, n_t fields of
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +61,16 @@ class Fields(nn.Module):
     """All embeddings in one table, a slice a vocabulary, so that a batch is one lookup a group.
 
     With ``sparse`` the gradient holds the rows at hand alone, and a step costs by the batch, not by the table.
+
+    Attributes:
+        unknown: the rows of code 0, one a vocabulary.
     """
 
     def __init__(self, space: Space, sparse: bool):
         super().__init__()
         sizes = space.vocabularies
         starts = dict(zip(sizes, np.cumsum([0, *sizes.values()])[:-1].tolist(), strict=True))
+        self.unknown = list(starts.values())
         self.table = nn.Embedding(sum(sizes.values()), space.width, sparse=sparse)
         for group in Layout._fields:
             offsets = torch.tensor([starts[name] for name in getattr(space.layout, group)], dtype=torch.int64)
@@ -140,7 +145,7 @@ class RankingSettings:
     """One line a choice; ``DEC`` marks what the paper leaves open and the book decides."""
 
     width: int = 32  #: of every embedding; paper
-    spread: float = 0.05  #: standard deviation of embeddings at the start; DEC
+    spread: float = 0.05  #: standard deviation of embeddings at the start, but of the unknown, which is 0 until training meets it; DEC
     batch: int = 1024  #: impressions a step; paper
     sparse_above: int = 200_000  #: codes in all vocabularies above which a step touches the embeddings at hand alone; DEC
     training: Training = field(default_factory=lambda: Training(epochs=2, optimizer="adam", learning_rate=1e-3, clip=None, patience=None))
@@ -154,11 +159,13 @@ class ClickNetwork(nn.Module):
         self.fields = Fields(space, sum(space.vocabularies.values()) > settings.sparse_above)
         nn.init.normal_(self.fields.table.weight, std=settings.spread)
         first = int(self.fields.behaviour_at[-1])
-        with torch.no_grad():  # what ⊙ how begins as what: a product of two small numbers would leave behaviour far below all else
+        with torch.no_grad():
+            self.fields.table.weight[self.fields.unknown] = 0.0  # a user, say, whom no training impression shows, must add nothing that chance drew
+            # what ⊙ how begins as what: a product of two small numbers would leave behaviour far below all else
             self.fields.table.weight[first : first + space.vocabularies[space.layout.behaviour[-1]]] += 1.0
         self.tower = tower
         self.filler: Filler | None = None
-        self.trace: list[dict[str, Tensor]] = []  # each step's losses and notes by name, for Figure 4
+        self.trace: list[dict[str, Tensor | float]] = []  # by name the losses and notes of each step that led to these weights, for Figure 4
 
     def forward(self, batch: Batch) -> tuple[Tensor, int]:
         """The loss summed over the batch (Eq. 14), and its size."""
@@ -170,6 +177,14 @@ class ClickNetwork(nn.Module):
         notes = {} if self.filler is None else self.filler.notes
         self.trace.append({name: value.detach() for name, value in {**losses, **notes}.items()})
         return (sum(losses.values()) + auxiliary) * len(batch.click), len(batch.click)
+
+    def get_extra_state(self) -> Tensor:
+        """The trace goes where the weights go, so that a run that is resumed has it whole; as JSON in bytes, since a state holds tensors."""
+        self.trace = [{name: float(value) for name, value in step.items()} for step in self.trace]
+        return torch.frombuffer(bytearray(json.dumps(self.trace), "utf-8"), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.trace = json.loads(state.cpu().numpy().tobytes())
 
     def filled(self, x: Embedded, new: Tensor) -> Embedded:
         return x if self.filler is None else self.filler.fill(x, new)
@@ -203,12 +218,12 @@ class RankingModel:
 
     def build(self, data: ClickData) -> None:
         """A fresh network for these vocabularies."""
-        space = Space(data.layout, data.vocabularies, self.settings.width, data.longest)
+        self.space = Space(data.layout, data.vocabularies, self.settings.width, data.longest)
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.training.seed)
-            self.network = ClickNetwork(space, self.settings, self.make_tower(space))
+            self.network = ClickNetwork(self.space, self.settings, self.make_tower(self.space))
             if self.make_filler:  # drawn last, so that all else begins the same with and without it
-                self.network.filler = self.make_filler(space)
+                self.network.filler = self.make_filler(self.space)
         self.network.eval()
 
     def fit(self, data: ClickData) -> Self:
@@ -229,13 +244,14 @@ class RankingModel:
         """The network, fitted first where it isn't yet, and no longer to be trained: for a model that stands on this one.
 
         Raises:
-            DataError: it was fitted on data with other vocabularies.
+            DataError: it was fitted on data with other fields or vocabularies, whose codes mean something else.
         """
         if not hasattr(self, "network"):
             self.fit(data)
-        there, expected = self.network.fields.table.num_embeddings, sum(data.vocabularies.values())
-        if there != expected:
-            raise DataError(f"{data.name} has {expected:,} codes in all, but the base was fitted on data with {there:,}; fit it on {data.name}")
+        for what, here in described(data).items():
+            there = described(self.space)[what]
+            if here != there:
+                raise DataError(f"{data.name} has the {what} {here}, but the base was fitted on data with {there}; fit it on {data.name}")
         return self.network.requires_grad_(False).eval()
 
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
@@ -247,6 +263,12 @@ class RankingModel:
     def loss(self, data: ClickData, rows: np.ndarray) -> float:
         """Mean log loss at these impressions."""
         return log_loss(self.scores(data, rows), data.click[rows])
+
+
+def described(data: ClickData | Space) -> dict[str, str]:
+    """What decides which row of the table a code reads, in words: the fields of each group, and the codes of each vocabulary."""
+    fields = {f"{group} fields": ", ".join(names) for group, names in data.layout._asdict().items()}
+    return fields | {"vocabularies": ", ".join(f"{name} ({size:,} codes)" for name, size in data.vocabularies.items())}
 
 
 def log_loss(log_odds: np.ndarray, click: np.ndarray) -> float:
