@@ -29,6 +29,8 @@ Draw = Callable[[Figure], None]
 #: Hues of Okabe and Ito (blue, vermilion, green, purple, ochre, sky, grey), darkened or lightened to reach a contrast of 3:1
 LIGHT = ("#0067a5", "#c44601", "#00795c", "#a4478a", "#8a6500", "#2b83ba", "#5c5c5c")
 DARK = ("#5bb8f0", "#ff8f4f", "#2ec99b", "#e59cc9", "#f0c744", "#a9d8f5", "#bdbdbd")
+#: inches of a figure: no wider, so that text can still be read where a phone shrinks it to 330 pixels; panels go below each other
+SIZE = (6, 4.2)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)))
@@ -101,7 +103,7 @@ def _style(name: str) -> dict:
 # ---------------------------------------------------------------- showing
 
 
-def show(draw: Draw, alt: str, size: tuple[float, float] = (7, 4.2), caption: str | None = None) -> None:
+def show(draw: Draw, alt: str, size: tuple[float, float] = SIZE, caption: str | None = None) -> None:
     """Show what ``draw`` draws, in both themes.
 
     Args:
@@ -113,7 +115,7 @@ def show(draw: Draw, alt: str, size: tuple[float, float] = (7, 4.2), caption: st
 
 
 def show_interactive(
-    figure: go.Figure, draw_static: Draw, alt: str, height: int = 480, size: tuple[float, float] = (7, 4.2), caption: str | None = None
+    figure: go.Figure, draw_static: Draw, alt: str, height: int = 480, size: tuple[float, float] = SIZE, caption: str | None = None
 ) -> None:
     """Show a plotly figure together with its static twin, which serves print, readers without scripts and screen readers.
 
