@@ -1,8 +1,8 @@
 """The experiments of the MAIL chapter on a tiny toy world: what each row learns from and is judged on, and numbers whose answer is known."""
 
-import pickle
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass, replace
+from multiprocessing.reduction import ForkingPickler
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -98,7 +98,7 @@ def test_rows_of_the_tables_are_there_once():
 
 def test_rows_travel_to_other_processes():
     for row in ROWS:
-        sent, on = pickle.loads(pickle.dumps(row)), [row.on.make(3)] if row.on else []
+        sent, on = ForkingPickler.loads(ForkingPickler.dumps(row)), [row.on.make(3)] if row.on else []
         assert (sent.name, sent.config) == (row.name, row.config)
         assert type(sent.make(3, *on)) is type(row.make(3, *on))
 

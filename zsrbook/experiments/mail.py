@@ -489,7 +489,7 @@ def visits_needed(rate: float, better: float, power: float = 0.8, level: float =
     """Visits an arm that a two-sided test of two shares needs to find the difference; infinite where there is none.
 
     >>> round(visits_needed(0.10, 0.11))
-    14749
+    14751
     """
     if rate == better:
         return float("inf")
