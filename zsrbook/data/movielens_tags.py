@@ -1,0 +1,146 @@
+"""MovieLens as search data: films with their titles and genres, linked by consecutive ratings, and free-text tags as queries.
+
+A tag is what a user writes on a film, so the films that carry it answer it: grade 2 where two users or more wrote it, grade 1 where
+one did. No tag is part of a text. The log holds each act of tagging, in the order of time; popular films are tagged more, and a film
+without a tag may well deserve it, so the log is biased as logs of searches are.
+
+The kind of a query says whether words could find its films (``search.kinds_by_words``): ``all`` by a genre or a word that every
+title has, ``some``, or ``none``, as when films tagged "dystopia" nowhere say so.
+
+Tags are kept as written, in one spelling (``titles.spelling``). Many speak of the user, not the film ("owned", "in netflix queue");
+those of one person's are dropped by asking for several users, others stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from zsrbook.data import movielens, titles
+from zsrbook.data.dataset import Columns, DataError, Report
+from zsrbook.data.files import filled, numbers, read_table
+from zsrbook.data.search import TOP, SearchData, kinds_by_words, links_in_sequences
+
+TAG_COLUMNS = [Columns.USER, Columns.RAW, "tag", Columns.TIME]
+#: share of films with the same number whose titles agree, so that two releases number films alike
+ALIKE = 0.9
+
+
+def load_latest_small(folder: Path, at_least: int = 5, users: int = 3, top: int = TOP, name: str = "ml-latest-small-tags") -> SearchData:
+    """latest-small with its own ``tags.csv``: 3,683 acts of tagging by 58 users.
+
+    Args:
+        at_least: films that must carry a tag.
+        users: users who must have written it, on whatever film.
+        top: neighbours that a film keeps.
+
+    Raises:
+        DataError: a file is missing, damaged, or holds a line that does not fit; the message names it.
+    """
+    folder = Path(folder)
+    data = movielens.load_latest_small(folder, text="title+genres")
+    tags = movielens.with_header(folder / "tags.csv", ["userId", "movieId", "tag", "timestamp"])
+    tags.columns = TAG_COLUMNS
+    return tagged(name, data.items, links_in_sequences(data, top), checked(folder / "tags.csv", tags), at_least, users, data.report)
+
+
+def load_1m(folder: Path, tags: Path, at_least: int = 5, users: int = 3, top: int = TOP, name: str = "ml-1m-tags") -> SearchData:
+    """The films and ratings of 1M (of 2000 to 2003), and the tags that ``tags``, the folder of 10M, has for them (of 2005 to 2009).
+
+    Both releases number films alike; tags are taken over where number and title agree. See ``load_latest_small`` for the rest.
+    """
+    data = movielens.load_1m(folder, text="title+genres")
+    films, acts = read_10m(tags)
+    same, report = same_films(name, data.items, films)
+    return tagged(name, data.items, links_in_sequences(data, top), acts[acts[Columns.RAW].isin(same)], at_least, users, data.report + report)
+
+
+def load_10m(folder: Path, at_least: int = 5, users: int = 3, name: str = "ml-10m-tags") -> SearchData:
+    """The films and tags of 10M alone, 95,580 acts of tagging on 7,601 of 10,681 films: queries without links."""
+    films, acts = read_10m(folder)
+    items = movielens.catalogue(films, "title+genres")
+    report = Report((f"{name}: films and tags without ratings, so there are no links",))
+    return tagged(name, items, csr_array((len(items), len(items)), dtype=np.float32), acts, at_least, users, report)
+
+
+def read_10m(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Films (``raw``, ``title``, ``genres``) and acts of tagging (``user``, ``raw``, ``tag``, ``time``) of ``movies.dat`` and ``tags.dat``."""
+    folder = Path(folder)
+    films = read_table(folder / "movies.dat", "::", [Columns.RAW, "title", "genres"], quoted=False)
+    films["genres"] = films["genres"].replace("(no genres listed)", "")
+    tags = checked(folder / "tags.dat", read_table(folder / "tags.dat", "::", TAG_COLUMNS, quoted=False))
+    return films, tags
+
+
+def checked(path: Path, tags: pd.DataFrame) -> pd.DataFrame:
+    return tags.assign(
+        **{
+            Columns.USER: filled(path, tags[Columns.USER], "a user id"),
+            Columns.RAW: filled(path, tags[Columns.RAW], "a film id"),
+            Columns.TIME: numbers(path, tags[Columns.TIME], "seconds since 1970", 0, 1e11),
+        }
+    )
+
+
+def same_films(name: str, items: pd.DataFrame, films: pd.DataFrame) -> tuple[set[str], Report]:
+    """The numbers that mean one film in both tables: their titles share a word, also where spelling or year differ.
+
+    Raises:
+        DataError: too few of the common numbers have titles that agree.
+    """
+    both = items.merge(films, on=Columns.RAW)
+    exact, near = [], []
+    for one, other in zip(both["title_x"], both["title_y"], strict=True):
+        one, other = titles.normalise(one), titles.normalise(other)
+        exact.append(one == other)
+        near.append(not set(one.split()).isdisjoint(other.split()))
+    if not np.mean(exact or [0]) >= ALIKE:
+        raise DataError(
+            f"{name}: {len(both):,} film ids stand in both releases, but only {sum(exact):,} of them with one title; expected {ALIKE:.0%}:"
+            f" the two number films in different ways (as 100K does), so tags can't be taken over"
+        )
+    note = f"{name}: {len(both):,} of {len(items):,} film ids are in the release with tags too, {sum(exact):,} with equal titles"
+    return set(both[Columns.RAW][near]), Report((f"{note}; tags of {len(both) - sum(near):,} whose titles share no word were left out",))
+
+
+def tagged(name: str, items: pd.DataFrame, links: csr_array, acts: pd.DataFrame, at_least: int, users: int, report: Report) -> SearchData:
+    """Queries, relevance and the log from acts of tagging (``user``, ``raw``, ``tag``, ``time``).
+
+    Raises:
+        DataError: no tag is left.
+    """
+    code = pd.Index(items[Columns.RAW]).get_indexer(acts[Columns.RAW])
+    acts = pd.DataFrame(
+        {
+            "text": [titles.spelling(tag) for tag in acts["tag"]],
+            Columns.USER: acts[Columns.USER].to_numpy(),
+            Columns.ITEM: code,
+            Columns.TIME: acts[Columns.TIME].to_numpy(),
+        }
+    )
+    if (code < 0).any():
+        report += f"{name}: dropped {(code < 0).sum():,} acts of tagging of films that are not there"
+    wordless = ~acts["text"].str.contains(r"\w")
+    if wordless.any():
+        report += f"{name}: dropped {wordless.sum():,} tags without a word"
+    acts = acts[(code >= 0) & ~wordless]
+    written = acts.groupby("text")
+    common = (written[Columns.ITEM].nunique() >= at_least) & (written[Columns.USER].nunique() >= users)
+    texts = common.index[common]
+    if texts.empty:
+        raise DataError(f"{name}: no tag of {written.ngroups:,} stands on {at_least} films and comes from {users} users; lower these numbers")
+    total, acts = len(acts), acts[acts["text"].isin(texts)]
+    acts = acts.assign(query=texts.get_indexer(acts["text"]))
+    writers = acts.groupby(["query", Columns.ITEM])[Columns.USER].nunique()
+    relevance = writers.clip(upper=2).rename("grade").reset_index()
+    log = acts[["query", Columns.ITEM, Columns.TIME]].sort_values([Columns.TIME, "query", Columns.ITEM], kind="stable", ignore_index=True)
+    queries = pd.DataFrame({"text": texts, "kind": kinds_by_words(items[Columns.TEXT], texts, relevance)})
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in queries["kind"].value_counts().items())
+    report += (
+        f"{name}: {len(texts):,} of {written.ngroups:,} tags stand on {at_least} films or more and come from {users} users or more: {len(acts):,} of"
+        f" {total:,} acts, {len(relevance):,} relevant pairs; words could find their films: {counts}"
+    )
+    return SearchData(name, items, links, queries, relevance, log, report=report)
