@@ -60,9 +60,7 @@ def load_cisi(folder: Path, at_least: int = 1, name: str = "cisi") -> SearchData
     return assemble(name, documents, strength, at_least, folder / "CISI.QRY", folder / "CISI.REL", "TW", report + notes)
 
 
-def load_cacm(
-    folder: Path, relations: Sequence[str] = tuple(RELATIONS), at_least: int = 1, keywords: bool = False, name: str = "cacm"
-) -> SearchData:
+def load_cacm(folder: Path, relations: Sequence[str] = tuple(RELATIONS), at_least: int = 1, keywords: bool = False, name: str = "cacm") -> SearchData:
     """``cacm.all``, ``query.text``, ``qrels.text``: 3,204 documents of computer science, 1,587 of them with an abstract; 64 queries, 52 of
     them judged (796 pairs).
 
@@ -92,7 +90,7 @@ def load_cacm(
 
 
 def read(path: Path, name: str, what: str) -> tuple[list[Record], Report]:
-    """The records of a file that hold anything, each id once.
+    """The records of a file that have a field, each id once.
 
     Raises:
         DataError: there is none; something stands before the first; an id is no number, or stands twice.
@@ -115,9 +113,9 @@ def read(path: Path, name: str, what: str) -> tuple[list[Record], Report]:
             raise DataError(f"{path}: line {number} is {line[:60]!r}, outside any field of a record; expected .I and a number first; {GET_AGAIN}")
         else:
             now.append((number, line))
-    full = [record for record in found if any(record.fields.values())]
+    full = [record for record in found if record.fields]
     if not full:
-        raise DataError(f"{path}: no line begins a record (.I and a number) that holds anything, so these are no {what} of SMART; {GET_AGAIN}")
+        raise DataError(f"{path}: no line begins a record (.I and a number) that has a field, so these are no {what} of SMART; {GET_AGAIN}")
     lines: dict[str, int] = {}
     for record in full:
         if record.raw in lines:
@@ -125,7 +123,7 @@ def read(path: Path, name: str, what: str) -> tuple[list[Record], Report]:
         lines[record.raw] = record.line
     report = Report((f"{name}: {len(full):,} {what} in {path.name}",))
     if empty := len(found) - len(full):
-        report += f"{name}: dropped {empty:,} records of {path.name} that hold nothing"
+        report += f"{name}: dropped {empty:,} records of {path.name} without a field"
     if stray:
         report += f"{name}: {stray:,} lines of {path.name} are signs alone, or a field before the first record, and were passed over"
     return full, report
