@@ -138,10 +138,7 @@ def tagged(name: str, items: pd.DataFrame, links: csr_array, acts: pd.DataFrame,
     for count, what in (((code < 0).sum(), "acts of tagging of films that are not there"), ((~worded).sum(), "tags without a word")):
         if count:
             report += f"{name}: dropped {count:,} {what}"
-    kept = worded & (code >= 0)
-    acts = pd.DataFrame({"text": text, Columns.USER: acts[Columns.USER].to_numpy(), Columns.ITEM: code, Columns.TIME: acts[Columns.TIME].to_numpy()})[
-        kept
-    ]
+    acts = acts[[Columns.USER, Columns.TIME]].assign(text=text, **{Columns.ITEM: code})[worded & (code >= 0)]
 
     tells = np.random.default_rng(choice.seed).permutation(len(items)) < round(choice.told * len(items))
     told, silent = (acts[part] for part in (tells[acts[Columns.ITEM]], ~tells[acts[Columns.ITEM]]))
