@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from zsrbook.data import catalogue, fetch, movielens, netflix, overlap, titles
+from zsrbook.data import catalogue, fetch, movielens, movielens_tags, netflix, overlap, smart, titles
 from zsrbook.data.dataset import DataError
 
 pytestmark = [
@@ -105,3 +105,81 @@ def test_movielens_pair_is_disjoint_once_the_shared_films_are_gone():
     source = overlap.without_shared(load("ml-latest-small"), target, by=("names",), near=True)
     overlap.audit(source, target).assert_disjoint()
     assert overlap.audit(source, target).equal_titles == 0
+
+
+@functools.cache
+def load_search(name):
+    for source in catalogue.SEARCH[name][0]:
+        if missing := fetch.source_of(source).missing():
+            pytest.skip(f"{missing[0].path} is not in {fetch.source_of(source).where}; get it with `python -m zsrbook data get {source}`")
+    return catalogue.load_search(name)
+
+
+#: items, linked pairs, items with a link, queries that are judged, relevant pairs
+SEARCH = {"cisi": (1_460, 38_672, 1_439, 76, 3_114), "cacm": (3_204, 12_813, 1_751, 52, 796)}
+
+
+@pytest.mark.parametrize("name", SEARCH)
+def test_counts_of_test_collections(name):
+    data = load_search(name)
+    links = data.links
+    assert (links != links.T).nnz == 0
+    assert (len(data.items), links.nnz // 2, np.count_nonzero(links.sum(axis=1)), len(data.queries), len(data.relevance)) == SEARCH[name]
+    assert data.items["text"].str.contains(r"\w").all()
+    assert data.name == name
+
+
+def test_queries_judged_or_not_and_abstracts():
+    for name, queries, dropped in (("cisi", 112, 36), ("cacm", 64, 12)):
+        report = str(load_search(name).report)
+        assert f"{name}: {queries} queries in" in report
+        assert f"left out {dropped} queries that nobody judged" in report
+    assert "cisi" not in [line.split(":")[0] for line in str(load_search("cisi").report).splitlines() if "without an abstract" in line]
+    assert f"cacm: {3_204 - 1_587:,} documents without an abstract" in str(load_search("cacm").report)
+
+
+def test_relations_of_cacm_add_up_to_all_its_links():
+    load_search("cacm")
+    links = {r: smart.load_cacm(fetch.source_of("cacm").where, [r]).links for r in smart.RELATIONS}
+    assert {r: m.nnz // 2 for r, m in links.items()} == {"coupling": 6_165, "citation": 2_720, "co-citation": 5_320}
+    assert sum(m.nnz for m in links.values()) // 2 == 14_205
+    assert np.count_nonzero(links["citation"].sum(axis=1)) == 1_751
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "queries", "pairs"),
+    [
+        ("ml-latest-small-tags", 9_742, 63, 427),
+        ("ml-1m-tags", 3_883, 619, 7_697),
+        ("ml-10m-tags", 10_681, 1_358, 20_914),
+        ("scientific-titles", 4_344, 400, 4_948),
+        ("games-titles", 16_859, 400, 7_974),
+    ],
+)
+def test_counts_of_search_data_from_sequences(name, items, queries, pairs):
+    data = load_search(name)
+    assert (data.n_items, len(data.queries), len(data.relevance)) == (items, queries, pairs)
+    assert (data.links.nnz > 0) == (name != "ml-10m-tags")
+    answered = data.relevance.groupby("query").size()
+    assert len(answered) == queries
+    assert answered.min() >= (3 if "tags" in name else 5)
+    assert (len(data.log) > 0) == ("tags" in name)
+
+
+def test_numbers_of_films_mean_the_same_in_1m_and_10m_but_not_in_100k():
+    load_search("ml-10m-tags")
+    films, acts = movielens_tags.read_10m(fetch.source_of("ml-10m-tags").where)
+    assert (len(films), len(acts), acts["raw"].nunique(), acts["tag"].nunique()) == (10_681, 95_580, 7_601, 16_529)
+    same, _ = movielens_tags.same_films("ml-1m", load("ml-1m").items, films)
+    assert len(same) == 3_848
+    with pytest.raises(DataError, match="number films in different ways"):
+        movielens_tags.same_films("ml-100k", load("ml-100k").items, films)
+
+
+def test_search_names_are_not_those_of_other_forms():
+    with pytest.raises(DataError, match="cisi holds queries and what is relevant to them, not interactions; read it with load_search"):
+        catalogue.load("cisi")
+    with pytest.raises(DataError, match="read it with load_search"):
+        catalogue.load_clicks("cacm")
+    with pytest.raises(DataError, match="no search data is called 'ml-1m'; there are cisi, cacm"):
+        catalogue.load_search("ml-1m")

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError, Dataset
-from zsrbook.data.search import SearchData, Vocabulary, links_in_sequences, matrix_of
+from zsrbook.data.search import SearchData, Vocabulary, kinds_by_words, links_in_sequences, matrix_of, strongest
 
 
 def corpus(n: int = 4, links: tuple[tuple[int, int], ...] = ((0, 1), (1, 0), (2, 3))) -> SearchData:
@@ -31,6 +32,26 @@ def test_links_point_from_an_item_to_what_was_taken_right_after() -> None:
 def test_the_most_frequent_neighbours_stay_and_ties_go_to_the_lower_code() -> None:
     data = shop([["a", "d"], ["a", "d"], ["a", "c"], ["a", "b"]])
     np.testing.assert_array_equal(links_in_sequences(data, top=2).toarray()[0], [0, 1, 0, 1])
+
+
+def test_the_strongest_of_each_row_stay() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.integers(0, 4, (20, 20)).astype(float)
+    for top in (None, 1, 5):
+        expected = np.zeros_like(table)
+        for row in range(20):
+            others = [j for j in sorted(range(20), key=lambda j, row=row: (-table[row, j], j)) if j != row and table[row, j] > 0]
+            expected[row, others[:top]] = 1
+        np.testing.assert_array_equal(strongest(csr_array(table), top).toarray(), expected)
+    twice = csr_array((np.array([1.0, 1.0, 1.5]), (np.array([0, 0, 0]), np.array([1, 1, 2]))), shape=(3, 3))
+    np.testing.assert_array_equal(strongest(twice, 1).toarray()[0], [0, 1, 0])  # 1 and 1 add up
+
+
+def test_kinds_say_whether_words_could_find_what_is_relevant() -> None:
+    texts = ["a dark comedy", "dark humor", "the heist"]
+    queries = ["dark comedies", "dark", "robbery", "the", "humor heists", "unanswered"]
+    relevance = pd.DataFrame({"query": [0, 1, 1, 2, 3, 4, 4], Columns.ITEM: [1, 0, 1, 2, 2, 1, 2], "grade": 1})
+    assert kinds_by_words(texts, queries, relevance).tolist() == ["some", "all", "none", "none", "some", "some"]
 
 
 def test_held_out_links_go_by_pairs() -> None:

@@ -318,3 +318,38 @@ def test_texts_may_keep_their_flavour_to_themselves() -> None:
     grades = [world.queries("grocery").relevance.set_index(["query", "item"])["grade"] for world in (told, silent)]
     assert (grades[1] <= grades[0]).all()  # the same answers, fewer of which say so
     assert grades[1].sum() < grades[0].sum()
+
+
+def test_search_data_holds_what_the_world_says(world):
+    data = world.search("grocery", n=500)
+    found, log = world.queries("grocery"), world.search_log("grocery", 500, 0)
+    assert data.items["text"].tolist() == world.dataset("grocery").items["text"].tolist()
+    assert data.queries["text"].tolist() == found.texts["text"].tolist()
+    assert data.relevance.equals(found.relevance)
+    assert data.log.equals(log)
+    assert data.links.sum(axis=1).max() == 20
+    assert world.search("grocery", n=500).sha256 == data.sha256 != world.search("grocery", n=500, seed=1).sha256
+    assert (world.search("grocery", top=5).links.sum(axis=1) <= 5).all()
+
+
+def test_no_text_holds_both_words_of_a_pair_and_links_join_items_of_one_note(world):
+    for market in ("grocery", "pantry", "films"):
+        data = world.search(market, n=1)
+        pairs = data.queries["text"][data.queries["kind"] == "pair"].str.split()
+        says = {word: data.items["text"].str.contains(rf"\b{word}\b") for pair in pairs for word in pair}
+        assert len(pairs) == 12
+        assert not any((says[one] & says[other]).any() for one, other in pairs)
+        assert np.add.reduce([mood.to_numpy(int) for mood in says.values()]).tolist() == [1] * data.n_items
+
+        row, column = data.links.nonzero()
+        note = data.items["note"].to_numpy()
+        same = (note[row] == note[column]).mean()
+        chance = sum((note == name).mean() ** 2 for name in NOTES)
+        assert same > chance + 0.06
+
+
+def test_links_say_nothing_without_structure():
+    data = ToyWorld(ToySettings(structure=0.0)).search("grocery", n=1)
+    note, (row, column) = data.items["note"].to_numpy(), data.links.nonzero()
+    chance = sum((note == name).mean() ** 2 for name in NOTES)
+    assert (note[row] == note[column]).mean() == pytest.approx(chance, abs=0.02)

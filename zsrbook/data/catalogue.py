@@ -1,4 +1,5 @@
-"""All data sets by name: ``load("ml-1m")`` reads it from the data folder; ``guess`` tells what a file or a folder holds."""
+"""All data sets by name: ``load("ml-1m")`` reads it from the data folder, ``load_clicks`` and ``load_search`` those of other forms;
+``guess`` tells what a file or a folder holds."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from zsrbook.data import alimama, amazon, derived, fetch, movielens, netflix, table
+from zsrbook.data import alimama, amazon, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, table
 from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.files import read_lines
+from zsrbook.data.search import SearchData
 
 
 def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], Dataset]:
@@ -17,7 +19,7 @@ def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], D
     return lambda folder: amazon.load(name, folder / reviews, folder / f"meta_{category}.json.gz")
 
 
-#: name -> what reads its folder; these names and those of ``CLICKS`` are the names in ``fetch.SOURCES``
+#: name -> what reads its folder; these names, those of ``CLICKS`` and all sources of ``SEARCH`` are the names in ``fetch.SOURCES``
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "ml-100k": movielens.load_100k,
     "ml-1m": movielens.load_1m,
@@ -41,6 +43,16 @@ CLICKS: dict[str, Callable[[Path], ClickData]] = {
     "alimama": alimama.load,
     "alimama-sample": lambda folder: alimama.load_sample(folder / "alimama_sampled_train.txt"),
 }
+#: the same for search data: the sources, and what reads their folders
+SEARCH: dict[str, tuple[tuple[str, ...], Callable[..., SearchData]]] = {
+    "cisi": (("cisi",), smart.load_cisi),
+    "cacm": (("cacm",), smart.load_cacm),
+    "ml-10m-tags": (("ml-10m-tags",), movielens_tags.load_10m),
+    "ml-latest-small-tags": (("ml-latest-small",), movielens_tags.load_latest_small),
+    "ml-1m-tags": (("ml-1m", "ml-10m-tags"), movielens_tags.load_1m),
+    "scientific-titles": (("scientific",), lambda folder: hidden_words.hide_title_words(derived.load_scientific(folder))),
+    "games-titles": (("games",), lambda folder: hidden_words.hide_title_words(derived.load_games(folder))),
+}
 
 
 def load(name: str) -> Dataset:
@@ -51,6 +63,8 @@ def load(name: str) -> Dataset:
     """
     if name in CLICKS:
         raise DataError(f"{name} holds impressions and clicks, not interactions; read it with load_clicks")
+    if name in SEARCH:
+        raise DataError(f"{name} holds queries and what is relevant to them, not interactions; read it with load_search")
     folder = fetch.locate(name)
     return LOADERS[name](folder)
 
@@ -63,8 +77,22 @@ def load_clicks(name: str) -> ClickData:
     """
     if name in LOADERS:
         raise DataError(f"{name} holds interactions, not impressions and clicks; read it with load")
+    if name in SEARCH:
+        raise DataError(f"{name} holds queries and what is relevant to them, not impressions and clicks; read it with load_search")
     folder = fetch.locate(name)
     return CLICKS[name](folder)
+
+
+def load_search(name: str) -> SearchData:
+    """The same for search data.
+
+    Raises:
+        DataError: as ``load``, or there is no search data of this name.
+    """
+    if name not in SEARCH:
+        raise DataError(f"no search data is called {name!r}; there are {', '.join(SEARCH)}")
+    sources, loader = SEARCH[name]
+    return loader(*map(fetch.locate, sources))
 
 
 def guess(path: Path) -> Dataset:
@@ -77,6 +105,16 @@ def guess(path: Path) -> Dataset:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     return guess_folder(path) if path.is_dir() else guess_file(path)
+
+
+def guess_search(path: Path) -> SearchData | None:
+    """What a folder of search data holds, or None where its file names do not look like that."""
+    forms = {("CISI.ALL",): smart.load_cisi, ("cacm.all",): smart.load_cacm, ("tags.dat", "movies.dat"): movielens_tags.load_10m}
+    folder = Path(path)
+    for names, loader in forms.items():
+        if all((folder / n).is_file() for n in names):
+            return loader(folder)
+    return None
 
 
 def guess_folder(folder: Path) -> Dataset:

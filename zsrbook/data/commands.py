@@ -46,6 +46,10 @@ def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")]) 
 def check(path: Annotated[Path, typer.Argument(help="A file or a folder in any form that this package reads.")]) -> None:
     """Load it, and print what was kept, repaired and dropped; exit code 1 if it can't be loaded."""
     with errors_for_people(DataError):
-        data = catalogue.guess(path)
+        if search := catalogue.guess_search(path):
+            data, digest = search, search.sha256
+        else:
+            data = catalogue.guess(path)
+            digest = data.sha256()
         say(str(data.report))
-        say(f"{data.name}: sha256 of the loaded data: {data.sha256()}")
+        say(f"{data.name}: sha256 of the loaded data: {digest}")

@@ -90,6 +90,8 @@ def github(repository: str, commit: str, path: str) -> str:
     return f"https://raw.githubusercontent.com/{repository}/{commit}/{path}"
 
 
+CACM = ("kavinsan/Information-Retrieval-Project", "feda4806b8d19af85753c580640d40e572f99339")
+CISI = ("PsychoProg/tf-idf", "beee251dd1356ee4ffb453ac60cf8f9112840f5d")
 COLLISION = ("Nishikata97/CollisionGenRec", "505d5be3166f7c38ae67957daf8a3b7ec7092577")
 LLMRANK = ("RUCAIBox/LLMRank", "5ec1154cb74cbf68ed5721212f1d7e79336c39c7")
 MINIONEREC = ("AkaliKong/MiniOneRec", "81b4ba9811cfb152cf161f1c486fe516510d081e")
@@ -125,6 +127,17 @@ def minionerec(category: str, items: tuple[str, int], valid: tuple[str, int], te
         AMAZON,
         "ni2019amazon",
         f"https://github.com/{MINIONEREC[0]}",
+    )
+
+
+def smart(name: str, mirror: tuple[str, str], *files: tuple[str, str, int]) -> Source:
+    """A test collection of the SMART system; a copy of the files that the University of Glasgow hands out."""
+    return Source(
+        name,
+        tuple(File(path, sha256, size, github(*mirror, path)) for path, sha256, size in files),
+        "public test collection, research use, cite",
+        "fox1983collections",
+        f"https://ir.dcs.gla.ac.uk/resources/test_collections/{name}/",
     )
 
 
@@ -164,6 +177,17 @@ SOURCES = {
         "harper2015movielens",
         "https://grouplens.org/datasets/movielens/latest/",
         Archive(f"{GROUPLENS}/ml-latest-small.zip", None, 978_202),
+    ),
+    "ml-10m-tags": Source(
+        "ml-10m-tags",
+        (
+            File("tags.dat", None, 3_584_119),
+            File("movies.dat", "a9ecf64cdb12d3af6dc32b45711d81c0cfded374bdd9a6d77efd0d3077381c16", 522_197),
+        ),
+        MOVIELENS,
+        "harper2015movielens",
+        "https://grouplens.org/datasets/movielens/10m/",
+        Archive(f"{GROUPLENS}/ml-10m.zip", "ce571fd55effeba0271552578f2648bd", 65_566_137),
     ),
     "netflix-2m": Source(
         "netflix-prize",
@@ -299,6 +323,20 @@ SOURCES = {
         "academic use, no redistribution",
         "zhou2020s3rec",
         f"https://github.com/{S3REC[0]}",
+    ),
+    "cisi": smart(
+        "cisi",
+        CISI,
+        ("CISI.ALL", "c751e11dcdce83a572a4fcfd67eea453bdb9ecfd7bc93c21e50fc792ba8fb9a0", 2_119_354),
+        ("CISI.QRY", "b72de0e0cb8aa5c93ac988e5be0400cc18949d0a94913a248783a37dd97d5470", 66_632),
+        ("CISI.REL", "f7396c92586c61953ccb7ae99ad8d3ac749ac3b989041fc93a9e311568f58997", 77_850),
+    ),
+    "cacm": smart(
+        "cacm",
+        CACM,
+        ("cacm.all", "0d0eaa9e54987161482a217dcef670a8032d687b1bbe84ba0a8e310b675bd52f", 2_187_735),
+        ("query.text", "2fe81273fd7db3beccad1090c84630dea561469b7c19ad03e71370c8c7399cc9", 13_689),
+        ("qrels.text", "da4202b0c70cad7d91c9a028eaf8cbd0a4ca981ebdc3955eb75ba7b6de6f185c", 9_948),
     ),
 }
 

@@ -112,14 +112,40 @@ def links_in_sequences(data: Dataset, top: int = TOP) -> csr_array:
     sequences = data.sequences()
     follows = np.flatnonzero(sequences.positions > 0)
     before, after = sequences.items[follows - 1], sequences.items[follows]
-    other = before != after
-    counts = csr_array((np.ones(other.sum()), (before[other], after[other])), shape=(data.n_items, data.n_items))
-    counts.sum_duplicates()
-    coo = counts.tocoo()
-    order = np.lexsort((coo.col, -coo.data, coo.row))
-    place = np.arange(len(order)) - counts.indptr[coo.row[order]]
-    kept = order[place < top]
-    return matrix_of(coo.row[kept], coo.col[kept], data.n_items)
+    counts = csr_array((np.ones(len(follows)), (before, after)), shape=(data.n_items, data.n_items))
+    return strongest(counts, top)
+
+
+def strongest(strength: csr_array, top: int | None = None) -> csr_array:
+    """(n, n) csr of ones: of each row the ``top`` columns of largest strength (all when None), the lower code first among equals; never
+    the item itself. Strengths that are named twice add up.
+    """
+    coo = strength.tocsr().tocoo()
+    other = coo.row != coo.col
+    row, column, weight = coo.row[other], coo.col[other], coo.data[other]
+    order = np.lexsort((column, -weight, row))
+    first = np.searchsorted(row[order], row[order])
+    kept = order[np.arange(len(order)) - first < (len(order) if top is None else top)]
+    return matrix_of(row[kept], column[kept], strength.shape[0])
+
+
+def kinds_by_words(texts: Sequence[str], queries: Sequence[str], relevance: pd.DataFrame) -> np.ndarray:
+    """For each query whether its words could find what is relevant: ``all`` where every relevant text holds every word of the query,
+    ``none`` where no relevant text holds any of them, ``some`` between the two, and also where nothing is relevant.
+
+    Words are English stems without stop words; a query of stop words alone is ``none``.
+
+    >>> relevance = pd.DataFrame({"query": [0, 1, 1, 2], "item": [0, 0, 1, 1]})
+    >>> kinds_by_words(["a funny film", "a prank"], ["films", "the fun film", "comedy"], relevance).tolist()
+    ['all', 'some', 'none']
+    """
+    words = Vocabulary.of([*texts, *queries], longest=1, stem=True, stop=True)
+    asked, held = words.matrix(queries), words.matrix(texts)
+    query, item = relevance["query"].to_numpy(), relevance[Columns.ITEM].to_numpy()
+    found = asked[query].multiply(held[item]).sum(axis=1)
+    table = pd.DataFrame({"query": query, "any": found > 0, "all": found == asked.sum(axis=1)[query]}).groupby("query")
+    any_, all_ = (table[c].agg(c).reindex(range(len(queries)), fill_value=c == "any").to_numpy(bool) for c in ("any", "all"))
+    return np.select([~any_, all_], ["none", "all"], "some")
 
 
 @dataclass(frozen=True)

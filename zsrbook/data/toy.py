@@ -31,6 +31,7 @@ from scipy.special import expit, logsumexp
 
 from zsrbook.data.clicks import TRAIN, ClickData, Layout, split_in_time, windows_before
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report, Sequences
+from zsrbook.data.search import SearchData, links_in_sequences
 from zsrbook.data.splits import Fold
 from zsrbook.data.toy_language import LANGUAGES, MARKETS, NOTES, Language
 from zsrbook.models.base import Recommender
@@ -185,6 +186,22 @@ class ToyWorld:
         times = built.interactions[Columns.TIME]
         item = _draw(_cumulative(rate), query, rng)
         return pd.DataFrame({"query": query, Columns.ITEM: item, Columns.TIME: np.sort(rng.uniform(times.min(), times.max(), n))})
+
+    def search(self, market: str, n: int = 20_000, seed: int = 0, top: int = 20) -> SearchData:
+        """Items with their texts, linked where one was bought right after the other; queries, what is relevant, and ``n`` clicks on results.
+
+        A market has hardly more items than the neighbours that ``search.TOP`` would keep, so ``top`` is lower here. Of the links of grocery a
+        third join items of one note at the default settings, half with ``taste=2``, and a quarter by chance.
+
+        Args:
+            seed: of the log alone.
+            top: neighbours that an item keeps, those that followed most often.
+        """
+        data, found = self.dataset(market), self.queries(market)
+        links = links_in_sequences(data, top)
+        report = data.report + f"toy-{market}: {links.nnz:,} links, {n:,} clicks on results of {len(found.texts):,} queries (seed {seed})"
+        texts = found.texts[["text", "kind"]].copy()
+        return SearchData(f"toy-{market}", data.items, links, texts, found.relevance.copy(), self.search_log(market, n, seed), report=report)
 
     def clicks(self, market: str, n: int = 40_000, seed: int = 0, longest: int = 20) -> ClickData:
         """``n`` impressions with the fields that click models read, split by time (7 : 1 : 2); nobody is declared new yet.
