@@ -104,7 +104,7 @@ def _within(matrix: csr_array, row: np.ndarray, column: np.ndarray) -> np.ndarra
 
 
 @njit(cache=True)
-def _count(scores, starts, items, candidates, gone_starts, gone):  # pragma: no cover, compiled
+def _count(scores, starts, items, candidates, gone_starts, gone):
     """(pairs, 3) greater, ties and candidates of each pair: one pass over the scores, with a search among the row's own few."""
     found = np.empty((len(items), 3), np.int32)
     open_to = candidates.copy()
@@ -299,8 +299,8 @@ class SearchProtocol:
     def summary(self, table: RankTable, metrics: tuple[str, ...] | None = None) -> dict[str, float]:
         """Metric name -> value.
 
-        >>> SearchProtocol("labels").summary(RankTable.of([0, 2], [0, 0], 9, user=[5, 5]), ("Recall@R", "MAP"))
-        {'Recall@R': 0.5, 'MAP': 0.8333333333333333}
+        >>> SearchProtocol("labels").summary(RankTable.of([0, 2], [0, 0], 9, user=[5, 5]), ("Recall@R", "Recall@3"))
+        {'Recall@R': 0.5, 'Recall@3': 1.0}
         """
         frames = {name: self.per_query(table, name) for name in (self.metrics if metrics is None else metrics)}
         return {name: float(frame["sum"].sum() / frame["count"].sum()) for name, frame in frames.items()}
