@@ -25,6 +25,7 @@ from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
+from zsrbook.evaluation.retrieval import SearchProtocol
 from zsrbook.scale import Scale
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -187,13 +188,14 @@ class RunRecord:
         return self._per_user[metric]
 
 
-def protocol_of(settings: Mapping[str, str | float]) -> Protocol | ClickProtocol:
-    """The rules behind a record: of clicks where its settings say so, else of ranked targets.
+def protocol_of(settings: Mapping[str, str | float | None]) -> Protocol | ClickProtocol | SearchProtocol:
+    """The rules behind a record: of clicks or of search where its settings say so, else of ranked targets.
 
     Raises:
         ValueError, TypeError: an unknown name or value.
     """
-    return ClickProtocol(**settings) if settings.get("task") == "clicks" else Protocol.of(dict(settings))
+    tasks, task = {"clicks": ClickProtocol, "search": SearchProtocol}, settings.get("task")
+    return tasks[task](**settings) if task in tasks else Protocol.of(dict(settings))
 
 
 def slug(method: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from zsrbook.data.dataset import Columns
 from zsrbook.data.search import SearchData
 
 Score = Literal["cosine", "dot"]
@@ -26,6 +27,10 @@ class Retriever(ABC):
     @abstractmethod
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         """(Q, n) float32: one row a query text."""
+
+    def similar(self, data: SearchData, items: np.ndarray) -> np.ndarray:
+        """(k, n) float32: how well all items go with each of ``items``, codes in the data of ``fit``; here their texts are the queries."""
+        return self.scores(data.items[Columns.TEXT].iloc[items].tolist())
 
 
 class VectorRetriever(Retriever):
@@ -46,9 +51,15 @@ class VectorRetriever(Retriever):
     def scores(self, queries: Sequence[str]) -> np.ndarray:
         return compare(self.query_vectors(queries), self.items, self.score)
 
+    def similar(self, data: SearchData, items: np.ndarray) -> np.ndarray:
+        """(k, n) float32: item vectors on both sides (section 5.1 of the paper)."""
+        return compare(self.items[items], self.items, self.score)
+
 
 def compare(left: np.ndarray, right: np.ndarray, score: Score) -> np.ndarray:
     """(a, b) cosine or inner products of (a, d) and (b, d); the cosine with a zero vector is the lowest there is, −1.
+
+    A row of NaN on the left gives a row of NaN, whatever is on the right.
 
     >>> compare(np.array([[2.0, 0.0]]), np.array([[3.0, 0.0], [0.0, 0.0]]), "cosine").tolist()
     [[1.0, -1.0]]
@@ -57,4 +68,5 @@ def compare(left: np.ndarray, right: np.ndarray, score: Score) -> np.ndarray:
         return left @ right.T
     lengths = [np.linalg.norm(x, axis=1, keepdims=True) for x in (left, right)]
     unit = [x / np.where(length > 0, length, 1.0) for x, length in zip((left, right), lengths, strict=True)]
-    return np.where((lengths[0] == 0) | (lengths[1] == 0).T, np.float32(-1.0), unit[0] @ unit[1].T)
+    lowest = (lengths[0] == 0) | (lengths[1] == 0).T & ~np.isnan(lengths[0])
+    return np.where(lowest, np.float32(-1.0), unit[0] @ unit[1].T)

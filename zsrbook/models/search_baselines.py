@@ -1,0 +1,231 @@
+"""What every search must be held against: words that match, words that go together, frozen sentences, both at once, popularity and chance.
+
+All but ``PopularItems`` by the log learn from texts alone, and so are as zero-shot as the methods of the paper. None of them is in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Literal, Self
+from zlib import crc32
+
+import bm25s
+import numpy as np
+from scipy.sparse import csc_array, csr_array, diags_array
+from scipy.stats import rankdata
+from sklearn.decomposition import TruncatedSVD
+from sklearn.preprocessing import normalize
+
+from zsrbook.data.dataset import Columns, DataError
+from zsrbook.data.search import SearchData, Vocabulary
+from zsrbook.models.retriever import Retriever, Score, VectorRetriever
+from zsrbook.text import TextEncoder
+
+
+def counts(words: Vocabulary, texts: Sequence[str]) -> csr_array:
+    """(texts, m): how often each word stands in each text, which ``Vocabulary.matrix`` leaves out.
+
+    >>> counts(Vocabulary.of(["to be or not to be"], longest=1), ["to be, to do"]).toarray().tolist()
+    [[1.0, 0.0, 0.0, 2.0]]
+    """
+    counter = copy(words.vectorizer)
+    counter.binary = False
+    return csr_array(counter.transform(texts))
+
+
+@dataclass(frozen=True)
+class BM25Settings:
+    """The defaults are those of Lucene."""
+
+    k1: float = 1.2  #: how much further occurrences of a word still add
+    b: float = 0.75  #: how far long texts are held against their length: 0 not at all, 1 in full
+    stem: bool = True
+    stop: bool = True
+
+
+class BM25(Retriever):
+    """Words that a query and an item share, rare ones counting more (Robertson and Zaragoza, FTIR 2009), in Lucene's form.
+
+    With tf the occurrences of a word in a text, L its length in words, df the texts with that word, of n:
+
+        score = Σ over the query's words  ln(1 + (n − df + ½) / (df + ½)) · tf / (tf + k1 (1 − b + b L / mean L))
+
+    as ``bm25s`` works it out (variant ``lucene``; Kamphuis et al., ECIR 2020, compare the variants and find no difference that matters).
+    A word that the query repeats counts each time. Items that share no word with the query all score 0.
+    """
+
+    def __init__(self, settings: BM25Settings = BM25Settings()):
+        self.settings = settings
+
+    def fit(self, data: SearchData) -> Self:
+        s = self.settings
+        self.words = Vocabulary.of(data.items[Columns.TEXT], longest=1, stem=s.stem, stop=s.stop)
+        found = counts(self.words, data.items[Columns.TEXT])
+        tokens = np.split(np.repeat(found.indices, found.data.astype(int)), np.cumsum(found.sum(1)).astype(int)[:-1])
+        index = bm25s.BM25(k1=s.k1, b=s.b, method="lucene").build_index_from_ids(
+            range(len(self.words)), [text.tolist() for text in tokens], show_progress=False
+        )
+        # a word's score in an item does not depend on the query, so a search is one sparse product
+        self.weights = csc_array((index["data"], index["indices"], index["indptr"]), shape=found.shape)
+        return self
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        asked = counts(self.words, queries)
+        return unknown(asked, (asked @ self.weights.T).toarray())
+
+
+def unknown(asked: csr_array, found: np.ndarray) -> np.ndarray:
+    """The same rows, those of queries without a known word made NaN."""
+    found[np.diff(asked.indptr) == 0] = np.nan
+    return found
+
+
+@dataclass(frozen=True)
+class LSISettings:
+    """The defaults follow Dumais (1991), who found log-entropy the best of her weights."""
+
+    width: int = 200  #: d, as in the paper; fewer where there are fewer texts or words
+    weight: Literal["log-entropy", "tf-idf"] = "log-entropy"
+    at_least: int = 2  #: texts that must hold a word: one that stands in one text goes together with nothing
+    stem: bool = True
+    stop: bool = True
+
+
+class LSI(VectorRetriever):
+    """Latent semantic indexing: words that stand in the same texts come close (Deerwester et al. 1990).
+
+    The weighted matrix X of texts and words is cut to its d largest singular values, X ≈ U S Vᵀ. An item is its row of X V = U S, and a
+    query, folded in, its row times V, both compared by cosine. Weights of tf occurrences, rows then scaled to length 1:
+
+        log-entropy   ln(1 + tf) · (1 + Σ over texts p ln p / ln n),  p the share of the word's occurrences that the text holds
+        tf-idf        tf · ln(n / df)
+    """
+
+    score: Score = "cosine"
+
+    def __init__(self, settings: LSISettings = LSISettings(), seed: int = 0):
+        self.settings, self.seed = settings, seed
+
+    def fit(self, data: SearchData) -> Self:
+        s, texts = self.settings, data.items[Columns.TEXT]
+        self.words = Vocabulary.of(texts, s.at_least, longest=1, stem=s.stem, stop=s.stop)
+        found = counts(self.words, texts)
+        if min(found.shape) < 2:
+            raise DataError(f"{data.name}: {found.shape[0]} texts of {found.shape[1]} words; LSI needs two of each")
+        if s.weight == "log-entropy":
+            share = found @ diags_array(1 / found.sum(0))
+            share.data *= np.log(share.data)
+            self.weight = 1 + share.sum(0) / np.log(len(texts))
+        else:
+            self.weight = np.log(len(texts) / np.bincount(found.indices, minlength=len(self.words)))
+        self.svd = TruncatedSVD(min(s.width, min(found.shape) - 1), random_state=self.seed)
+        self.items = self.svd.fit_transform(self._weighted(found)).astype(np.float32)
+        return self
+
+    def query_vectors(self, queries: Sequence[str]) -> np.ndarray:
+        asked = counts(self.words, queries)
+        return unknown(asked, self.svd.transform(self._weighted(asked)).astype(np.float32))
+
+    def _weighted(self, found: csr_array) -> csr_array:
+        weighted = found.astype(np.float64)
+        if self.settings.weight == "log-entropy":
+            weighted.data = np.log1p(weighted.data)
+        return normalize(weighted @ diags_array(self.weight))
+
+
+class SentenceSearch(VectorRetriever):
+    """Vectors of whole texts by a frozen encoder, compared by cosine. It was trained on other texts, and on nothing here."""
+
+    score: Score = "cosine"
+
+    def __init__(self, encoder: TextEncoder = TextEncoder()):
+        self.encoder = encoder
+
+    def fit(self, data: SearchData) -> Self:
+        self.items = self._vectors(data.items[Columns.TEXT].tolist())
+        self.items[np.isnan(self.items)] = 0  # an item without text is not found, as the contract of ``items`` has it
+        return self
+
+    def query_vectors(self, queries: Sequence[str]) -> np.ndarray:
+        return self._vectors(list(queries))
+
+    def _vectors(self, texts: list[str]) -> np.ndarray:
+        vectors = self.encoder.encode(texts).astype(np.float32)
+        vectors[[not text.strip() for text in texts]] = np.nan
+        return vectors
+
+
+class Hybrid(Retriever):
+    """Several searches at once, which must be fitted before or are fitted here, by one of two rules.
+
+        ranks    Σ 1 / (60 + rank), reciprocal rank fusion (Cormack et al., SIGIR 2009); tied items share their mean rank
+        scores   Σ of scores that are stretched, query by query, to run from 0 to 1 (CombSUM of Fox and Shaw 1994)
+
+    A search that can make nothing of a query adds nothing; where none can, the row is NaN.
+    """
+
+    def __init__(self, *parts: Retriever, by: Literal["ranks", "scores"] = "ranks", k: float = 60):
+        if not parts or by not in ("ranks", "scores"):
+            raise ValueError(f"Hybrid of {len(parts)} searches by {by!r}; expected one or more, by ranks or scores")
+        self.parts, self.by, self.k = parts, by, k
+
+    def fit(self, data: SearchData) -> Self:
+        for part in self.parts:
+            part.fit(data)
+        return self
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        return self._fused([part.scores(queries) for part in self.parts])
+
+    def similar(self, data: SearchData, items: np.ndarray) -> np.ndarray:
+        return self._fused([part.similar(data, items) for part in self.parts])
+
+    def _fused(self, parts: list[np.ndarray]) -> np.ndarray:
+        total = np.zeros(parts[0].shape)
+        lost = np.ones((len(total), 1), bool)
+        for found in parts:
+            missing = np.isnan(found)
+            nothing = missing.all(1, keepdims=True)
+            lost &= nothing
+            if self.by == "ranks":
+                added = 1 / (self.k + rankdata(-np.where(missing, -np.inf, found), axis=1))
+            else:
+                filled = np.where(nothing, 0.0, found)
+                low, high = np.nanmin(filled, 1, keepdims=True), np.nanmax(filled, 1, keepdims=True)
+                added = np.nan_to_num((filled - low) / np.where(high > low, high - low, 1.0))
+            total += np.where(nothing, 0.0, added)
+        return np.where(lost, np.nan, total).astype(np.float32)
+
+
+class PopularItems(Retriever):
+    """The same list for every query: what the log names most often (it has seen clicks), or what most items link to."""
+
+    def __init__(self, by: Literal["log", "links"] = "links"):
+        if by not in ("log", "links"):
+            raise ValueError(f"PopularItems by {by!r}; expected log or links")
+        self.by = by
+
+    def fit(self, data: SearchData) -> Self:
+        of = data.log[Columns.ITEM].to_numpy(np.int64) if self.by == "log" else data.links.indices
+        self.counts = np.bincount(of, minlength=data.n_items).astype(np.float32)
+        return self
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        return np.tile(self.counts, (len(queries), 1))
+
+
+class RandomItems(Retriever):
+    """Chance: a query always gets the same list, another query another one."""
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def fit(self, data: SearchData) -> Self:
+        self.n_items = data.n_items
+        return self
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        rows = [np.random.default_rng([self.seed, crc32(query.encode())]).random(self.n_items, np.float32) for query in queries]
+        return np.array(rows, np.float32).reshape(len(queries), self.n_items)
