@@ -178,14 +178,18 @@ class ToyWorld:
         Returns:
             Columns ``query``, ``item``, ``time``, in the order of time.
         """
-        built, rng, found = self._market(market), self._rng(market, "search log", seed), self.queries(market)
-        rate = np.zeros((len(found.texts), len(built.items)))
-        rate[found.relevance["query"], found.relevance[Columns.ITEM]] = 2.0 ** found.relevance["grade"] - 1
-        rate *= built.popularity**self.settings.bias
+        built, rng, rate = self._market(market), self._rng(market, "search log", seed), self.search_rates(market)
         query = rng.integers(len(rate), size=n)
         times = built.interactions[Columns.TIME]
         item = _draw(_cumulative(rate), query, rng)
         return pd.DataFrame({"query": query, Columns.ITEM: item, Columns.TIME: np.sort(rng.uniform(times.min(), times.max(), n))})
+
+    def search_rates(self, market: str) -> np.ndarray:
+        """(Q, I) how often an item is clicked on after a query, up to a factor: what no search of the log can beat."""
+        built, found = self._market(market), self.queries(market)
+        rate = np.zeros((len(found.texts), len(built.items)))
+        rate[found.relevance["query"], found.relevance[Columns.ITEM]] = 2.0 ** found.relevance["grade"] - 1
+        return rate * built.popularity**self.settings.bias
 
     def search(self, market: str, n: int = 20_000, seed: int = 0, top: int = 20) -> SearchData:
         """Items with their texts, linked where one was bought right after the other; queries, what is relevant, and ``n`` clicks on results.
