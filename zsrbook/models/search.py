@@ -98,8 +98,8 @@ class SquareSettings(SearchSettings):
         super().__post_init__()
         if not 0 <= self.omega <= 1:
             raise ValueError(f"search settings: omega is {self.omega}; expected 0 to 1, the weight of a pair that is there")
-        if self.lam <= 0 or self.sweeps < 0:
-            raise ValueError(f"search settings: lam is {self.lam} and sweeps {self.sweeps}; expected lam above 0, and 0 sweeps or more")
+        if self.lam < 0 or self.sweeps < 0:
+            raise ValueError(f"search settings: lam is {self.lam} and sweeps {self.sweeps}; expected 0 or more of both")
 
 
 def omega_at_scale(data: SearchData) -> float:
@@ -152,9 +152,9 @@ class TextRetriever(VectorRetriever):
         self.contexts = state["contexts"].numpy() if "contexts" in state else None
         self.raw, terms = (json.loads(state[name].numpy().tobytes()) for name in ("raw", "terms"))
         longest = 1 + max(term.count(" ") for term in terms)
-        self.vocabulary = Vocabulary.of(["0"], 1, longest, self.settings.stem, self.settings.stop)  # for its way to cut texts
-        self.vocabulary.vectorizer.vocabulary_ = {term: code for code, term in enumerate(terms)}
-        self.vocabulary = Vocabulary(self.vocabulary.vectorizer, tuple(terms))
+        vectorizer = Vocabulary.of(["0"], 1, longest, self.settings.stem, self.settings.stop).vectorizer  # for its way to cut texts
+        vectorizer.vocabulary_ = {term: code for code, term in enumerate(terms)}
+        self.vocabulary = Vocabulary(vectorizer, tuple(terms))
 
 
 class SquareLoss(TextRetriever):
@@ -174,6 +174,10 @@ class SquareLoss(TextRetriever):
     @abstractmethod
     def tasks(self, texts: csr_array, links: csr_array) -> list[Task]:
         """Of the (n, m) words in each text, and of (n, n) links in the chosen direction."""
+
+    def neighbours(self, texts: csr_array, learned: list[np.ndarray]) -> np.ndarray | None:
+        """(n, d) u, if the model has them, from the words in each text and what was learned beside the items, a task an entry."""
+        return None
 
     def fit(self, data: SearchData) -> Self:
         return self._descend(data, self.settings.sweeps)
@@ -229,8 +233,9 @@ class SquareLoss(TextRetriever):
         for _ in track(range(sweeps), f"{type(self).__name__} on {data.name}", disable=not watched(), transient=True):
             solver.sweep()
             self.history.append(solver.objective())
-        self.items, (self.words, *more) = solver.vectors.items.copy(), [side.copy() for side in solver.vectors.contexts]
-        self.contexts = more[0] if more else None
+        self.items, learned = solver.vectors.items.copy(), [side.copy() for side in solver.vectors.contexts]
+        self.words = learned[0]
+        self.contexts = self.neighbours(held, learned)
         if settings.fold_in:
             self.items[bare] = np.nan_to_num(self._means(held[bare]))
         return self
@@ -252,12 +257,18 @@ class ZSL_ME(STL):
     def tasks(self, texts: csr_array, links: csr_array) -> list[Task]:
         return [*super().tasks(texts, links), Task(self._alpha(links))]
 
+    def neighbours(self, texts: csr_array, learned: list[np.ndarray]) -> np.ndarray:
+        return learned[1]
+
 
 class ZSL_TE(SquareLoss):
     """Item-to-text transformed encoder: neighbours, each the mean of its words (section 4.2)."""
 
     def tasks(self, texts: csr_array, links: csr_array) -> list[Task]:
         return [Task(self._alpha(told(links, texts)), averaging(texts))]
+
+    def neighbours(self, texts: csr_array, learned: list[np.ndarray]) -> np.ndarray:
+        return np.nan_to_num(self._means(texts))
 
 
 class Rescaled(VectorRetriever):
@@ -359,4 +370,4 @@ def carry(old: Sequence[str], vectors: np.ndarray, new: Sequence[str], onto: np.
 
 
 def _packed(names: Sequence[str]) -> Tensor:
-    return torch.tensor(list(json.dumps(list(names)).encode()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(json.dumps(list(names)).encode()), dtype=torch.uint8)
