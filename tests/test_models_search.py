@@ -288,7 +288,7 @@ def test_errors_name_what_is_wrong():
 
 
 @pytest.mark.parametrize("form", [STL, ZSL_ME, ZSL_TE])
-def test_a_refresh_goes_on_from_where_it_was(form):
+def test_a_refresh_goes_on_from_where_it_was(form, tmp_path):
     whole = two_topics()
     order = np.random.default_rng(0).permutation(240)[:200]
     items, links = whole.items.iloc[order].reset_index(drop=True), whole.links[order][:, order]
@@ -296,7 +296,8 @@ def test_a_refresh_goes_on_from_where_it_was(form):
     texts = [*whole.items[Columns.TEXT][:230], *("banjo funny" for _ in range(10))]
     new = replace(whole, items=whole.items.assign(**{Columns.TEXT: texts}))
     first = form(replace(SQUARE, sweeps=20)).fit(old)
-    again = form(replace(SQUARE, sweeps=20)).fit(old).refresh(new, sweeps=0)
+    first.save(tmp_path / "yesterday.safetensors")
+    again = form(SQUARE).load(tmp_path / "yesterday.safetensors").refresh(new, sweeps=0)
     np.testing.assert_array_equal(again.items[order], first.items)  # by name, wherever they stand now
     place = [again.vocabulary.words.index(word) for word in first.vocabulary.words]
     np.testing.assert_array_equal(again.words[place], first.words)
@@ -357,11 +358,6 @@ def test_an_ensemble_listens_to_the_one_that_knows_the_query():
     assert np.isnan(scores[2]).all()
 
 
-@pytest.mark.xfail(strict=True, reason="compare sets the cosine of a NaN query with a zero item to -1")
-def test_a_query_of_no_known_word_is_nan_against_an_item_of_zeros_too():
-    assert np.isnan(STL(SQUARE).fit(uneven()).scores(["unheard"])).all()
-
-
 def test_shuffled_links_are_the_same_graph_between_other_items():
     data = uneven()
     mixed = shuffled_links(data, 1)
@@ -420,7 +416,7 @@ class TestContract:
         assert np.isfinite(vectors[known]).all()
         assert np.isnan(vectors[~known]).all()
         assert np.isfinite(scores[known]).all()
-        assert np.isnan(scores[~known][:, model.items.any(1)]).all()
+        assert np.isnan(scores[~known]).all()
         assert model.scores([]).shape == (0, 240)
 
     def test_a_batch_equals_one_at_a_time(self, variant):
