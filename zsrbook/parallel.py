@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from typing import Any
 
+import numba
 import torch
 from rich.progress import track
 
@@ -60,4 +61,10 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
 def _pool(workers: int, environment: tuple) -> ProcessPoolExecutor:
     """Processes that stay for the next call; anew where the environment, from which they read scale and folders, has changed."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads, and hang
-    return ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(workers, context, initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    """A process a core leaves nothing for a second thread in any of them."""
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
