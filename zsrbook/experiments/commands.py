@@ -16,7 +16,7 @@ from zsrbook import claims as ledger
 from zsrbook import records
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.experiments import mail, zesrec
+from zsrbook.experiments import mail, search, zesrec
 from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
@@ -41,12 +41,13 @@ ZESREC = (
     *zesrec.INGREDIENTS,
 )
 MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
+SEARCH = ("judged", "held-out", "deviations")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
 MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
-Row = TypeVar("Row", zesrec.System, mail.System)
+Row = TypeVar("Row", zesrec.System, mail.System, search.System)
 
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")]
 Only = Annotated[str, typer.Option(help="rows to run, split by ';'; default all")]
@@ -219,6 +220,44 @@ def run_mail(
                 written(record, version, "AUC (new)")
         for record in mail.ceiling(spec, experiment) if experiment.startswith("clicks") else []:
             written(record, version, "AUC (new)")
+
+
+@runs.command("search")
+def run_search(
+    experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(SEARCH)}")],
+    data: Annotated[str, typer.Argument(help="such as grocery (toy), cacm (small)")],
+    seeds: Seeds = 5,
+    only: Only = "",
+    scale: AtScale = None,
+) -> None:
+    """An experiment of the search chapter on one data set; ``judged`` is all that its labels, its log and its links can judge.
+
+    Records are written seed by seed. Say the same again after it was stopped, and it goes on with the seeds that this very code has not
+    recorded yet.
+    """
+    if experiment not in SEARCH:
+        raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(SEARCH)}")
+    spec = search.Spec(data, scale or current_scale(), held_out=experiment == "held-out")
+    with errors_for_people(*MENDABLE):
+        records.check_clean()
+        version = records.code_version()
+        suffix = "-deviations" if experiment == "deviations" else ""
+        rows = named(only, experiment, search.deviating(spec) if suffix else search.systems(spec))
+        found = records.find(records.RUNS, paper=search.PAPER, target=data, scale=spec.scale)
+        known = {(r.experiment, r.method): r for r in found if (r.code_version, r.data_sha256) == (version, search.load(spec).sha256)}
+        ways = [way + suffix for way in search.judged(spec)]
+        for seed in range(seeds):
+            models: dict = {}  # rows of one seed stand on one another
+            for row in rows:
+                done = all((way, row.name) in known and seed in known[way, row.name].seeds for way in ways)
+                if done or (seed and not row.chance):
+                    continue
+                for record in search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models)[row.name]}, suffix):
+                    key = record.experiment, row.name
+                    known[key] = known[key].with_more_seeds(record) if key in known and seed else record
+                    written(known[key], version, next(iter(record.metrics)))
+        for record in search.ceiling(spec) if not suffix else []:
+            written(record, version, next(iter(record.metrics)))
 
 
 def written(record: RunRecord, version: str, metric: str) -> None:

@@ -1,0 +1,532 @@
+"""The experiments of the search chapter: Tables 1 to 4 and Figures 3 to 5, what departs from the paper, and the daily refresh.
+
+One run fits every model of a data set and judges it by all that the data can judge by: each gives run records with the rank of every
+relevant item, so that tables, intervals and claims can be computed from them, whether they just ran or were recorded earlier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
+from itertools import product
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from zsrbook.data import catalogue
+from zsrbook.data.dataset import Columns
+from zsrbook.data.search import SearchData
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.bootstrap import interval
+from zsrbook.evaluation.ranks import RankTable
+from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
+from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
+from zsrbook.models.retriever import Retriever
+from zsrbook.models.search import (
+    STL,
+    ZSL_ME,
+    ZSL_TE,
+    Ensemble,
+    Rescaled,
+    SquareLoss,
+    SquareSettings,
+    omega_at_scale,
+    shuffled_links,
+)
+from zsrbook.models.search_baselines import BM25, LSI, BM25Settings, Hybrid, LSISettings, PopularItems, RandomItems, SentenceSearch
+from zsrbook.models.search_softmax import SMC, SoftmaxME, SoftmaxSettings, SoftmaxSTL, SoftmaxTE
+from zsrbook.parallel import side_by_side
+from zsrbook.records import RunRecord, find
+from zsrbook.scale import Scale
+from zsrbook.training import Training
+
+PAPER = "search"
+
+#: data by scale; the first is the chapter's main one
+DATA = {
+    Scale.TOY: ("grocery",),
+    Scale.SMALL: ("cisi", "cacm", "ml-latest-small-tags", "ml-1m-tags", "scientific-titles", "games-titles"),
+    Scale.PAPER: (),
+}
+#: what a run is judged by, and under which rules; ``corpus`` is how test collections are judged elsewhere
+JUDGED = {
+    "labels": SearchProtocol("labels", "pool"),
+    "corpus": SearchProtocol("labels"),
+    "log": SearchProtocol("log"),
+    "links": SearchProtocol("links", most=300),
+}
+#: the links of a tenth of the linked pairs are held out of training, and judged
+HELD_OUT = SearchProtocol("held-out", most=300)
+
+SQUARE: dict[str, type[SquareLoss]] = {"STL": STL, "ZSL_ME": ZSL_ME, "ZSL_TE": ZSL_TE}
+SOFTMAX = {"STL": SoftmaxSTL, "ZSL_ME": SoftmaxME, "ZSL_TE": SoftmaxTE}
+ENCODERS = {"bow": "cross-entropy", "gru": "GRU", "attention": "attention"}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What depends on the size of the data alone; ``SIZES`` gives them by scale."""
+
+    square: SquareSettings
+    softmax: SoftmaxSettings
+    lsi: int  #: width
+    kept: int  #: positions of the ensemble that are SMC's alone; 150 in the paper
+    until: int  #: the last one that is filled in turns; 300 in the paper
+
+
+def _adam(**changes) -> Training:
+    return Training(**({"epochs": 10, "optimizer": "adam", "learning_rate": 3e-3, "clip": None, "patience": None} | changes))
+
+
+SIZES = {
+    Scale.TOY: Sizes(
+        SquareSettings(width=32, at_least=3),
+        SoftmaxSettings(width=32, at_least=3, heads=2, training=_adam(epochs=30, precision="float32")),
+        lsi=32,
+        kept=5,
+        until=10,
+    ),
+    Scale.SMALL: Sizes(SquareSettings(), SoftmaxSettings(width=64, training=_adam()), lsi=200, kept=150, until=300),
+    Scale.PAPER: Sizes(SquareSettings(), SoftmaxSettings(width=200, training=_adam()), lsi=200, kept=150, until=300),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What names the data exactly, small enough to travel to another process."""
+
+    name: str
+    scale: Scale
+    held_out: bool = False  #: a tenth of the linked pairs is held out
+
+
+#: clicks in the log of the toy world: so few that a supervised search has something left to learn
+CLICKS = 2000
+
+
+@lru_cache(maxsize=2)
+def toy_world(telling: float = 0.5, taste: float = 3.0) -> ToyWorld:
+    """A market in which links say more of the notes than in the other chapters, and texts less; its log has seen popular items mostly.
+
+    Args:
+        telling, taste: see ``ToySettings``; the two that decide whether texts or links know more.
+    """
+    settings = {"users": (6000, 20, 20), "tail": 0.5, "again": 0.1, "flavour": 0.7, "complement": 0.05, "bias": 2.0}
+    return ToyWorld(ToySettings(taste=taste, telling=telling, **settings))
+
+
+@lru_cache(maxsize=4)
+def load(spec: Spec) -> SearchData:
+    """The data, with the whole of its log.
+
+    Raises:
+        DataError: the data is missing or bad; the message says what to do.
+    """
+    data = replace(toy_world().search(spec.name, CLICKS), name=spec.name) if spec.scale is Scale.TOY else catalogue.load_search(spec.name)
+    return data.hold_out() if spec.held_out else data
+
+
+def parts(data: SearchData) -> tuple[SearchData, SearchData]:
+    """The data with the older 80 % of its log, which SMC learns from, and with the newest 20 %, which all are judged by."""
+    newest = data.log[Columns.TIME] > data.log[Columns.TIME].quantile(0.8, interpolation="lower") if len(data.log) else np.zeros(0, bool)
+    older, newer = (replace(data, log=data.log[mask].reset_index(drop=True)) for mask in (~newest, newest))
+    return older, newer
+
+
+# ---------------------------------------------------------------- the systems
+
+
+@dataclass(frozen=True)
+class System:
+    """A row: what it is called, how to make its model for a seed, and its settings as a record keeps them. It travels to other processes."""
+
+    name: str
+    make: Callable[..., Retriever]  # of a seed, and of the models that it stands on
+    config: dict
+    on: tuple[System, ...] = ()  # the rows whose fitted models it stands on; it is not fitted itself
+    chance: bool = True  # whether seeds differ
+    shuffled: bool = False  # fitted on links between random items
+    log: bool = False  # learns from the log, so needs one
+
+
+def square(seed: int, model: type[SquareLoss], settings: SquareSettings) -> SquareLoss:
+    return model(replace(settings, seed=seed))
+
+
+def softmax(seed: int, model: type, settings: SoftmaxSettings) -> Retriever:
+    return model(replace(settings, training=replace(settings.training, seed=seed)))
+
+
+def without_seed(seed: int, *on: Retriever, make: Callable[..., Retriever]) -> Retriever:
+    return make(*on)
+
+
+def lsi(seed: int, settings: LSISettings) -> LSI:
+    return LSI(settings, seed)
+
+
+def square_row(name: str, model: str, settings: SquareSettings, **changes) -> System:
+    """A model under the square loss."""
+    return System(name, partial(square, model=SQUARE[model], settings=settings), {"model": model, **asdict(settings)}, **changes)
+
+
+def softmax_row(name: str, model: type, settings: SoftmaxSettings, **changes) -> System:
+    """A model under cross-entropy."""
+    return System(name, partial(softmax, model=model, settings=settings), {"model": model.__name__, **asdict(settings)}, **changes)
+
+
+def on_top(name: str, make: Callable[..., Retriever], *on: System, **config) -> System:
+    """A row that is made of fitted models."""
+    parts = {f"of {row.name}": row.config for row in on}
+    return System(
+        name, partial(without_seed, make=partial(make, **config)), parts | config, on, any(r.chance for r in on), log=any(r.log for r in on)
+    )
+
+
+def systems(spec: Spec) -> list[System]:
+    """Every row of Tables 1 to 3 and Figures 3 and 4, the baselines, and the controls."""
+    sizes = SIZES[spec.scale]
+    zero_shot = {name: square_row(name, name, tuned(spec, name)) for name in SQUARE}
+    smc = softmax_row("SMC", SMC, replace(sizes.softmax, score="dot"), log=True)
+    cosine = softmax_row("SMC (cosine)", SMC, replace(sizes.softmax, score="cosine"), log=True)
+    links = load(spec).links.nnz / load(spec).n_items
+    longer = replace(sizes.softmax.training, epochs=round(sizes.softmax.training.epochs * max(1.0, links)))  # STL has one pair an item
+    soft = {"STL": replace(sizes.softmax, training=longer), "ZSL_ME": sizes.softmax, "ZSL_TE": sizes.softmax}
+    bm25 = System("BM25", partial(without_seed, make=BM25), asdict(BM25Settings()), chance=False)
+    rescaled = {name: on_top(f"{name} (rescaled)", Rescaled, row, smc) for name, row in zero_shot.items()}
+    turns = {"kept": sizes.kept, "until": sizes.until}
+    rows = [
+        *zero_shot.values(),
+        *(square_row(f"{name} (paper's λ, ω₀)", name, sizes.square) for name in SQUARE),
+        *(
+            softmax_row(f"{name} ({word})", SOFTMAX[name], replace(soft[name], encoder=encoder))
+            for (encoder, word), name in product(ENCODERS.items(), SOFTMAX)
+        ),
+        replace(zero_shot["ZSL_ME"], name="ZSL_ME (shuffled)", shuffled=True),
+        replace(zero_shot["ZSL_TE"], name="ZSL_TE (shuffled)", shuffled=True),
+        square_row("ZSL_TE (folded in)", "ZSL_TE", replace(tuned(spec, "ZSL_TE"), fold_in=True)),
+        smc,
+        cosine,
+        *rescaled.values(),
+        on_top("SMC + ZSL_TE", Ensemble, smc, zero_shot["ZSL_TE"], **turns),
+        on_top("SMC + ZSL_TE (rescaled)", Ensemble, smc, rescaled["ZSL_TE"], **turns),
+        bm25,
+        System("LSI", partial(lsi, settings=LSISettings(width=sizes.lsi)), asdict(LSISettings(width=sizes.lsi))),
+        System("Sentences", partial(without_seed, make=SentenceSearch), {"encoder": "all-MiniLM-L6-v2"}, chance=False),
+        on_top("BM25 + ZSL_TE", Hybrid, bm25, zero_shot["ZSL_TE"]),
+        on_top("BM25 + ZSL_ME", Hybrid, bm25, zero_shot["ZSL_ME"]),
+        System("Popular", partial(without_seed, make=PopularItems), {}, chance=False),
+        System("Random", RandomItems, {}),
+    ]
+    return [row for row in rows if not row.log or len(load(spec).log)]
+
+
+# ---------------------------------------------------------------- settings without a query
+
+#: λ and ω₀ that are tried; the paper's own, 4 and 0.001, are a row apart
+GRID = tuple(product((0.003, 0.03, 0.3, 3.0), (0.003, 0.03, 0.3)))
+
+
+@lru_cache(maxsize=32)
+def tuned(spec: Spec, name: str) -> SquareSettings:
+    """The λ and ω₀ of ``GRID`` with which the texts of items find held-out neighbours best.
+
+    A search that may see no query can't be tuned on queries. What it has are links, so a tenth of the linked pairs is held out, the text
+    of one item of each is asked, and the other should be found: a query and an answer of the kind that the models learn from. Seed 0.
+    """
+    base, scores = SIZES[spec.scale].square, tuning(replace(spec, held_out=False), name)
+    lam, omega = scores["MAP"].idxmax()
+    return replace(base, lam=lam, omega=omega)
+
+
+@lru_cache(maxsize=32)
+def tuning(spec: Spec, name: str) -> pd.DataFrame:
+    """Index ``λ``, ``ω₀``; column ``MAP`` of held-out neighbours asked for by text."""
+    data, base = load(replace(spec, held_out=True)), SIZES[spec.scale].square
+    asked = texts_as_queries(data)
+    found = {}
+    for lam, omega in GRID:
+        model = SQUARE[name](replace(base, lam=lam, omega=omega)).fit(data)
+        found[lam, omega] = JUDGED["corpus"].summary(evaluate(model, asked, JUDGED["corpus"]), ("MAP",))["MAP"]
+    return pd.DataFrame({"MAP": found}).rename_axis(["λ", "ω₀"])
+
+
+def texts_as_queries(data: SearchData) -> SearchData:
+    """Held-out links as queries: the text of item j is asked, and relevant is each i that it is a held-out neighbour of."""
+    item, query = data.held_out.nonzero()
+    queries = pd.DataFrame({"text": data.items[Columns.TEXT], "kind": "text"})
+    return replace(data, queries=queries, relevance=pd.DataFrame({"query": query, Columns.ITEM: item, "grade": 1}), log=data.log[:0])
+
+
+# ---------------------------------------------------------------- runs and records
+
+#: of each experiment the ranks; and the seconds that the row took, with those that it stands on
+Run = tuple[dict[str, RankTable], float]
+
+
+def fitted(spec: Spec, row: System, seed: int, models: dict[str, tuple[Retriever, float]] | None = None) -> tuple[Retriever, float]:
+    """The model of a row, and the seconds that it took; ``models`` holds those made so far with this seed, and gains this one."""
+    models = {} if models is None else models
+    if row.name not in models:
+        data, _ = parts(load(spec))
+        below = [fitted(spec, r, seed, models) for r in row.on]
+        began = time.perf_counter()
+        model = row.make(seed, *(model for model, _ in below))
+        if not row.on:
+            model.fit(shuffled_links(data, seed) if row.shuffled else data)
+        models[row.name] = model, sum(seconds for _, seconds in below) + time.perf_counter() - began
+    return models[row.name]
+
+
+def scored(spec: Spec, rows: Sequence[System], seed: int, models: dict[str, tuple[Retriever, float]] | None = None) -> dict[str, Run]:
+    """All that the data can judge each row by, one seed."""
+    models, found = {} if models is None else models, {}
+    for row in rows:
+        model, seconds = fitted(spec, row, seed, models)
+        found[row.name] = {name: evaluate(model, judge, rules) for name, (rules, judge) in judged(spec).items()}, seconds
+    return found
+
+
+def judged(spec: Spec) -> dict[str, tuple[SearchProtocol, SearchData]]:
+    """Experiment -> the rules, and the data that holds what is judged; only those that the data knows something for."""
+    data = load(spec)
+    if spec.held_out:
+        return {"held-out": (HELD_OUT, data)}
+    _, newer = parts(data)
+    collection = spec.name in ("cisi", "cacm")  # elsewhere, what is relevant is known within the pool alone
+    there = {"labels": len(data.relevance), "corpus": collection, "log": len(newer.log), "links": data.links.nnz}
+    return {name: (rules, newer) for name, rules in JUDGED.items() if there[name]}
+
+
+def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> list[RunRecord]:
+    """One record a row and experiment; seeds side by side."""
+    rows, seeds = list(rows), list(seeds)
+    tasks = [(spec, [row for row in rows if row.chance or seed == 0], seed) for seed in seeds]
+    runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
+    for (_, _, seed), found in zip(tasks, side_by_side(scored, tasks, f"search in {spec.name}"), strict=True):
+        for name, one in found.items():
+            runs[name][seed] = one
+    return [record for row in rows for record in records_of(spec, row, runs[row.name])]
+
+
+def records_of(spec: Spec, row: System, runs: dict[int, Run], suffix: str = "") -> list[RunRecord]:
+    """The runs of one row, seed by seed: a record for each way in which it was judged.
+
+    Args:
+        suffix: of the experiments' names, for rows that are no part of the usual tables.
+    """
+    return [
+        as_record(spec, name + suffix, rules, row, {seed: (found[name], s) for seed, (found, s) in runs.items()})
+        for name, (rules, _) in judged(spec).items()
+    ]
+
+
+def as_record(spec: Spec, experiment: str, rules: SearchProtocol, row: System, runs: dict[int, tuple[RankTable, float]]) -> RunRecord:
+    """The runs of one row, seed by seed, judged in one way, as its record."""
+    tables = {seed: table for seed, (table, _) in runs.items()}
+    sums = [rules.summary(table) for table in tables.values()]
+    return RunRecord(
+        paper=PAPER,
+        experiment=experiment,
+        target=load(spec).name,
+        method=row.name,
+        scale=spec.scale,
+        protocol=rules.settings(),
+        config=row.config,
+        seeds=list(tables),
+        metrics={name: [s[name] for s in sums] for name in sums[0]},
+        data_sha256=load(spec).sha256,
+        minutes=round(sum(seconds for _, seconds in runs.values()) / 60, 3),
+        ranks=tables,
+    )
+
+
+class Truth(Retriever):
+    """The best scores there are in the toy world: how often an item is clicked on after a query, and nothing learned."""
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+
+    def fit(self, data: SearchData) -> Self:
+        return self
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        world = toy_world()
+        rows = pd.Series(np.arange(len(world.queries(self.spec.name).texts)), world.queries(self.spec.name).texts["text"])
+        return world.search_rates(self.spec.name)[rows[list(queries)].to_numpy()].astype(np.float32)
+
+
+def ceiling(spec: Spec) -> list[RunRecord]:
+    """The Bayes-optimal row of the toy world, where labels or the log judge; none elsewhere."""
+    if spec.scale is not Scale.TOY or spec.held_out:
+        return []
+    row = System("Bayes-optimal", lambda seed: Truth(spec), {}, chance=False)
+    rules = {name: both for name, both in judged(spec).items() if name != "links"}
+    return [as_record(spec, name, protocol, row, {0: (evaluate(Truth(spec), judge, protocol), 0.0)}) for name, (protocol, judge) in rules.items()]
+
+
+def results(spec: Spec, live: Iterable[str] = (), models: dict[str, tuple[Retriever, float]] | None = None) -> list[RunRecord]:
+    """What a page shows of all that a run is judged by.
+
+    At toy scale a row comes from the records, if these hold all seeds of it on this very data with these very settings; else all seeds
+    run now. Of the rows in ``live`` seed 0 runs now in any case. At a larger scale all of it was recorded; where nothing was, there is
+    nothing.
+
+    Args:
+        models: as for ``fitted``; gains those of the live rows.
+    """
+    ways, models = judged(spec), {} if models is None else models
+    known = {(r.experiment, r.method): r for r in find(paper=PAPER, target=load(spec).name, scale=spec.scale) if r.experiment in ways}
+    if spec.scale is not Scale.TOY:
+        return list(known.values())
+
+    def holds(row: System) -> bool:
+        seeds = SEEDS if row.chance else SEEDS[:1]
+        stamps = {name: stamp_of(load(spec).sha256, rules.settings(), row.config) for name, (rules, _) in ways.items()}
+        return all(still_holds(known.get((name, row.name)), stamp, seeds) for name, stamp in stamps.items())
+
+    rows = systems(spec)
+    stale = [row for row in rows if not holds(row)]
+    found = known | {(r.experiment, r.method): r for r in run(spec, SEEDS, stale)}
+    for row in rows:
+        if row.name in live and row not in stale:
+            for record in records_of(spec, row, {0: scored(spec, [row], 0, models)[row.name]}):
+                found[record.experiment, row.name] = with_seeds_of(record, known[record.experiment, row.name])
+    return [*(found[name, row.name] for name in ways for row in rows), *ceiling(spec)]
+
+
+# ---------------------------------------------------------------- what departs from the paper
+
+
+def deviation_settings(spec: Spec) -> dict[str, tuple[str, str, SquareSettings]]:
+    """Id in the deviation register -> what is changed, in words, in which model, as settings."""
+    base = {name: tuned(spec, name) for name in SQUARE}
+    found = {
+        "search-1": ("an item's words combined into one pair, as in section 4.1", "STL", replace(base["STL"], combined=True)),
+        "search-2": ("the same", "ZSL_ME", replace(base["ZSL_ME"], combined=True)),
+        "search-3": ("links turned round, so that the earlier item predicts the later", "ZSL_TE", replace(base["ZSL_TE"], direction="transposed")),
+        "search-4": ("links in both directions", "ZSL_TE", replace(base["ZSL_TE"], direction="symmetric")),
+        "search-5": ("inner product in place of cosine", "ZSL_TE", replace(base["ZSL_TE"], score="dot")),
+        "search-6": ("positives all of one weight", "ZSL_TE", replace(base["ZSL_TE"], reweight=False)),
+        "search-7": ("ω₀ so that negatives weigh as in the paper", "ZSL_TE", replace(base["ZSL_TE"], omega=omega_at_scale(load(spec)))),
+        "search-8": ("unigrams alone", "ZSL_TE", replace(base["ZSL_TE"], bigrams=False)),
+        "search-9": ("English stems", "ZSL_TE", replace(base["ZSL_TE"], stem=True)),
+    }
+    return found
+
+
+def deviating(spec: Spec) -> list[System]:
+    """A model with one choice at a time changed."""
+    return [square_row(f"{model} ({key})", model, settings) for key, (_, model, settings) in deviation_settings(spec).items()]
+
+
+# ---------------------------------------------------------------- when which of them is best
+
+
+def landscape(tellings: Sequence[float], tastes: Sequence[float]) -> pd.DataFrame:
+    """The three zero-shot models in toy worlds whose texts tell more or less, and whose links do.
+
+    λ and ω₀ are those tuned for the chapter's own world.
+
+    Returns:
+        index ``telling``, ``taste``, ``kind``; columns of ``SQUARE`` with Recall@R, and ``alike``: the share of links between items of one note.
+    """
+    rows = {}
+    for telling, taste in product(tellings, tastes):
+        data = toy_world(telling, taste).search("grocery", CLICKS)
+        note, (row, column) = data.items["note"].to_numpy(), data.links.nonzero()
+        alike = float((note[row] == note[column]).mean())
+        by_kind = {}
+        for name, model in SQUARE.items():
+            fitted_here = model(tuned(Spec("grocery", Scale.TOY), name)).fit(data)
+            by_kind[name] = recall_by_kind(evaluate(fitted_here, data, JUDGED["labels"]), data)
+        for kind in by_kind["STL"].index:
+            rows[telling, taste, kind] = {name: values[kind] for name, values in by_kind.items()} | {"alike": alike}
+    return pd.DataFrame(rows).T.rename_axis(["telling", "taste", "kind"])
+
+
+def recall_by_kind(table: RankTable, data: SearchData) -> pd.Series:
+    """Mean Recall@R over the queries of each kind, and of ``all``."""
+    values = JUDGED["labels"].per_query(table, "Recall@R")["mean"]
+    kinds = data.queries["kind"].to_numpy()[values.index]
+    return pd.concat([values.groupby(kinds).mean(), pd.Series({"all": values.mean()})])
+
+
+# ---------------------------------------------------------------- Table 2 and Figure 3
+
+
+def statistics(data: SearchData) -> pd.DataFrame:
+    """The quantities of Table 2, a column a kind of query."""
+    kind = data.queries["kind"].to_numpy()[data.relevance["query"]]
+    groups = data.relevance.groupby(kind)
+    sizes = {
+        "queries": groups["query"].nunique(),
+        "items in the pool": groups[Columns.ITEM].nunique(),
+        "relevant items a query": groups.size() / groups["query"].nunique(),
+        "queries a pool item answers": groups.size() / groups[Columns.ITEM].nunique(),
+    }
+    return pd.DataFrame(sizes).T
+
+
+def kinds(records: Iterable[RunRecord], data: SearchData, methods: Sequence[str]) -> pd.DataFrame:
+    """Recall@R by kind of query with 95 % intervals over queries and seeds (Figure 3).
+
+    Returns:
+        one row a method and kind: ``method``, ``kind``, ``value``, ``low``, ``high``.
+    """
+    named, rows = {r.method: r for r in records if r.experiment == "labels"}, []
+    for method in methods:
+        for kind in dict.fromkeys(data.queries["kind"]):
+            mine = np.flatnonzero(data.queries["kind"].to_numpy() == kind)
+            tables = {seed: table.where(np.isin(table.user, mine)) for seed, table in named[method].ranks.items()} if method in named else {}
+            if tables and all(len(table) for table in tables.values()):
+                found = interval(JUDGED["labels"].per_user(tables, "Recall@R"))
+                rows.append((method, kind, found.value, found.low, found.high))
+    return pd.DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
+
+
+# ---------------------------------------------------------------- section 5.4: the daily refresh, and the live experiment
+
+
+def refresh(spec: Spec, name: str, sweeps: int = 10, share: float = 0.1, seed: int = 0) -> pd.DataFrame:
+    """A day later: a tenth of the items are new, and everything that links to them. Warm start beside a fresh one.
+
+    Returns:
+        index ``sweep``; columns ``warm`` and ``fresh``: the loss over what the fresh start reaches after 50 sweeps, less 1; ``moved``: mean
+        cosine between old items' vectors now and before the refresh, and ``moved (fresh)`` the same for the fresh start.
+    """
+    data, _ = parts(load(spec))
+    newcomers = np.random.default_rng(seed).random(data.n_items) < share
+    old = subset(data, ~newcomers)
+    settings = tuned(spec, name)
+    before = SQUARE[name](settings).fit(old)
+    place = np.flatnonzero(~newcomers)
+    floor = SQUARE[name](replace(settings, sweeps=50)).fit(data).history[-1]
+    rows = {}
+    for count in range(sweeps + 1):
+        warm, fresh = copy(before).refresh(data, count), SQUARE[name](replace(settings, sweeps=count)).fit(data)
+        rows[count] = {
+            "warm": warm.history[-1] / floor - 1,
+            "fresh": fresh.history[-1] / floor - 1,
+            "moved": _alike(before.items, warm.items[place]),
+            "moved (fresh)": _alike(before.items, fresh.items[place]),
+        }
+    return pd.DataFrame(rows).T.rename_axis("sweep")
+
+
+def subset(data: SearchData, keep: np.ndarray) -> SearchData:
+    """The items that the mask keeps, and the links between them; nothing to judge by."""
+    links = csr_array(data.links[keep][:, keep])
+    return SearchData(f"{data.name}-part", data.items[keep].reset_index(drop=True), links, data.queries[:0], data.relevance[:0])
+
+
+def _alike(before: np.ndarray, now: np.ndarray) -> float:
+    """Mean cosine between rows, of those that are not zero in either."""
+    lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
+    kept = lengths > 0
+    return float(((before * now).sum(1)[kept] / lengths[kept]).mean())
