@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns
 from zsrbook.data.search import SearchData
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.bootstrap import interval
+from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
 from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
@@ -530,3 +531,89 @@ def _alike(before: np.ndarray, now: np.ndarray) -> float:
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
     kept = lengths > 0
     return float(((before * now).sum(1)[kept] / lengths[kept]).mean())
+
+
+# ---------------------------------------------------------------- what the chapter shows
+
+
+def audit(data: SearchData) -> pd.Series:
+    """What must hold for a search to have seen no query, counted on the data itself."""
+    older, newer = parts(data)
+    held = data.hold_out()
+    both = held.links.multiply(held.held_out).nnz
+    linked = data.links.sum(0) + data.links.sum(1)
+    return pd.Series(
+        {
+            "links that are trained on and held out at once": both,
+            "items linked to themselves": int(np.count_nonzero(data.links.diagonal())),
+            "newest click that SMC learns from before the first it is judged by": bool(
+                not len(newer.log) or older.log[Columns.TIME].max() < newer.log[Columns.TIME].min()
+            ),
+            "share of judged queries that SMC has met": float(data.relevance["query"].drop_duplicates().isin(older.log["query"]).mean()),
+            "items without a link": int((data.links.sum(1) == 0).sum()),
+            "items without text": int((data.items[Columns.TEXT].str.strip() == "").sum()),
+            "relevant pairs whose item has no link": int((linked[data.relevance[Columns.ITEM]] == 0).sum()),
+        },
+        name=data.name,
+    )
+
+
+def table(records: Iterable[RunRecord], experiment: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """All rows of one experiment: mean over seeds, and half of the 95 % interval over queries and seeds.
+
+    Returns:
+        index ``method``; columns (metric, ``mean`` | ``±``); the best in the first metric on top.
+    """
+    rows = {}
+    for r in records:
+        if r.experiment == experiment:
+            found = {metric: interval(r.per_user(metric)) for metric in metrics}
+            rows[r.method] = {
+                (metric, part): value for metric, e in found.items() for part, value in (("mean", e.value), ("±", (e.high - e.low) / 2))
+            }
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    return frame.sort_values((metrics[0], "mean"), ascending=False) if rows else frame
+
+
+def curve(record: RunRecord, cuts: Sequence[int]) -> pd.DataFrame:
+    """Index K; columns ``value``, ``low``, ``high`` of Recall@K (Figure 4)."""
+    rules = JUDGED["log"]
+    found = {k: interval(rules.per_user(record.ranks, f"Recall@{k}")) for k in cuts}
+    return pd.DataFrame({k: {"value": e.value, "low": e.low, "high": e.high} for k, e in found.items()}).T.rename_axis("K")
+
+
+def cases(data: SearchData, better: Retriever, worse: Retriever, n: int = 3, kind: str | None = None) -> pd.DataFrame:
+    """The queries in which one method finds most that another does not, among the top R, R being how many are relevant.
+
+    Returns:
+        one row a query, the largest gap first: ``query``, ``text``, ``kind``, ``better``, ``worse`` (Recall@R).
+    """
+    rules = SearchProtocol("labels")
+    values = [rules.per_query(evaluate(model, data, rules), "Recall@R")["mean"] for model in (better, worse)]
+    frame = pd.DataFrame({"better": values[0], "worse": values[1]}).rename_axis("query").reset_index()
+    frame["text"], frame["kind"] = (data.queries[c].to_numpy()[frame["query"]] for c in ("text", "kind"))
+    frame = frame if kind is None else frame[frame["kind"] == kind]
+    return frame.iloc[(frame["worse"] - frame["better"]).argsort(kind="stable")[:n]].reset_index(drop=True)
+
+
+def word_cosines(model: SquareLoss, words: Sequence[str]) -> pd.DataFrame:
+    """(words, words) cosines of word vectors."""
+    vectors = model.query_vectors(list(words))
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return pd.DataFrame(vectors @ vectors.T, words, words)
+
+
+def in_short(scale: Scale) -> str:
+    """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
+    name = DATA[Scale.TOY][0]
+    labels = {r.method: r for r in find(paper=PAPER, experiment="labels", target=name, scale=Scale.TOY)}
+    sentences = []
+    for better, worse in (("ZSL_ME", "STL"), ("ZSL_TE", "STL"), ("ZSL_TE", "SMC")):
+        if better in labels and worse in labels:
+            found = difference(labels[better].per_user("Recall@R"), labels[worse].per_user("Recall@R"))
+            word = "above" if found.low > 0 else "below" if found.high < 0 else "level with"
+            sentences.append(f"{better} is {word} {worse} by {abs(found.value):.3f}" if word != "level with" else f"{better} is level with {worse}")
+    said = [f"On the judged queries of the toy world, in Recall@R: {'; '.join(sentences)}."] if sentences else []
+    outcomes = [str(v.outcome) for v in verdicts(PAPER, scale)]
+    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
+    return " ".join([*said, f"Of the paper's {len(outcomes)} claims, judged by the runs recorded at the {scale} scale: {counts}."])
