@@ -29,6 +29,7 @@ from scipy.stats import t as student
 from zsrbook.evaluation.bootstrap import contrast
 from zsrbook.evaluation.clicks import ClickProtocol
 from zsrbook.evaluation.protocol import Protocol
+from zsrbook.evaluation.retrieval import SearchProtocol
 from zsrbook.records import REPOSITORY, RUNS, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
@@ -36,8 +37,8 @@ CLAIMS = REPOSITORY / "book" / "claims"
 
 #: a value this many times the paper's is as suspicious as one far below it
 SUSPICIOUS = 1.5
-#: settings of a protocol that tell what the data means, not how it is judged; a claim is asked of any data
-MEANING = {"click"}
+#: settings of a protocol that a claim leaves open: what the data means, and how much of it a run has the time to judge
+OPEN = {"click", "most"}
 
 
 class ClaimError(ValueError):
@@ -102,7 +103,7 @@ class Claim:
         text: the claim.
         experiments: names of experiments; a method is taken from the first that holds it.
         pairs: scale -> ``source--target`` pairs at which the claim can be tested.
-        protocol: how the numbers must have been obtained; what its ``MEANING`` says may be otherwise.
+        protocol: how the numbers must have been obtained; that of the file, with what the claim itself says. ``OPEN`` may be otherwise.
         holds: the predicate, as the file has it, or None where no run can decide.
         untestable: why no run can decide.
     """
@@ -112,7 +113,7 @@ class Claim:
     text: str
     experiments: tuple[str, ...]
     pairs: dict[str, tuple[str, ...]]
-    protocol: Protocol | ClickProtocol
+    protocol: Protocol | ClickProtocol | SearchProtocol
     holds: dict | None
     untestable: str = ""
 
@@ -131,11 +132,10 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         raise ClaimError(
             f"{path}: expected protocol, pairs and claims at the top; found {', '.join(content) if isinstance(content, dict) else content}"
         )
-    protocol, groups = protocol_of(content["protocol"]), content["pairs"]
-    claims = []
+    groups, claims = content["pairs"], []
     for entry in content["claims"]:
         where = f"{path}, claim {entry.get('id', '?')!r}"
-        unknown = set(entry) - {"id", "where", "claim", "experiment", "at", "holds", "untestable"}
+        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "untestable"}
         missing = {"id", "where", "claim"} - set(entry)
         if unknown or missing or ("holds" in entry) == ("untestable" in entry):
             raise ClaimError(f"{where}: needs id, where, claim and either holds or untestable; missing {sorted(missing)}, unknown {sorted(unknown)}")
@@ -146,11 +146,12 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
             raise ClaimError(f"{where}: at is {asked}; expected some of {', '.join(groups)}")
         pairs = {scale: tuple(dict.fromkeys(p for g in asked for p in groups[g].get(scale, ()))) for scale in Scale}
         holds = entry.get("holds")
-        if holds is not None:
-            try:
+        try:
+            protocol = protocol_of(content["protocol"] | entry.get("protocol", {}))
+            if holds is not None:
                 list(_parts(holds, protocol.metrics))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ClaimError(f"{where}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ClaimError(f"{where}: {error}") from error
         text = " ".join(entry["claim"].split())
         experiments = tuple(_listed(entry.get("experiment", "zero-shot")))
         claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, " ".join(entry.get("untestable", "").split())))
@@ -361,7 +362,7 @@ def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], 
             why = f"the record of {name} holds no {part.metric}"
         elif record.protocol != settings:
             theirs = protocol_of(record.protocol).settings()
-            differ = ", ".join(k for k in settings if k not in MEANING and theirs.get(k) != settings[k])
+            differ = ", ".join(k for k in settings if k not in OPEN and theirs.get(k) != settings[k])
             why = f"{name} was judged by another protocol ({differ})" if differ else None
         if why:
             return Finding(pair, part.text, Outcome.NOT_TESTABLE, why)
@@ -391,11 +392,13 @@ def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[flo
     The value itself always takes in all seeds of the records.
 
     Raises:
-        ValueError: the records were judged on different data.
+        ValueError: the records were judged on different data, or by different protocols.
     """
     value = math.fsum(weight * record.mean(metric) for weight, record in terms)
     if len({record.data_sha256 for _, record in terms}) > 1:
         raise ValueError("the records were judged on different data")
+    if len({protocol_of(record.protocol) for _, record in terms}) > 1:
+        raise ValueError("the records were judged by different protocols")
     if all(record.knows_users(metric) for _, record in terms):
         found = contrast([(weight, record.per_user(metric)) for weight, record in terms])
         shift = value - found.value  # ranks may be kept for some of the seeds only

@@ -86,7 +86,7 @@ class RunRecord:
         target: name of the data that it was judged on.
         method: as tables print it, such as ``ZESRec-H`` or ``HRNN@2000``.
         scale: ``toy``, ``small`` or ``paper``.
-        protocol: ``Protocol.settings()``, or those of ``ClickProtocol``.
+        protocol: ``Protocol.settings()``, or those of ``ClickProtocol`` or ``SearchProtocol``.
         config: the settings of the method.
         seeds: one or more.
         metrics: name -> one value a seed, in the order of ``seeds``.
