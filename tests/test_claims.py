@@ -1,14 +1,18 @@
 """Verdicts from records whose truth is known, and the claims file against the paper's own numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
-from zsrbook.claims import CLAIMS, ClaimError, Outcome, Verdicts, judge, load, verdicts
+from zsrbook.claims import CLAIMS, ClaimError, Outcome, Verdicts, _parts, judge, load, verdicts
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.evaluation.ranks import RankTable
+from zsrbook.experiments import search
 from zsrbook.records import RunRecord
+from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
 
 USER = np.sort(np.random.default_rng(0).integers(0, 300, 3000))
@@ -170,6 +174,7 @@ def test_a_variant_speaks_for_its_method_where_it_was_run(tmp_path):
         ({"where": None}, r"missing \['where'\]"),
         ({"untestable": "both"}, "either holds or untestable"),
         ({"remark": "x"}, r"unknown \['remark'\]"),
+        ({"protocol": {"positions": "first"}}, "positions is 'first'; expected one of all, last"),
     ],
 )
 def test_bad_claims_are_named(tmp_path, change, message):
@@ -194,10 +199,14 @@ def test_every_claims_file_loads_and_degrades_without_records(tmp_path):
 
 def papers_own_records(paper):
     """The paper's tables as records of two equal seeds, so that every interval is a point."""
-    tables = {"zesrec": {"zero-shot": ["zesrec_table2"], "dataset-bias": ["zesrec_table3"]}, "mail": {"clicks": ["mail_table2", "mail_table3"]}}
-    protocol = load(paper)[0].protocol.settings()
+    tables = {
+        "zesrec": {"zero-shot": ["zesrec_table2"], "dataset-bias": ["zesrec_table3"]},
+        "mail": {"clicks": ["mail_table2", "mail_table3"]},
+        "search": {"links": ["search_table1"], "log": ["search_table3"]},
+    }
     records = []
     for experiment, names in tables[paper].items():
+        protocol = next(claim for claim in load(paper) if experiment in claim.experiments).protocol.settings()
         table = pd.concat([paper_numbers(name) for name in names]).pivot_table(index=["pair", "method"], columns="metric", values="value")
         for (pair, method), row in table.iterrows():
             *source, target = pair.split("--")
@@ -214,6 +223,7 @@ def papers_own_records(paper):
         ("zesrec", {"competitive-in-domain": Outcome.PARTLY}, 14),
         # section 4.2 says so of every method, yet the table has no gain for the two rows of MAIL
         ("mail", {"old-users-gain": Outcome.PARTLY}, 25),
+        ("search", {}, 7),
     ],
 )
 def test_claims_say_what_the_papers_own_tables_say(paper, exceptions, least):
@@ -241,6 +251,50 @@ def test_a_click_may_mean_something_else_but_all_else_must_be_as_the_claim_asks(
     assert verdict(click="a rating of 4 stars or more").outcome == Outcome.REPRODUCED
     assert verdict(click="a rating of 4 stars or more", ids="removed").reason == "LLAE was judged by another protocol (ids)"
     assert verdict(new=0.2).reason == "LLAE was judged by another protocol (new)"
+
+
+def test_a_claim_may_state_rules_of_its_own_over_those_of_the_file(tmp_path):
+    better = {"better": {"a": "A", "b": "B", "by": 0.0}}
+    claim = claim_of(tmp_path, better, protocol={"positions": "last"})
+    assert claim.protocol == Protocol(positions="last")
+    assert judge(claim, RECORDS, "toy").reason == "A was judged by another protocol (positions)"
+    records = [record_of(name, recall, protocol=claim.protocol.settings()) for name, recall in (("A", 0.3), ("B", 0.1))]
+    assert judge(claim, records, "toy").outcome == Outcome.REPRODUCED
+    assert judge(claim_of(tmp_path, better), records, "toy").reason == "A was judged by another protocol (positions)"
+
+
+def test_a_claim_leaves_open_how_many_queries_are_judged_but_they_must_be_the_same_for_all():
+    claim = next(c for c in load("search") if c.id == "links-over-stl")
+    values = {"ZSL_ME": 0.27, "ZSL_TE": 0.35, "STL": 0.18}
+
+    def verdict(**most):
+        shape = dict(ranks=False, source=None, target="grocery", paper="search", experiment="links")
+        records = [
+            record_of(m, 0.1, seeds=2, metrics={"Recall@R": [v, v]}, protocol=claim.protocol.settings() | {"most": most.get(m, 300)}, **shape)
+            for m, v in values.items()
+        ]
+        return judge(claim, records, "toy")
+
+    assert claim.protocol.most is None
+    assert verdict().outcome == Outcome.REPRODUCED
+    assert verdict(STL=None).reason == "the records were judged by different protocols"
+
+
+def test_every_claim_on_search_asks_for_rows_and_rules_that_the_experiment_has():
+    """A misspelt row or a wrong protocol would read as a missing record for ever. The rows are those of the toy world, which has them all."""
+    spec = search.Spec(search.DATA["toy"][0], Scale.TOY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # which settings does not matter here
+        rows = {row.name for row in [*search.systems(spec), *search.deviating(spec)]}
+    groups = yaml.safe_load((CLAIMS / "search.yml").read_text(encoding="utf-8"))["pairs"]
+    assert groups["public"]["toy"] == list(search.DATA["toy"])
+    assert groups["public"]["small"] == list(search.DATA["small"])
+    for claim in load("search"):
+        if claim.holds is not None:
+            assert replace(search.JUDGED[claim.experiments[0]], most=None) == claim.protocol, claim.id
+            parts = list(_parts(claim.holds, claim.protocol.metrics))
+            assert {name for part in parts for _, name in part.terms} <= rows, claim.id
+            assert {part.metric for part in parts} <= set(claim.protocol.metrics), claim.id
 
 
 def test_records_at_hand_are_judged_without_a_folder():
