@@ -254,7 +254,9 @@ def run_search(
                     continue
                 for record in search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models)[row.name]}, suffix):
                     key = record.experiment, row.name
-                    known[key] = known[key].with_more_seeds(record) if key in known and seed else record
+                    if key in known and seed in known[key].seeds:
+                        continue  # the run before stopped between two records of this row
+                    known[key] = known[key].with_more_seeds(record) if key in known else record
                     written(known[key], version, next(iter(record.metrics)))
         for record in search.ceiling(spec) if not suffix else []:
             written(record, version, next(iter(record.metrics)))

@@ -307,7 +307,7 @@ def judged(spec: Spec) -> dict[str, tuple[SearchProtocol, SearchData]]:
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> list[RunRecord]:
     """One record a row and experiment; seeds side by side."""
     rows, seeds = list(rows), list(seeds)
-    tasks = [(spec, [row for row in rows if row.chance or seed == 0], seed) for seed in seeds]
+    tasks = [(spec, some, seed) for seed in seeds if (some := [row for row in rows if row.chance or seed == 0])]
     runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
     for (_, _, seed), found in zip(tasks, side_by_side(scored, tasks, f"search in {spec.name}"), strict=True):
         for name, one in found.items():
