@@ -15,7 +15,7 @@ from zsrbook import records
 from zsrbook.__main__ import app
 from zsrbook.claims import load as load_claims
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.experiments import commands, mail, zesrec
+from zsrbook.experiments import commands, mail, search, zesrec
 from zsrbook.scale import Scale
 from zsrbook.training import Training
 
@@ -257,3 +257,91 @@ def test_run_mail_writes_rows_that_share_a_model_and_grows_them(root, monkeypatc
     assert "deviations has no row Emblr" in call("run", "mail", "deviations", "grocery", "--only", "Emblr", exit_code=2)
     assert "expected one of clicks" in call("run", "mail", "zero-shot", "grocery", exit_code=2)
     mail.load.cache_clear()
+
+
+@pytest.fixture
+def search_root(root, monkeypatch):
+    """``root``, and a small world to search with one choice of settings."""
+    small = ToyWorld(ToySettings(users=(100, 20, 20), items=(40, 20, 20)))
+    monkeypatch.setattr(search, "toy_world", lambda: small)
+    monkeypatch.setattr(search, "CLICKS", 300)
+    monkeypatch.setattr(search, "GRID", ((0.03, 0.03),))
+    sizes = search.SIZES[Scale.TOY]
+    monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, square=replace(sizes.square, width=8, sweeps=1)))
+    for cached in (search.load, search.tuned, search.tuning):
+        cached.cache_clear()
+    yield root
+    for cached in (search.load, search.tuned, search.tuning):
+        cached.cache_clear()
+
+
+def test_run_search_judges_in_every_way_and_grows(search_root, monkeypatch):
+    asked = ("run", "search", "judged", "grocery", "--only", "BM25;Random", "--scale", "toy")
+    said = call(*asked, "--seeds", "1")
+    ways = ("labels", "links", "log")
+    rows = [f"search/{way}/grocery/{row}.toy.json" for way in ways for row in ("bayes-optimal", "bm25", "random")]
+    assert names(search_root) == [row for row in rows if row != "search/links/grocery/bayes-optimal.toy.json"]
+    first = {(r.experiment, r.method): r for r in records.find(search_root)}
+    for (way, method), record in first.items():
+        metric = next(iter(record.metrics))
+        assert f"{metric} {record.mean(metric):.4f}  {search_root / record.path}" in said
+        assert (record.seeds, list(record.ranks)) == ([0], [0])
+        assert record.protocol["judged"] == way, method
+    ran, scored = [], search.scored
+    monkeypatch.setattr(search, "scored", lambda spec, rows, seed, *rest: ran.append((rows[0].name, seed)) or scored(spec, rows, seed, *rest))
+    call(*asked, "--seeds", "3")
+    assert ran == [("Random", 1), ("Random", 2)]  # chance has no part in BM25
+    for (way, method), record in {(r.experiment, r.method): r for r in records.find(search_root)}.items():
+        assert record.seeds == ([0, 1, 2] if method == "Random" else [0])
+        assert list(record.ranks) == record.seeds
+        assert all(values[0] == first[way, method].metrics[name][0] for name, values in record.metrics.items())
+    assert "8 records, 0 values that their ranks do not give" in call("verify")
+    call(*asked, "--seeds", "3")
+    assert len(ran) == 2
+
+
+def test_run_search_goes_on_where_it_was_stopped(search_root, monkeypatch):
+    asked = ("run", "search", "judged", "grocery", "--only", "Random", "--seeds", "2")
+    call(*asked)
+    whole = {(r.experiment, r.method): r for r in records.find(search_root)}
+    for before in range(6):  # records that are written before it is stopped: 3 of each seed
+        shutil.rmtree(search_root)
+        with monkeypatch.context() as patch:
+            written, write = [], records.write
+
+            def stopped(record, *args, before=before, write=write, written=written, **more):
+                if len(written) == before:
+                    raise KeyboardInterrupt
+                written.append(record)
+                return write(record, *args, **more)
+
+            patch.setattr(records, "write", stopped)
+            CliRunner().invoke(app, list(asked))
+        assert len(written) == before
+        call(*asked)
+        for key, record in {(r.experiment, r.method): r for r in records.find(search_root)}.items():
+            assert replace(record, minutes=0.0) == replace(whole[key], minutes=0.0)
+            assert list(record.ranks) == record.seeds
+
+
+def test_run_search_of_other_code_or_data_begins_anew(search_root, monkeypatch):
+    asked = ("run", "search", "judged", "grocery", "--only", "Random")
+    call(*asked, "--seeds", "2")
+    monkeypatch.setattr(search, "CLICKS", 200)
+    search.load.cache_clear()
+    call(*asked, "--seeds", "1")
+    assert {tuple(r.seeds) for r in records.find(search_root)} == {(0,)}
+
+
+def test_run_search_of_held_out_links_and_of_deviations(search_root):
+    call("run", "search", "held-out", "grocery", "--seeds", "1", "--only", "BM25")
+    call("run", "search", "deviations", "grocery", "--seeds", "1", "--only", "ZSL_TE (search-8)")
+    found = {r.experiment: r for r in records.find(search_root)}
+    assert list(found) == ["held-out", "labels-deviations", "links-deviations", "log-deviations"]
+    assert found["held-out"].protocol["judged"] == "held-out"
+    assert found["labels-deviations"].config["bigrams"] is False
+    assert found["held-out"].data_sha256 != found["links-deviations"].data_sha256
+    assert "deviations has no row BM25; it has STL (search-1)" in call("run", "search", "deviations", "grocery", "--only", "BM25", exit_code=2)
+    assert "expected one of judged, held-out, deviations" in call("run", "search", "clicks", "grocery", exit_code=2)
+    assert "the toy world has no market 'moon'" in call("run", "search", "judged", "moon", exit_code=1)
+    assert "no search data is called 'moon'" in call("run", "search", "judged", "moon", "--scale", "small", exit_code=1)

@@ -29,13 +29,14 @@ from zsrbook.text import TextEncoder
 
 SPEC, HELD = Spec("grocery", Scale.TOY), Spec("grocery", Scale.TOY, held_out=True)
 WAYS = ("labels", "log", "links")
+LEARN_LINKS = ("ZSL_ME", "ZSL_TE", "ZSL_TE (folded in)", "ZSL_ME (cross-entropy)", "ZSL_TE (cross-entropy)", "ZSL_TE (shuffled)", "Popular")
 toy_world = search.toy_world
 
 
 @cache
 def small_world(*told: float) -> ToyWorld:
     """As the chapter's, of fewer people and items."""
-    return ToyWorld(replace(toy_world(*told).settings, users=(150, 20, 20), items=(120, 20, 20)))
+    return ToyWorld(replace(toy_world(*told).settings, users=(150, 20, 20), items=(80, 20, 20)))
 
 
 def forget() -> None:
@@ -316,11 +317,12 @@ def test_held_out_links_are_judged_and_never_trained_on(data, rows):
     assert record.data_sha256 != data.sha256
 
 
-def test_nothing_learns_from_what_is_held_out(rows, monkeypatch):
+def test_nothing_learns_from_what_is_held_out(monkeypatch):
+    rows = only("STL", *LEARN_LINKS)
     held, queries = load(HELD), load(HELD).queries["text"].tolist()
-    before = {row.name: fitted(HELD, row, 0)[0].scores(queries) for row in quick(rows)}
+    before = {row.name: fitted(HELD, row, 0)[0].scores(queries) for row in rows}
     monkeypatch.setattr(search, "load", lambda spec: replace(held, held_out=None))
-    for row in quick(rows):
+    for row in rows:
         np.testing.assert_array_equal(fitted(HELD, row, 0)[0].scores(queries), before[row.name], err_msg=row.name)
 
 
@@ -474,7 +476,9 @@ def test_a_row_whose_stamp_is_another_runs_again(page, change):
 def test_settings_that_changed_run_again(page, monkeypatch):
     (bm25, lsi, chance) = search.systems(SPEC)
     settings = replace(made(lsi, 0).settings, width=4)
-    monkeypatch.setattr(search, "systems", lambda spec: [bm25, replace(lsi, make=partial(search.lsi, settings=settings), config=asdict(settings)), chance])
+    monkeypatch.setattr(
+        search, "systems", lambda spec: [bm25, replace(lsi, make=partial(search.lsi, settings=settings), config=asdict(settings)), chance]
+    )
     found = page([*page.marked.values()])
     assert page.ran == [("LSI", 0, 1)]
     assert found["labels", "LSI"].config["width"] == 4
