@@ -20,7 +20,7 @@ from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import METRICS
 from zsrbook.experiments import search
-from zsrbook.experiments.search import SQUARE, Spec, System, as_record, deviating, fitted, judged, load, parts, scored, systems, tuned, tuning
+from zsrbook.experiments.search import SQUARE, Spec, System, as_record, deviating, encoding, fitted, judged, load, parts, scored, systems, tuned, tuning
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import shuffled_links
 from zsrbook.records import RunRecord
@@ -77,7 +77,7 @@ def data(tiny_world) -> SearchData:
 
 @pytest.fixture(scope="module")
 def rows(tiny_world) -> list[System]:
-    return [*systems(SPEC), *deviating(SPEC)]
+    return [*systems(SPEC), *deviating(SPEC), *encoding(SPEC)]
 
 
 @pytest.fixture(scope="module")

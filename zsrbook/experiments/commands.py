@@ -41,7 +41,7 @@ ZESREC = (
     *zesrec.INGREDIENTS,
 )
 MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
-SEARCH = ("judged", "held-out", "deviations")
+SEARCH = ("judged", "held-out", "deviations", "encoders")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -241,8 +241,9 @@ def run_search(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
-        suffix = "-deviations" if experiment == "deviations" else ""
-        rows = named(only, experiment, search.deviating(spec) if suffix else search.systems(spec))
+        rows_of_it = {"deviations": search.deviating, "encoders": search.encoding}.get(experiment)
+        suffix = f"-{experiment}" if rows_of_it else ""
+        rows = named(only, experiment, (rows_of_it or search.systems)(spec))
         found = records.find(records.RUNS, paper=search.PAPER, target=data, scale=spec.scale)
         known = {(r.experiment, r.method): r for r in found if (r.code_version, r.data_sha256) == (version, search.load(spec).sha256)}
         ways = [way + suffix for way in search.judged(spec)]
