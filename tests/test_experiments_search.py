@@ -20,7 +20,22 @@ from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import METRICS
 from zsrbook.experiments import search
-from zsrbook.experiments.search import SQUARE, Spec, System, as_record, deviating, encoding, fitted, judged, load, parts, scored, systems, tuned, tuning
+from zsrbook.experiments.search import (
+    SQUARE,
+    Spec,
+    System,
+    as_record,
+    deviating,
+    encoding,
+    fitted,
+    judged,
+    load,
+    parts,
+    scored,
+    systems,
+    tuned,
+    tuning,
+)
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import shuffled_links
 from zsrbook.records import RunRecord

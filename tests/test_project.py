@@ -135,9 +135,11 @@ def test_every_source_of_data_can_be_cited():
         assert f"{{{source.citation}," in bibliography, f"{source.name} is cited as {source.citation}, which references.bib lacks"
 
 
-def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measured():
-    from zsrbook.experiments import mail, zesrec
+def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measured(monkeypatch):
+    from zsrbook.experiments import mail, search, zesrec
     from zsrbook.scale import Scale
+
+    monkeypatch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # the ids do not depend on it
 
     papers = yaml.safe_load((ROOT / "book/deviations.yml").read_text(encoding="utf-8"))
     entries = [entry for paper in papers for entry in paper["deviations"]]
@@ -145,4 +147,8 @@ def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measu
     ids = [entry["id"] for entry in entries]
     assert len(ids) == len(set(ids))
     measured = {entry["id"] for entry in entries if "measured in the chapter" in entry.get("effect", "")}
-    assert measured == {*zesrec.deviation_settings(Scale.TOY), *mail.deviation_settings(Scale.TOY)}
+    assert measured == {
+        *zesrec.deviation_settings(Scale.TOY),
+        *mail.deviation_settings(Scale.TOY),
+        *search.deviation_settings(search.Spec(search.DATA[Scale.TOY][0], Scale.TOY)),
+    }
