@@ -27,6 +27,7 @@ from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
 from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
+from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import (
     STL,
@@ -607,6 +608,29 @@ def word_cosines(model: SquareLoss, words: Sequence[str]) -> pd.DataFrame:
     vectors = model.query_vectors(list(words))
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return pd.DataFrame(vectors @ vectors.T, words, words)
+
+
+def sweep_seconds(pairs: Sequence[int], size: int = 5_000, width: int = 32) -> pd.DataFrame:
+    """Index ``pairs``, columns ``STL`` and ``ZSL_TE``: seconds a sweep on random square matrices with so many non-zeros; the best of three."""
+
+    def random(count: int) -> csr_array:
+        return csr_array((np.ones(count, np.float32), rng.integers(size, size=(2, count))), shape=(size, size))
+
+    rows = {}
+    for count in pairs:
+        rng = np.random.default_rng(0)
+        drawn, texts = random(count), random(20 * size)
+        tasks = {"STL": Task(reweighted(drawn)), "ZSL_TE": Task(reweighted(drawn), averaging(texts))}
+        rows[count] = {}
+        for name, task in tasks.items():
+            solver, seconds = Factorisation([task], width, 0.001, 0.1), []
+            solver.sweep()  # compiles, the first time
+            for _ in range(3):
+                began = time.perf_counter()
+                solver.sweep()
+                seconds.append(time.perf_counter() - began)
+            rows[count][name] = min(seconds)
+    return pd.DataFrame(rows).T.rename_axis("pairs")
 
 
 def in_short(scale: Scale) -> str:
