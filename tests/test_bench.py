@@ -1,14 +1,28 @@
 """The benchmark at tiny sizes: that its rows hold what they promise. No assertion on speed: that is what ``make bench`` is for."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from zsrbook import bench
+from zsrbook.bench import coordinate_descent, mail
+from zsrbook.models.ranking import batch_of
 
 TINY = bench.Sizes(rounds=1, gemm=64, users=12, items=50, steps=1, peer_steps=1, loop_users=3, memory_items=500, memory_positions=128, texts=6)
+SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, length=4, batch=32, width=8, hidden=(16, 8, 4))
+#: rows of the chapters on MAIL and search
+FURTHER = [
+    (mail, "training"),
+    (mail, "reading"),
+    (coordinate_descent, "against_implicit"),
+    (coordinate_descent, "by_positives"),
+    (coordinate_descent, "at_full_size"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +32,8 @@ def no_peers(monkeypatch, tmp_path):
     def refuse(name, *arguments):
         raise bench.PeerError(f"{name} can't be installed here: no network")
 
-    monkeypatch.setattr(bench, "Peer", refuse)
+    for module in (bench, coordinate_descent, mail):
+        monkeypatch.setattr(module, "Peer", refuse)
     monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
 
 
@@ -80,8 +95,61 @@ def test_the_file_is_a_list_of_rows(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(bench, part, lambda *a: [])
     for part in ("training", "memory", "encoding"):
         monkeypatch.setattr(bench, part, lambda *a: bench.Row("texts", None, "texts/s", note="not here"))
+    for module, part in FURTHER:
+        monkeypatch.setattr(module, part, lambda *a, part=part: [bench.Row(part, 1.0, "s")])
     bench.main(TINY, tmp_path / "build" / "bench.json")
     rows = json.loads((tmp_path / "build" / "bench.json").read_text())
     assert {"name", "value", "unit", "against", "ratio", "floor"} <= set(rows[0])
     assert rows[0]["name"] == "matrix product"
+    assert [row["name"] for row in rows[-5:]] == [part for _, part in FURTHER]
     assert "texts: not measured (not here)" in capsys.readouterr().out
+
+
+def test_every_peer_has_its_script():
+    for name in bench.PEERS:
+        assert Path(bench.__file__).with_name(f"peer_{name}.py").exists()
+
+
+def test_click_models_are_measured_without_their_peer():
+    dmr, filled = mail.training(1e9, SHAPE, steps=2, rounds=1)
+    assert (dmr.ratio, dmr.note) == (None, "deepctr can't be installed here: no network")
+    assert filled.ratio == pytest.approx(filled.value / filled.peer)
+    assert dmr.value > 0
+    assert filled.floor < dmr.floor, "MAIL comes on top"
+    assert "times the operations of DMR" in filled.note
+
+
+def test_the_floor_of_dmr_counts_its_products():
+    """By hand: three readings of the behaviours, one of them for the loss on negatives, and the MLP; a value and two gradients each."""
+    b, n, d, h, k = SHAPE.batch, SHAPE.length, SHAPE.width, 64, 2000
+    reading = n * (d * h + h + d)
+    layers = (4 * d + 2, *SHAPE.hidden, 1)
+    a_row = 3 * reading + d * h + 2 * d * d + k * d + sum(i * o for i, o in itertools.pairwise(layers))
+    _, floor = mail._stepping(SHAPE, SHAPE.data(), 1e9)
+    positions = 3 * n * 8 * h  # once a batch
+    assert floor == pytest.approx(1e9 * b / (3 * 2 * (b * a_row + positions)), rel=1e-3)
+
+
+def test_the_peer_reads_the_codes_that_we_read(tmp_path):
+    data = SHAPE.data()
+    mail._for_peer(SHAPE, data, tmp_path)
+    with np.load(tmp_path / "columns.npz") as file:
+        columns = dict(file)
+    batch = batch_of(data, np.arange(len(data)), torch.device("cpu"))
+    assert (batch.lengths == SHAPE.length).all()
+    np.testing.assert_array_equal(columns["click"], batch.click)
+    for group in ("user", "context", "item"):
+        for i, name in enumerate(getattr(data.layout, group)):
+            np.testing.assert_array_equal(columns[name], getattr(batch, group)[:, i])
+    for i, name in enumerate(data.layout.behaviour):
+        np.testing.assert_array_equal(columns[f"hist_{name}"], batch.behaviour[..., i])
+    sizes = json.loads((tmp_path / "sizes.json").read_text())
+    assert sizes["vocabularies"] == data.vocabularies
+    assert (sizes["length"], sizes["width"], sizes["hidden"]) == (4, 8, [16, 8, 4])
+
+
+def test_reading_is_measured_in_a_fresh_process():
+    speed, memory = mail.reading(2000, 500, 50)
+    assert speed.value > 0
+    assert memory.value > 0
+    assert "from the cache" in speed.note

@@ -45,7 +45,7 @@ BUILD = Path("build")
 #: for ours and for the peers alike
 THREADS = int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1)))
 
-#: what each peer needs; RecBole 1.2.1 pins old packages that nothing here uses, so it comes without its own list
+#: what each peer needs; RecBole 1.2.1 pins old packages that nothing here uses, so it comes without its own list; deepctr-torch forgets requests
 PEERS = {
     "recbole": [
         ["numpy<2", "pandas<2.3", "scipy<1.14", "scikit-learn", "tqdm", "pyyaml", "colorlog", "colorama", "texttable", "psutil"],
@@ -53,12 +53,17 @@ PEERS = {
         ["--no-deps", "recbole==1.2.1"],
     ],
     "sentence_transformers": [["sentence-transformers", "numpy<2"]],
+    "implicit": [["implicit==0.7.3", "numpy<2"]],
+    "deepctr": [["deepctr-torch==0.3.0", "numpy<2", "requests"]],
 }
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. The defaults take about five minutes on two idle cores; a round is one turn of ours and one of the peer."""
+    """How much of ZESRec is measured; search and MAIL have shapes of their own. A round is one turn of ours and one of the peer.
+
+    With the defaults all takes about ten minutes on two idle cores.
+    """
 
     rounds: int = 5
     gemm: int = 2048  #: side of the matrices that give the ceiling
@@ -98,6 +103,8 @@ class Row:
 
 def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
     """Measure everything, print a table, write the rows."""
+    from zsrbook.bench import coordinate_descent, mail  # which need this module
+
     torch.set_num_threads(THREADS)
     began, load = time.perf_counter(), _load()
     rows = [gemm(sizes)]
@@ -110,6 +117,11 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: [memory(sizes)],
         lambda: [encoding(sizes, ceiling)],
         lambda: scaling(sizes, ceiling),
+        lambda: mail.training(ceiling),
+        mail.reading,
+        lambda: coordinate_descent.against_implicit(ceiling),
+        lambda: coordinate_descent.by_positives(ceiling),
+        coordinate_descent.at_full_size,
     ]
     for part in parts:
         for row in part():
