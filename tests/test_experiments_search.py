@@ -233,6 +233,7 @@ def test_what_the_data_does_not_know_judges_nobody(data, monkeypatch):
 
 
 def test_seeds_repeat_exactly_in_any_company(records, rows):
+    rows = [*quick(rows), *only("ZSL_TE (GRU)", "ZSL_ME (attention)")]
     again = {(r.experiment, r.method): r for r in search.run(SPEC, [1, 0], rows[::-1])}
     for row in rows:
         differs = False
