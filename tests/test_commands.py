@@ -267,7 +267,8 @@ def search_root(root, monkeypatch):
     monkeypatch.setattr(search, "CLICKS", 300)
     monkeypatch.setattr(search, "GRID", ((0.03, 0.03),))
     sizes = search.SIZES[Scale.TOY]
-    monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, square=replace(sizes.square, width=8, sweeps=1)))
+    short = replace(sizes.softmax, width=8, training=replace(sizes.softmax.training, epochs=1))
+    monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, square=replace(sizes.square, width=8, sweeps=1), softmax=short))
     for cached in (search.load, search.tuned, search.tuning):
         cached.cache_clear()
     yield root
@@ -333,15 +334,17 @@ def test_run_search_of_other_code_or_data_begins_anew(search_root, monkeypatch):
     assert {tuple(r.seeds) for r in records.find(search_root)} == {(0,)}
 
 
-def test_run_search_of_held_out_links_and_of_deviations(search_root):
+def test_run_search_of_held_out_links_deviations_and_encoders(search_root):
     call("run", "search", "held-out", "grocery", "--seeds", "1", "--only", "BM25")
     call("run", "search", "deviations", "grocery", "--seeds", "1", "--only", "ZSL_TE (search-8)")
+    call("run", "search", "encoders", "grocery", "--seeds", "1", "--only", "ZSL_TE (GRU)")
     found = {r.experiment: r for r in records.find(search_root)}
-    assert list(found) == ["held-out", "labels-deviations", "links-deviations", "log-deviations"]
+    assert list(found) == ["held-out", *(f"{way}-{what}" for way in ("labels", "links", "log") for what in ("deviations", "encoders"))]
+    assert found["log-encoders"].config["encoder"] == "gru"
     assert found["held-out"].protocol["judged"] == "held-out"
     assert found["labels-deviations"].config["bigrams"] is False
     assert found["held-out"].data_sha256 != found["links-deviations"].data_sha256
     assert "deviations has no row BM25; it has STL (search-1)" in call("run", "search", "deviations", "grocery", "--only", "BM25", exit_code=2)
-    assert "expected one of judged, held-out, deviations" in call("run", "search", "clicks", "grocery", exit_code=2)
+    assert "expected one of judged, held-out, deviations, encoders" in call("run", "search", "clicks", "grocery", exit_code=2)
     assert "the toy world has no market 'moon'" in call("run", "search", "judged", "moon", exit_code=1)
     assert "no search data is called 'moon'" in call("run", "search", "judged", "moon", "--scale", "small", exit_code=1)
