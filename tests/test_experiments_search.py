@@ -68,7 +68,7 @@ def tiny_world():
     sizes = search.SIZES[Scale.TOY]
     short = search.Sizes(
         replace(sizes.square, width=8, sweeps=2),
-        replace(sizes.softmax, width=8, batch=512, longest=16, training=replace(sizes.softmax.training, epochs=1)),
+        replace(sizes.softmax, width=8, batch=1024, longest=8, training=replace(sizes.softmax.training, epochs=1)),
         lsi=8,
         kept=3,
         until=8,
