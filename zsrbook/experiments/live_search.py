@@ -12,13 +12,12 @@ has one noisy estimate: ``ab_test`` and ``lifts`` show how noisy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from sklearn.feature_extraction.text import CountVectorizer
 
 from zsrbook.data.dataset import Columns, DataError
@@ -36,28 +35,6 @@ METRICS = ("Query Coverage", "User Interaction", "Query Refinement", "Next-page 
 LOWER_IS_BETTER = ("Query Refinement", "Next-page CTR")
 
 _BLOCK = 4096  # people whose bootstrap weights are drawn at once: 32 MB at 1000 resamples
-
-
-def fused(lists: Sequence[np.ndarray], depths: Sequence[int | None] | None = None, k: float = 60.0) -> np.ndarray:
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): Σ 1 / (k + rank) over the lists that hold an item.
-
-    Args:
-        lists: (Q, n) scores each; NaN where a list does not hold the item. Equal scores share their mean rank.
-        depths: how many of a list's best items take part; None: all of them.
-
-    Returns:
-        (Q, n) scores, NaN where no list holds the item.
-
-    >>> fused([np.array([[3.0, 2.0, np.nan, np.nan]]), np.array([[1.0, 2.0, 3.0, np.nan]])], [None, 2], k=1).round(2).tolist()
-    [[0.5, 0.67, 0.5, nan]]
-    """
-    total = np.zeros(lists[0].shape)
-    for scores, depth in zip(lists, depths or [None] * len(lists), strict=True):
-        if scores.shape != total.shape:
-            raise DataError(f"lists of shapes {total.shape} and {scores.shape}; expected one score a query and item in each")
-        rank = rankdata(np.nan_to_num(-scores, nan=np.inf), axis=1)
-        total += np.where(np.isnan(scores) | (rank > (np.inf if depth is None else depth)), 0.0, 1 / (k + rank))
-    return np.where(total > 0, total, np.nan)
 
 
 @dataclass(frozen=True)

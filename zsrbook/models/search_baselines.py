@@ -157,6 +157,28 @@ class SentenceSearch(VectorRetriever):
         return vectors
 
 
+def fused(lists: Sequence[np.ndarray], depths: Sequence[int | None] | None = None, k: float = 60.0) -> np.ndarray:
+    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): Σ 1 / (k + rank) over the lists that hold an item.
+
+    Args:
+        lists: (Q, n) scores each; NaN where a list does not hold the item. Equal scores share their mean rank.
+        depths: how many of a list's best items take part; None: all of them.
+
+    Returns:
+        (Q, n) scores, NaN where no list holds the item.
+
+    >>> fused([np.array([[3.0, 2.0, np.nan, np.nan]]), np.array([[1.0, 2.0, 3.0, np.nan]])], [None, 2], k=1).round(2).tolist()
+    [[0.5, 0.67, 0.5, nan]]
+    """
+    total = np.zeros(lists[0].shape)
+    for scores, depth in zip(lists, depths or [None] * len(lists), strict=True):
+        if scores.shape != total.shape:
+            raise DataError(f"lists of shapes {total.shape} and {scores.shape}; expected one score a query and item in each")
+        rank = rankdata(np.nan_to_num(-scores, nan=np.inf), axis=1)
+        total += np.where(np.isnan(scores) | (rank > (np.inf if depth is None else depth)), 0.0, 1 / (k + rank))
+    return np.where(total > 0, total, np.nan)
+
+
 class Hybrid(Retriever):
     """Several searches at once, which must be fitted before or are fitted here, by one of two rules.
 
@@ -183,20 +205,16 @@ class Hybrid(Retriever):
         return self._fused([part.similar(data, items) for part in self.parts])
 
     def _fused(self, parts: list[np.ndarray]) -> np.ndarray:
+        silent = [np.isnan(found).all(1, keepdims=True) for found in parts]
+        if self.by == "ranks":  # an item without a score is the last that a search offers, unless it offers none
+            ranked = [np.where(nothing, np.nan, np.where(np.isnan(found), -np.inf, found)) for found, nothing in zip(parts, silent, strict=True)]
+            return fused(ranked, k=self.k).astype(np.float32)
         total = np.zeros(parts[0].shape)
-        lost = np.ones((len(total), 1), bool)
-        for found in parts:
-            missing = np.isnan(found)
-            nothing = missing.all(1, keepdims=True)
-            lost &= nothing
-            if self.by == "ranks":
-                added = 1 / (self.k + rankdata(-np.where(missing, -np.inf, found), axis=1))
-            else:
-                filled = np.where(nothing, 0.0, found)
-                low, high = np.nanmin(filled, 1, keepdims=True), np.nanmax(filled, 1, keepdims=True)
-                added = np.nan_to_num((filled - low) / np.where(high > low, high - low, 1.0))
-            total += np.where(nothing, 0.0, added)
-        return np.where(lost, np.nan, total).astype(np.float32)
+        for found, nothing in zip(parts, silent, strict=True):
+            filled = np.where(nothing, 0.0, found)
+            low, high = np.nanmin(filled, 1, keepdims=True), np.nanmax(filled, 1, keepdims=True)
+            total += np.nan_to_num((filled - low) / np.where(high > low, high - low, 1.0))
+        return np.where(np.all(silent, axis=0), np.nan, total).astype(np.float32)
 
 
 class PopularItems(Retriever):
