@@ -27,10 +27,7 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast
-from zsrbook.evaluation.clicks import ClickProtocol
-from zsrbook.evaluation.protocol import Protocol
-from zsrbook.evaluation.retrieval import SearchProtocol
-from zsrbook.records import REPOSITORY, RUNS, RunRecord, find, protocol_of
+from zsrbook.records import REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
 CLAIMS = REPOSITORY / "book" / "claims"
@@ -113,7 +110,7 @@ class Claim:
     text: str
     experiments: tuple[str, ...]
     pairs: dict[str, tuple[str, ...]]
-    protocol: Protocol | ClickProtocol | SearchProtocol
+    protocol: AnyProtocol
     holds: dict | None
     untestable: str = ""
 

@@ -23,6 +23,7 @@ import torch
 
 from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
+from zsrbook.evaluation.matrix import MatrixProtocol
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol
@@ -33,6 +34,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RUNS = REPOSITORY / "book" / "runs"
 #: bytes of ranks beside one record; the repository must stay light
 RANKS_LIMIT = 450_000
+
+AnyProtocol = Protocol | ClickProtocol | SearchProtocol | MatrixProtocol
 
 _PACKAGES = ("torch", "numpy", "pandas", "scipy", "scikit-learn", "transformers")
 
@@ -86,7 +89,7 @@ class RunRecord:
         target: name of the data that it was judged on.
         method: as tables print it, such as ``ZESRec-H`` or ``HRNN@2000``.
         scale: ``toy``, ``small`` or ``paper``.
-        protocol: ``Protocol.settings()``, or those of ``ClickProtocol`` or ``SearchProtocol``.
+        protocol: ``Protocol.settings()``, or those of ``ClickProtocol``, ``SearchProtocol`` or ``MatrixProtocol``.
         config: the settings of the method.
         seeds: one or more.
         metrics: name -> one value a seed, in the order of ``seeds``.
@@ -188,13 +191,13 @@ class RunRecord:
         return self._per_user[metric]
 
 
-def protocol_of(settings: Mapping[str, str | float | None]) -> Protocol | ClickProtocol | SearchProtocol:
-    """The rules behind a record: of clicks or of search where its settings say so, else of ranked targets.
+def protocol_of(settings: Mapping[str, str | float | None]) -> AnyProtocol:
+    """The rules behind a record: of clicks, of search or of a matrix where its settings say so, else of ranked targets.
 
     Raises:
         ValueError, TypeError: an unknown name or value.
     """
-    tasks, task = {"clicks": ClickProtocol, "search": SearchProtocol}, settings.get("task")
+    tasks, task = {"clicks": ClickProtocol, "search": SearchProtocol, "matrix": MatrixProtocol}, settings.get("task")
     return tasks[task](**settings) if task in tasks else Protocol.of(dict(settings))
 
 
