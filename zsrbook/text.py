@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 
 from zsrbook.audience import watched
-from zsrbook.scale import cache_folder
+from zsrbook.cache import kept
 from zsrbook.training import pick_device
 
 MINILM = "minilm"
@@ -51,16 +51,9 @@ class TextEncoder:
         The cache is keyed by encoder, settings and the texts themselves, so an edit of one text makes a new file.
         """
         digest = hashlib.sha256(json.dumps([self.name, self.pooling, self.max_tokens, *texts]).encode())
-        path = cache_folder() / "vectors" / f"{digest.hexdigest()[:32]}.npy"
         if not cache:
             return self._compute(texts)
-        if not path.exists():
-            vectors = self._compute(texts)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, vectors)
-            partial.replace(path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return kept(f"vectors/{digest.hexdigest()[:32]}", lambda: self._compute(texts))
 
     @torch.inference_mode()
     def _compute(self, texts: list[str], tokens_at_once: int = 8192) -> np.ndarray:
