@@ -17,7 +17,6 @@ linearly. What differs:
   products; ``shared_negatives=False`` draws for every pair and updates after each, as word2vec does. The book's bench compares the two.
 - No table of second order, whose size is the sum of squared degrees: a neighbour is drawn by weight alone and taken with probability
   α / max(1, 1/q). What 1/p has above that bound would make most draws vain, and becomes a draw of its own for the way back.
-- An epoch draws new walks; the authors' code reads the same ones again.
 
 Cost: a walk of length l has about l (window + 1) pairs, each of 6 d (negatives + 1) operations: at d = 128, window 10 and 5 negatives 50,000
 a position, against some hundred for its step. A window reads and writes 2 · (its nodes + negatives + 1) · d numbers, which lie in the caches
@@ -71,7 +70,7 @@ class Node2VecSettings:
     """
 
     dimension: int = 128  #: d; paper
-    walks: int = 10  #: from each node and epoch; paper
+    walks: int = 10  #: from each node; paper
     length: int = 80  #: l, nodes of a walk, its start among them; paper
     window: int = 10  #: farthest pair, in steps; paper
     p: float = 1.0  #: return parameter; below 1 a walk often goes straight back
@@ -79,7 +78,7 @@ class Node2VecSettings:
     negatives: int = 5  #: a pair, or a window if they are shared; word2vec
     power: float = 0.75  #: of the visits of a node, to which its chance to be a negative is proportional; word2vec
     shared_negatives: bool = True  #: by the pairs of a window; see the head of the module
-    epochs: int = 1  #: paper
+    epochs: int = 1  #: how often all walks are read; the authors' code
     learning_rate: float = 0.025  #: η at the start; word2vec
     seed: int = 0
     threads: int = 1  #: with more, two runs differ
@@ -112,7 +111,7 @@ def bipartite(matrix: sparse.csr_array) -> sparse.csr_array:
 
 
 def walks(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings()) -> np.ndarray:
-    """All walks of the first epoch, in the order in which ``embed`` reads them.
+    """All walks, in the order in which an epoch of ``embed`` reads them.
 
     Args:
         graph: (n, n) symmetric, weights above 0, no self-loops.
@@ -124,8 +123,7 @@ def walks(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings
         DataError: the graph is not such; the message names a link.
     """
     links = _Links.of(graph)
-    orders = [_order(links, settings, turn) for turn in range(settings.walks)]
-    return np.concatenate([links.walk(order, turn, settings) for turn, order in enumerate(orders)])
+    return np.concatenate([links.walk(_order(links, settings, turn), turn, settings) for turn in range(settings.walks)])
 
 
 def embed(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings()) -> np.ndarray:
@@ -137,7 +135,7 @@ def embed(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings
     n, d = len(links.begins) - 1, settings.dimension
     linked = np.diff(links.begins) > 0
     visits, total = np.zeros(n), settings.epochs * settings.walks * int(linked.sum())
-    for _, block in _blocks(links, settings, linked, settings.walks, "walks"):
+    for _, block in _blocks(links, settings, linked, 1, "walks"):
         visits += np.bincount(block.ravel(), minlength=n)
     noise = _alias_tables(np.array([0, n]), np.where(linked, visits**settings.power, 0.0)) if linked.any() else None
 
@@ -147,7 +145,7 @@ def embed(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings
     contexts, targets = _filled_up(2 * settings.window, 4), _filled_up(settings.negatives + 1, 3)
     space = [_aligned(settings.threads, rows, d) for rows in (contexts, targets)] + [_aligned(settings.threads, contexts * targets)]
     sampling = settings.window, settings.negatives, settings.shared_negatives
-    for done, block in _blocks(links, settings, linked, settings.epochs * settings.walks, "Node2Vec"):
+    for done, block in _blocks(links, settings, linked, settings.epochs, "Node2Vec"):
         rates = settings.learning_rate * np.maximum(1 - np.arange(done, done + len(block)) / total, _LEAST)
         _train(block, rates.astype(np.float32), _key(settings, 1), done, *sampling, *noise, inputs, outputs, *space)
     return np.ascontiguousarray(inputs[:n, :d])
@@ -222,18 +220,15 @@ def _key(settings: Node2VecSettings, stream: int) -> np.uint64:
     return np.random.SeedSequence([settings.seed, stream]).generate_state(1, np.uint64)[0]
 
 
-def _blocks(links: _Links, settings: Node2VecSettings, linked: np.ndarray, turns: int, title: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Walks from all linked nodes, as many turns of them, in pieces; each with how many walks came before."""
-    size = max(1, _BLOCK // settings.length)
-    pieces = [(turn, begin) for turn in range(turns) for begin in range(0, int(linked.sum()), size)]
-    done, order, of_turn = 0, None, None
-    for turn, begin in track(pieces, f"{title} on {len(linked):,} nodes", disable=not watched(), transient=True):
-        if turn != of_turn:
-            order, of_turn = _order(links, settings, turn), turn
-            order = order[linked[order]]
-        block = links.walk(order[begin : begin + size], turn, settings)
-        yield done, block
-        done += len(block)
+def _blocks(links: _Links, settings: Node2VecSettings, linked: np.ndarray, epochs: int, title: str) -> Iterator[tuple[int, np.ndarray]]:
+    """The walks from all linked nodes in pieces, drawn once more in every epoch; with each piece how many walks came before."""
+    size, count = max(1, _BLOCK // settings.length), int(linked.sum())
+    turns = [turn for _ in range(epochs) for turn in range(settings.walks)]
+    for done, turn in enumerate(track(turns, f"{title} on {len(linked):,} nodes", disable=not watched(), transient=True)):
+        order = _order(links, settings, turn)
+        order = order[linked[order]]
+        for begin in range(0, count, size):
+            yield done * count + begin, links.walk(order[begin : begin + size], turn, settings)
 
 
 def _aligned(*shape: int) -> np.ndarray:
