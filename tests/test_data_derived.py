@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from zsrbook.data import derived
+from zsrbook.data import catalogue, derived
 from zsrbook.data.dataset import DataError
 
 
@@ -50,10 +50,41 @@ def test_yelp(tmp_path):
         ("5\n", "line 1 is '5'; expected a user"),
         ("5 1\n5 2\n", "line 2: user is '5'; expected each user once"),
         ("5 9\n", "item '9'"),
+        ("5 1\n6 two\n", "line 2 holds 'two'; expected whole numbers"),
+        ("5 1.5\n", "line 1 holds '1.5'"),
+        ("\n", "holds no line; expected a user and items on each"),
     ):
         (tmp_path / "Yelp.txt").write_text(bad)
         with pytest.raises(DataError, match=message):
             derived.load_yelp(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [("Sports_and_Outdoors", derived.load_sports), ("Beauty", derived.load_beauty), ("Toys_and_Games", derived.load_toys)],
+)
+def test_amazon_without_text(tmp_path, name, load):
+    (tmp_path / f"{name}.txt").write_text("1 1 2 10\n2 2 3\n")
+    data = load(tmp_path)
+    assert sequences(data) == {"1": ["1", "2", "10"], "2": ["2", "3"]}
+    assert data.items["raw"].tolist() == ["1", "2", "3", "10"]
+    assert set(data.items["text"]) == {""}
+    assert not data.clock
+    assert catalogue.guess(tmp_path).sha256() == catalogue.guess(tmp_path / f"{name}.txt").sha256() == data.sha256()
+    (tmp_path / f"{name}.txt").write_text("1 1\n2\n")
+    with pytest.raises(DataError, match="line 2 is '2'; expected a user, then at least one item"):
+        load(tmp_path)
+    (tmp_path / f"{name}.txt").unlink()
+    with pytest.raises(DataError, match="no such file"):
+        load(tmp_path)
+
+
+def test_several_data_sets_in_one_folder(tmp_path):
+    (tmp_path / "Beauty.txt").write_text("1 1\n")
+    (tmp_path / "Toys_and_Games.txt").write_text("1 1\n2 1\n")
+    with pytest.raises(DataError, match=r"holds several data sets; name one of the files Beauty\.txt, Toys_and_Games\.txt"):
+        catalogue.guess(tmp_path)
+    assert catalogue.guess(tmp_path / "Toys_and_Games.txt").name == "toys"
 
 
 HEADER = "user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\n"

@@ -36,6 +36,15 @@ COUNTS = {
     "office": (3_231, 3_459, 3_317, 22_447),
     "industrial": (3_285, 3_686, 3_541, 22_743),
     "yelp": (30_431, 20_033, 20_033, 316_354),
+    "sports": (35_598, 18_357, 18_357, 296_337),
+    "beauty": (22_363, 12_101, 12_101, 198_502),
+    "toys": (19_412, 11_924, 11_924, 167_597),
+    "epinions": (22_164, 296_277, 296_277, 922_267),
+    "ciao": (7_375, 105_114, 105_114, 284_086 - 290),
+    "douban": (2_999, 3_000, 3_000, 136_891),
+    "flixster": (2_341, 3_000, 2_956, 26_173),
+    "filmtrust": (1_508, 2_071, 2_071, 35_497),
+    "yelp-hin": (16_239, 14_284, 14_284, 198_397),
 }
 
 
@@ -45,6 +54,20 @@ def test_counts(name):
     assert (data.n_users, data.n_items, data.interactions["item"].nunique(), len(data)) == COUNTS[name]
     assert not data.items["text"].str.contains(r"<[a-z]+[ >]|&amp;", regex=True).any()
     assert data.name == name
+
+
+def test_what_the_docstrings_of_sites_with_friends_say():
+    stars = {"epinions": (1, 5), "ciao": (0, 5), "douban": (1, 5), "flixster": (0.5, 5), "filmtrust": (0.5, 4), "yelp-hin": (1, 5)}
+    repeats = {"epinions": 9_826, "ciao": 1_146, "douban": 0, "flixster": 0, "filmtrust": 3, "yelp-hin": 0}
+    for name, ends in stars.items():
+        frame = load(name).interactions
+        assert (frame["value"].min(), frame["value"].max()) == ends
+        assert frame.duplicated(["user", "item"]).sum() == repeats[name]
+        assert load(name).items["text"].eq("").all()
+    assert {name: load(name).items["category"].nunique() for name in ("epinions", "ciao")} == {"epinions": 27, "ciao": 28}
+    days = load("ciao").interactions["time"] / 86_400
+    assert set((days % 1 * 24).round(6)) == {7.0}
+    assert "epinions: 11 periods instead of times" in str(load("epinions").report)
 
 
 def test_distinct_pairs_of_office_and_industrial():

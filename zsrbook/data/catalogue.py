@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from zsrbook.data import alimama, amazon, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, table
+from zsrbook.data import alimama, amazon, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table
 from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.files import read_lines
@@ -37,6 +37,15 @@ LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "office": derived.load_office,
     "industrial": derived.load_industrial,
     "yelp": derived.load_yelp,
+    "sports": derived.load_sports,
+    "beauty": derived.load_beauty,
+    "toys": derived.load_toys,
+    "epinions": social.load_epinions,
+    "ciao": social.load_ciao,
+    "douban": social.load_douban,
+    "flixster": social.load_flixster,
+    "filmtrust": social.load_filmtrust,
+    "yelp-hin": social.load_yelp_friends,
 }
 #: the same for data of impressions and clicks
 CLICKS: dict[str, Callable[[Path], ClickData]] = {
@@ -117,6 +126,19 @@ def guess_search(path: Path) -> SearchData | None:
     return None
 
 
+#: a file that is a whole data set -> what reads its folder; several may lie in one folder, so naming the file settles which is meant
+ALONE: dict[str, Callable[[Path], Dataset]] = {
+    "Sports_and_Outdoors.txt": derived.load_sports,
+    "Beauty.txt": derived.load_beauty,
+    "Toys_and_Games.txt": derived.load_toys,
+    "epinions_rating_with_timestamp.mat": social.load_epinions,
+    "ciao_rating_with_timestamp.mat": social.load_ciao,
+    "training_test_dataset.mat": lambda folder: social.monti(folder, folder.resolve().name.lower()),
+    "ratings.txt": social.load_filmtrust,
+    "user_business.dat": social.load_yelp_friends,
+}
+
+
 def guess_folder(folder: Path) -> Dataset:
     forms = {
         ("u.data", "u.item"): movielens.load_100k,
@@ -131,6 +153,10 @@ def guess_folder(folder: Path) -> Dataset:
     for names, loader in forms.items():
         if all((folder / n).is_file() for n in names):
             return loader(folder)
+    if alone := [n for n in ALONE if (folder / n).is_file()]:
+        if len(alone) > 1:
+            raise DataError(f"{folder}: holds several data sets; name one of the files {', '.join(alone)}")
+        return ALONE[alone[0]](folder)
     if (folder / "movie_titles.csv").is_file():
         return netflix.load(folder, "netflix", first=None)
     for kind in ("csv", "tsv", "parquet"):
@@ -148,6 +174,8 @@ def guess_folder(folder: Path) -> Dataset:
 
 def guess_file(path: Path) -> Dataset:
     """One file: Amazon reviews or ratings (with the metadata beside them), a table with columns user and item, or one of a known folder."""
+    if path.name in ALONE:
+        return ALONE[path.name](path.parent)
     name = path.name.split(".")[0].lower().replace("_", "-")
     metadata = path.with_name(f"meta_{path.name.split('.')[0].removesuffix('_5').removeprefix('ratings_')}.json.gz")
     beside = metadata if metadata.is_file() and metadata != path else None

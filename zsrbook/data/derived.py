@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, joined, plain, read_json, read_lines, read_table, require
+from zsrbook.data.files import GET_AGAIN, build, joined, plain, read_json, read_lines, read_table, require
 
 
 def load_scientific(folder: Path, name: str = "scientific") -> Dataset:
@@ -72,14 +72,47 @@ def load_yelp(folder: Path, name: str = "yelp") -> Dataset:
     items = json_items(folder / "Yelp.item.json.letter")
     items[Columns.RAW] = (items[Columns.RAW].astype(int) + 1).astype(str)
     path = folder / "Yelp.txt"
+    return sequences(name, path, *lines_of_items(path), items)
+
+
+def load_sports(folder: Path, name: str = "sports") -> Dataset:
+    """Amazon Sports and Outdoors, 2014: 35,598 users, 18,357 items without text, 296,337 interactions. See ``amazon_s3rec``."""
+    return amazon_s3rec(Path(folder) / "Sports_and_Outdoors.txt", name)
+
+
+def load_beauty(folder: Path, name: str = "beauty") -> Dataset:
+    """Amazon Beauty, 2014: 22,363 users, 12,101 items without text, 198,502 interactions. See ``amazon_s3rec``."""
+    return amazon_s3rec(Path(folder) / "Beauty.txt", name)
+
+
+def load_toys(folder: Path, name: str = "toys") -> Dataset:
+    """Amazon Toys and Games, 2014: 19,412 users, 11,924 items without text, 167,597 interactions. See ``amazon_s3rec``."""
+    return amazon_s3rec(Path(folder) / "Toys_and_Games.txt", name)
+
+
+def amazon_s3rec(path: Path, name: str) -> Dataset:
+    """A category of the Amazon reviews up to 2014, as the S3-Rec project prepared it: 5-core, items numbered from 1 in the order in
+    which the sequences name them, times gone, titles and products' own ids not kept; so text is "".
+    """
+    users, histories = lines_of_items(path)
+    named = sorted({item for history in histories for item in history}, key=int)
+    return sequences(name, path, users, histories, pd.DataFrame({Columns.RAW: named, Columns.TEXT: ""}))
+
+
+def lines_of_items(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The form of the S3-Rec project: a line holds the number of a user, then those of the items, oldest first."""
     users, histories = [], []
     for line, text in read_lines(path):
         user, *history = text.split()
         if not history:
             raise DataError(f"{path}: line {line} is {text[:60]!r}; expected a user, then at least one item")
+        if wrong := [number for number in (user, *history) if not (number.isascii() and number.isdigit())]:
+            raise DataError(f"{path}: line {line} holds {wrong[0][:60]!r}; expected whole numbers: a user, then items")
         users.append(user)
         histories.append(history)
-    return sequences(name, path, users, histories, items)
+    if not users:
+        raise DataError(f"{path}: holds no line; expected a user and items on each; {GET_AGAIN}")
+    return users, histories
 
 
 def rejoined(folder: Path, category: str, name: str) -> Dataset:

@@ -93,10 +93,14 @@ def github(repository: str, commit: str, path: str) -> str:
 CACM = ("kavinsan/Information-Retrieval-Project", "feda4806b8d19af85753c580640d40e572f99339")
 CISI = ("PsychoProg/tf-idf", "beee251dd1356ee4ffb453ac60cf8f9112840f5d")
 COLLISION = ("Nishikata97/CollisionGenRec", "505d5be3166f7c38ae67957daf8a3b7ec7092577")
+IGMC = ("muhanzhang/IGMC", "5fa0e3cb1bdc46ffcb97fa6e0249a553e2e0b438")
 LLMRANK = ("RUCAIBox/LLMRank", "5ec1154cb74cbf68ed5721212f1d7e79336c39c7")
 MINIONEREC = ("AkaliKong/MiniOneRec", "81b4ba9811cfb152cf161f1c486fe516510d081e")
 PADDLEREC = ("PaddlePaddle/PaddleRec", "656326adf3c4117c11ec0eff5e8f61acd8191c2a")
+QREC = ("Coder-Yu/QRec", "a141bb37cb7706b2f53b2eed5843de3269f9f37f")
 S3REC = ("RUCAIBox/CIKM2020-S3Rec", "2a81540ae18615d88ef88227b0c066e5b74781e5")
+TRUST = ("vinhqdang/trust_predict_ciao_epinions", "cda9a716c5478c66f9660cdb39a04a0f0b5de869")
+YELP_HIN = ("librahu/HIN-Datasets-for-Recommendation-and-Network-Embedding", "cc05c484b628b08237f0a876fcebf99d736ccbea")
 
 
 def ratings_only_2018(category: str) -> tuple[File, ...]:
@@ -139,6 +143,17 @@ def smart(name: str, mirror: tuple[str, str], *files: tuple[str, str, int]) -> S
         "fox1983collections",
         f"https://ir.dcs.gla.ac.uk/resources/test_collections/{name}/",
     )
+
+
+def amazon_s3rec(category: str, sha256: str, size: int) -> Source:
+    name = f"{category}.txt"
+    files = (File(name, sha256, size, github(*S3REC, f"data/{name}")),)
+    return Source("amazon-5core-2014-s3rec", files, AMAZON, "mcauley2015image", f"https://github.com/{S3REC[0]}")
+
+
+def one_file(folder: str, path: str, sha256: str, size: int, mirror: tuple[str, str], inside: str, citation: str, page: str) -> Source:
+    """A copy, kept beside somebody's code, of ratings whose collectors ask to be cited; ``inside`` is the folder there."""
+    return Source(folder, (File(path, sha256, size, github(*mirror, f"{inside}/{path}")),), "research use, cite", citation, page)
 
 
 SOURCES = {
@@ -323,6 +338,73 @@ SOURCES = {
         "academic use, no redistribution",
         "zhou2020s3rec",
         f"https://github.com/{S3REC[0]}",
+    ),
+    "sports": amazon_s3rec("Sports_and_Outdoors", "2a095e0648872beb9982408958290f5d655db5be2911c3756b5446de9f0b8de2", 1_707_483),
+    "beauty": amazon_s3rec("Beauty", "226cce9c3105299ca0db9615d7d3fb32b3175e90da43100ae352599f0f0107b8", 1_090_094),
+    "toys": amazon_s3rec("Toys_and_Games", "176c680c688d497598c4a89a03b402c0fe78d795e5db335c2e78dd5f2d778a3f", 922_166),
+    "epinions": one_file(
+        "epinions-ciao-timestamps",
+        "epinions_rating_with_timestamp.mat",
+        "a92e055b71b2e6ca70875979af79b90ef23360f4573204cade9a381ac1958509",
+        3_704_431,
+        TRUST,
+        "code",
+        "tang2012etrust",
+        "https://www.cse.msu.edu/~tangjili/datasetcode/truststudy.htm",
+    ),
+    "ciao": one_file(
+        "epinions-ciao-timestamps",
+        "ciao_rating_with_timestamp.mat",
+        "488e9aa5f60e6a52a972795b6402f922fc0d9d273152f4d124a5c5bdefb86a71",
+        1_529_576,
+        TRUST,
+        "code",
+        "tang2012mtrust",
+        "https://www.cse.msu.edu/~tangjili/datasetcode/truststudy.htm",
+    ),
+    "douban": one_file(
+        "douban-monti",
+        "training_test_dataset.mat",
+        "1f4476321cbfe0f606e7e35d0695ca15447a1b0b2c811df130109b6cb9a067ae",
+        2_778_554,
+        IGMC,
+        "raw_data/douban",
+        "monti2017geometric",
+        f"https://github.com/{IGMC[0]}",
+    ),
+    "flixster": one_file(
+        "flixster-monti",
+        "training_test_dataset.mat",
+        "8b07e0387edfe7ffdccead2826bb3844ddbd9e6a8ccba264ce81a3b59b273197",
+        2_776_221,
+        IGMC,
+        "raw_data/flixster",
+        "monti2017geometric",
+        f"https://github.com/{IGMC[0]}",
+    ),
+    "filmtrust": one_file(
+        "filmtrust",
+        "ratings.txt",
+        "241167424e24d588e8871d68641e94ead98d5b3a4f0db01ef3181a74ad35e7a1",
+        376_445,
+        QREC,
+        "dataset/FilmTrust",
+        "guo2013filmtrust",
+        "https://guoguibing.github.io/librec/datasets.html",
+    ),
+    "yelp-hin": Source(
+        "yelp-hin",
+        (
+            File(
+                "user_business.dat",
+                "d57853e95c3f49f0060f31ee9365ab3fffe1010999c76863c3cd9628b91e994d",
+                2_490_385,
+                github(*YELP_HIN, "Yelp/user_business.dat"),
+            ),
+        ),
+        "academic use, no redistribution",
+        "shi2019herec",
+        f"https://github.com/{YELP_HIN[0]}",
     ),
     "cisi": smart(
         "cisi",

@@ -211,13 +211,17 @@ def filled(path: Path, column: pd.Series, expected: str) -> pd.Series:
 
 
 def require(path: Path, column: pd.Series, good: np.ndarray, expected: str) -> None:
-    """Raises DataError naming the first line where ``good`` is false, its value, and how many more there are."""
+    """Raises DataError naming the first line where ``good`` is false, its value, and how many more there are.
+
+    What has no lines, such as a matrix, is counted in what the column's index is named after.
+    """
     if not good.all():
+        where = column.index.name or "line"
         row = int(np.flatnonzero(~good)[0])
         value = column.iloc[row]
         raise DataError(
-            f"{path}: line {column.index[row]}: {column.name} is {'missing' if pd.isna(value) else repr(str(value))}; expected {expected}"
-            f" ({int((~good).sum())} such of {len(column)} lines); correct it, or get the file again"
+            f"{path}: {where} {column.index[row]}: {column.name} is {'missing' if pd.isna(value) else repr(str(value))}; expected {expected}"
+            f" ({int((~good).sum())} such of {len(column)} {where}s); correct it, or get the file again"
         )
 
 
