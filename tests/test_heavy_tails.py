@@ -16,7 +16,7 @@ from scipy.special import zeta
 
 from zsrbook.data import catalogue, fetch
 from zsrbook.data.dataset import DataError
-from zsrbook.data.splits import at_least, compact, without_repeats
+from zsrbook.data.matrix import binary, taken
 from zsrbook.evaluation import heavy_tails
 from zsrbook.evaluation.heavy_tails import fit_tail
 
@@ -261,7 +261,7 @@ def test_a_data_set_that_can_t_be_described():
 def test_real_tails_after_five_core(name, size, user, item):
     if missing := fetch.source_of(name).missing():
         pytest.skip(f"{missing[0].path} is not in {fetch.source_of(name).where}; get it with `python -m zsrbook data get {name}`")
-    row = heavy_tails.describe(compact(at_least(without_repeats(catalogue.load(name)), 5, 5)).taken(), draws=0)
+    row = heavy_tails.describe(taken(binary(catalogue.load(name))), draws=0)
     assert (row["users"], row["items"], row["interactions"]) == size
     assert (row["user exponent"], row["user minimum"]) == (pytest.approx(user[0], abs=5e-4), user[1])
     assert (row["item exponent"], row["item minimum"]) == (pytest.approx(item[0], abs=5e-4), item[1])

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 
 from zsrbook.data.dataset import DataError, Dataset, Report
-from zsrbook.data.matrix import MatrixSplit, among, binary, matrix_of, rows_of, split_matrix, strangers
+from zsrbook.data.matrix import MatrixSplit, among, binary, matrix_of, rows_of, split_matrix, strangers, taken
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.matrix import METRICS, MatrixProtocol, against_sample, alone, evaluate
 from zsrbook.evaluation.metrics import sampled
@@ -60,7 +60,7 @@ def test_a_pair_outside_the_matrix_is_refused():
 
 
 def test_a_core_leaves_that_many_ones_everywhere(market):
-    matrix = matrix_of(market.interactions["user"].to_numpy(), market.interactions["item"].to_numpy(), (len(market.users), market.n_items))
+    matrix = taken(market)
     assert min(map(np.min, degrees(matrix))) >= 5
     assert matrix.nnz == len(market)
 

@@ -74,6 +74,65 @@ class Table:
         return self.frame[metric, column].drop(CEILING, errors="ignore").max()
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A table of our runs alone, where no paper has printed one.
+
+    Attributes:
+        frame: index ``method``; columns (metric, ``ours`` | ``low`` | ``high`` | ``difference`` | ``below`` | ``above``), the last three against the
+            yardstick, with a 95 % interval.
+        title, caption: as in ``Table``.
+        yardstick: the row that all others are held against.
+    """
+
+    frame: pd.DataFrame
+    title: str
+    caption: str
+    yardstick: str
+
+    def _repr_html_(self) -> str:
+        metrics = list(self.frame.columns.get_level_values(0).unique())
+        best = {m: self.frame[m, "ours"].drop(CEILING, errors="ignore").max() for m in metrics}
+        rows = []
+        for method, row in self.frame.iterrows():
+            cells = []
+            for m in metrics:
+                half = (row[m, "high"] - row[m, "low"]) / 2
+                cells.append(_bold(f"{row[m, 'ours']:.3f}" + (f" ± {half:.3f}" if half < float("inf") else ""), row[m, "ours"] == best[m]))
+                # bold would say too much: a difference whose interval holds 0 is grey
+                gap, clear = row[m, "difference"], row[m, "below"] > 0 or row[m, "above"] < 0
+                cells.append("–" if pd.isna(gap) else f"{gap:+.3f}" if clear else f'<span style="opacity:.65">({gap:+.3f})</span>')
+            tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
+            rows.append(f'<tr><th scope="row">{html.escape(str(method))}</th>{tds}</tr>')
+        groups = "".join(f'<th scope="colgroup" colspan="2">{html.escape(m)}</th>' for m in metrics)
+        heads = f'<th scope="col">± 95 %</th><th scope="col">to {html.escape(self.yardstick)}</th>' * len(metrics)
+        head = f'<tr><th scope="col" rowspan="2">Method</th>{groups}</tr><tr>{heads}</tr>'
+        caption = f"{self.caption} · in brackets: a difference whose interval holds 0"
+        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, caption)
+
+
+def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: str, title: str) -> Measured:
+    """Our runs of one data set beside one another, in the order given, each held against the yardstick (paired bootstrap over users and seeds).
+
+    Raises:
+        ValueError: no records, or the yardstick is not among them.
+    """
+    named = {r.method: r for r in records}
+    if yardstick not in named:
+        raise ValueError(f"{title}: no record of the yardstick {yardstick}; there are {', '.join(named) or 'none'}")
+    rows = {}
+    for method, record in named.items():
+        cells: dict[tuple[str, str], float] = {}
+        for metric in metrics:
+            own = estimate([(1.0, record)], metric)[:3]
+            gap = (float("nan"),) * 3 if method == yardstick else estimate([(1.0, record), (-1.0, named[yardstick])], metric)[:3]
+            cells |= {(metric, column): x for column, x in zip(("ours", "low", "high", "difference", "below", "above"), own + gap, strict=True)}
+        rows[method] = cells
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame.columns = pd.MultiIndex.from_tuples(frame.columns)
+    return Measured(frame.rename_axis("method"), title, _caption(named, records[0].scale, metrics[0], yardstick), yardstick)
+
+
 def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
     """One table of a paper, such as ``zesrec_table2``, as its file has it.
 

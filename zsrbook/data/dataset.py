@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 
 class Columns:
@@ -211,17 +210,6 @@ class Dataset:
     def where(self, keep: np.ndarray, note: str = "") -> Dataset:
         """The interactions that the mask keeps; items, users and their codes stay as they are."""
         return replace(self, interactions=self.interactions[keep].reset_index(drop=True), report=self.report + note if note else self.report)
-
-    def taken(self) -> csr_array:
-        """(users in the table, items) float32: 1 where the user took the item at least once; values, times and repeats play no part.
-
-        >>> frame = pd.DataFrame({"user": ["u", "u", "v"], "item": ["a", "a", "b"]})
-        >>> Dataset.from_raw("it", frame, pd.DataFrame({"raw": ["a", "b"], "text": ""}), clock=False).taken().toarray()
-        array([[1., 0.],
-               [0., 1.]], dtype=float32)
-        """
-        pairs = self.interactions[[Columns.USER, Columns.ITEM]].drop_duplicates().to_numpy()
-        return csr_array((np.ones(len(pairs), np.float32), (pairs[:, 0], pairs[:, 1])), shape=(len(self.users), self.n_items))
 
     def with_features(self, features: np.ndarray) -> Dataset:
         """The same data with these item vectors, one row an item.

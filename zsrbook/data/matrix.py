@@ -35,6 +35,12 @@ def matrix_of(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> c
     return matrix
 
 
+def taken(data: Dataset) -> csr_array:
+    """(users in the table, items) who took what; values, times and repeats play no part."""
+    frame = data.interactions
+    return matrix_of(frame[Columns.USER].to_numpy(), frame[Columns.ITEM].to_numpy(), (len(data.users), data.n_items))
+
+
 def rows_of(matrix: csr_array) -> np.ndarray:
     """(N,) the user of each entry, in the order of ``matrix.indices``."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
@@ -90,8 +96,7 @@ def split_matrix(data: Dataset, valid: float = 0.1, test: float = 0.1, seed: int
     """
     if valid < 0 or test <= 0 or valid + test >= 1:
         raise DataError(f"{data.name}: shares valid={valid} and test={test}; expected valid from 0, test above 0, and a sum below 1")
-    frame = data.interactions
-    matrix = matrix_of(frame[Columns.USER].to_numpy(), frame[Columns.ITEM].to_numpy(), (len(data.users), data.n_items))
+    matrix = taken(data)
     rng = np.random.default_rng(seed)
     user, counts = rows_of(matrix), np.diff(matrix.indptr)
     # the place of each one in a random order of its user's

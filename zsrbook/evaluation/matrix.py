@@ -77,6 +77,13 @@ class MatrixProtocol:
             )
         )
 
+    def people(self, users: np.ndarray) -> np.ndarray:
+        """Those of these users who are judged, sorted: all, or ``most`` of them at random."""
+        users = np.unique(users)
+        if self.most is None or self.most >= len(users):
+            return users
+        return np.sort(np.random.default_rng(0).choice(users, self.most, replace=False))
+
     def knows(self, metric: str) -> bool:
         """Whether ranks tell this metric."""
         try:
@@ -176,10 +183,8 @@ def evaluate(
         fresh_user, fresh_item = new[0][user], new[1][item]
         keep = {"new users": fresh_user & ~fresh_item, "new items": ~fresh_user & fresh_item, "both new": fresh_user & fresh_item}[protocol.targets]
         user, item = user[keep], item[keep]
-    people = np.unique(user)
-    if not len(people):
+    if not len(user):
         raise DataError(f"{split.name}: no {protocol.part} one with targets {protocol.targets!r}; nothing to judge")
-    if protocol.most is not None and protocol.most < len(people):
-        keep = np.isin(user, np.random.default_rng(0).choice(people, protocol.most, replace=False))
-        user, item = user[keep], item[keep]
+    keep = np.isin(user, protocol.people(user))
+    user, item = user[keep], item[keep]
     return rank_relevant(model.scores, user, item, judged.shape[1], without=csr_array(known))

@@ -397,9 +397,7 @@ def _walk(begins, others, keep, instead, weights, sums, starts, numbers, key, p,
                         counters[a] += _GOLDEN
                         link = _by_weight(begins, others, keep, instead, v, _mixed(counters[a]))
                     else:
-                        link, counter = _onward(
-                            begins, others, keep, instead, weights, sums, row[step - 2], v, came[a], p, q, counters[a]
-                        )
+                        link, counter = _onward(begins, others, keep, instead, weights, sums, row[step - 2], v, came[a], p, q, counters[a])
                         counters[a] = counter
                     came[a], row[step] = link, others[link]
 

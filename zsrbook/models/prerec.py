@@ -1,0 +1,539 @@
+"""PreRec: what the shape of a user-item matrix alone can carry to another one (Wang, Shah, Narang and Sundaram 2023, arXiv 2309.01188).
+
+Only the abstract and a summary of the paper could be had, so this is a **reconstruction**: what is stated is marked [S], and every other
+choice is ours and stands in the register of deviations (prerec-1 and on).
+
+Users and items of different matrices share no id, but they can be described in the same words [S]:
+
+* **activity**: how many ones a user or an item has, as a bin of its percentile,
+* **co-occurrence**: nodes are embedded by Node2Vec on the bipartite graph and clustered; a node is described by the bins of its cluster's
+  size and density, since vectors and cluster numbers mean nothing elsewhere,
+* **interaction**: a pair is the vector ``E = b(n_u, n_i)`` of its two nodes; the vectors of all ones are clustered, and a pair is described by
+  the bins of size and density of the cluster that it falls into.
+
+Two MLPs read them, one the nodes' bins, one the pair's, trained with BPR [S]: ``s(u, i) = c f(u, i) + (1 − c) g(u, i)``. Nothing but these MLPs
+moves to another matrix. All bins are percentiles within one matrix, so that bin 9 is "the most active tenth" everywhere.
+
+A one in the training matrix helps to make the very cluster that describes it, and a negative does not; a model would learn that, and not
+find it where it serves. So a share of the ones, the *questions*, is kept out of the statistics and is all that BPR learns from.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import ClassVar, Literal, Self, get_args
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from torch import Tensor, nn
+
+from zsrbook.data.dataset import DataError
+from zsrbook.data.matrix import matrix_of, rows_of
+from zsrbook.models.matrix import MatrixModel, degrees
+from zsrbook.models.node2vec import Node2VecSettings, bipartite, cached
+from zsrbook.training import Training
+from zsrbook.training import train as train_networks
+
+Family = Literal["activity", "co-occurrence", "interaction"]
+Operator = Literal["hadamard", "average", "l1", "l2"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+#: distances of pairs to centroids that are held at once: 64 MB
+AT_ONCE = 16_000_000
+#: bytes of pairs' clusters that are kept for the next model
+KEPT = 256_000_000
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How a matrix is described. None of it is stated in what is known of the paper, but for Node2Vec, clusters and bins themselves."""
+
+    bins: int = 10  #: of each number; percentiles, so that they mean the same in every matrix
+    activity: Literal["nodes", "mass", "log"] = "nodes"  #: percentiles of the nodes or of their ones, or the log of the ones relative to the mean
+    clusters: int | None = None  #: of nodes; None: the root of half the nodes, 200 at most
+    density: Literal["edges", "distance"] = "edges"  #: of a node cluster: the share of its pairs that are ones, or closeness to its centre
+    operator: Operator = "hadamard"  #: makes the vector of a pair out of those of its nodes
+    pair_clusters: int = 200  #: of pairs
+    pair_sample: int = 100_000  #: ones that the centres of pairs are found on
+    node2vec: Node2VecSettings = field(default_factory=Node2VecSettings)
+    seed: int = 0  #: of walks, vectors and clusters
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bins <= 256:
+            raise DataError(f"bins is {self.bins}; expected 1 to 256")
+        if not 1 <= self.pair_clusters <= 256:
+            raise DataError(f"pair_clusters is {self.pair_clusters}; expected 1 to 256, which a byte holds")
+        if self.operator not in get_args(Operator):
+            raise DataError(f"operator is {self.operator!r}; expected {', '.join(get_args(Operator))}")
+
+
+def percentile_bins(values: np.ndarray, bins: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """(n,) uint8: the bin of each value's percentile among all; equal values share one, at the middle of the percentiles they take up.
+
+    So a matrix in which half of the users have five ones leaves bins empty instead of telling equal users apart.
+
+    Args:
+        weights: (n,) what each counts for; default 1.
+
+    >>> percentile_bins(np.array([5, 5, 5, 5, 9, 100]), 6).tolist()
+    [2, 2, 2, 2, 4, 5]
+    """
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
+    _, level = np.unique(values, return_inverse=True)
+    mass = np.bincount(level, weights)
+    middle = (np.cumsum(mass) - mass / 2) / max(mass.sum(), 1e-12)
+    return np.minimum(middle * bins, bins - 1).astype(np.uint8)[level]
+
+
+def log_bins(values: np.ndarray, bins: int) -> np.ndarray:
+    """(n,) uint8: the bin of log2(value / mean), from a thirty-second of the mean to 32 times it, in equal steps."""
+    octaves = np.log2(np.maximum(values, 1e-9) / max(values.mean(), 1e-9))
+    return np.clip((octaves + 5) / 10 * bins, 0, bins - 1).astype(np.uint8)
+
+
+class Statistics:
+    """One matrix in words that mean the same in every other.
+
+    Attributes:
+        users (U, 3), items (I, 3): uint8 bins of activity, of the size and of the density of the node's cluster. A node without ones has 0s.
+        clusters: (U + I,) int32 the cluster of each node, users first; -1 without ones.
+        sizes, densities: (K,) of the clusters of nodes.
+        centres: (P, d) of the clusters of pairs.
+        pairs: (P, 2) uint8 the bins of size and density of each cluster of pairs; zeros where no family needs them.
+    """
+
+    def __init__(self, matrix: csr_array, settings: FeatureSettings, families: Iterable[Family] = FAMILIES):
+        """Args:
+            families: co-occurrence and interaction need vectors of nodes, which cost most; activity needs none.
+
+        Raises:
+            DataError: the matrix holds no one.
+        """
+        if not matrix.nnz:
+            raise DataError(f"the matrix of {matrix.shape[0]} users and {matrix.shape[1]} items holds no one; there is nothing to describe")
+        self.matrix, self.settings = matrix, settings
+        self._rows: dict[int, np.ndarray] = {}
+        taken = degrees(matrix)
+        self.users, self.items = (np.zeros((len(ones), 3), np.uint8) for ones in taken)
+        for table, ones in ((self.users, taken[0]), (self.items, taken[1])):
+            table[ones > 0, 0] = self._activity(ones[ones > 0])
+        if "co-occurrence" in families:
+            self._describe_nodes()
+        if "interaction" in families:
+            self._describe_pairs()
+        else:
+            self.pairs, self.centres = np.zeros((1, 2), np.uint8), None
+
+    def _activity(self, ones: np.ndarray) -> np.ndarray:
+        if self.settings.activity == "log":
+            return log_bins(ones, self.settings.bins)
+        return percentile_bins(ones, self.settings.bins, ones if self.settings.activity == "mass" else None)
+
+    @cached_property
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """(U, d) and (I, d) Node2Vec vectors; they mean nothing outside this matrix, so no model reads them."""
+        found = cached(bipartite(self.matrix), replace(self.settings.node2vec, seed=self.settings.seed))
+        return tuple(torch.as_tensor(np.array(part)) for part in np.split(found, [self.matrix.shape[0]]))
+
+    def _describe_nodes(self) -> None:
+        vectors = nn.functional.normalize(torch.cat(self.vectors), dim=1).numpy()
+        linked = np.flatnonzero(np.concatenate(degrees(self.matrix)))
+        count = self.settings.clusters or min(200, round(np.sqrt(len(linked) / 2)))
+        count = max(1, min(count, len(np.unique(vectors[linked], axis=0))))
+        means = KMeans(count, n_init=1, max_iter=50, random_state=self.settings.seed).fit(vectors[linked])
+        self.clusters = np.full(len(vectors), -1, np.int32)
+        self.clusters[linked] = means.labels_
+        user, item = np.split(self.clusters, [self.matrix.shape[0]])
+        self.sizes = np.bincount(means.labels_, minlength=count)
+        if self.settings.density == "edges":
+            self.densities = _density(self.matrix, user, item, count)
+        else:
+            distance = np.linalg.norm(vectors[linked] - means.cluster_centers_[means.labels_], axis=1)
+            self.densities = 1 / (np.bincount(means.labels_, distance, count) / np.maximum(self.sizes, 1) + 1e-6)
+        for column, number in ((1, self.sizes), (2, self.densities)):
+            bins = np.zeros(len(vectors), np.uint8)
+            bins[linked] = percentile_bins(number[means.labels_], self.settings.bins)
+            self.users[:, column], self.items[:, column] = np.split(bins, [self.matrix.shape[0]])
+
+    def _describe_pairs(self) -> None:
+        user, item = rows_of(self.matrix), self.matrix.indices
+        some = np.random.default_rng(self.settings.seed).permutation(len(user))[: self.settings.pair_sample]
+        vectors = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.settings.operator).numpy()
+        count = max(1, min(self.settings.pair_clusters, len(some)))
+        means = MiniBatchKMeans(count, n_init=1, batch_size=4096, random_state=self.settings.seed).fit(vectors)
+        self.centres = torch.as_tensor(means.cluster_centers_.astype(np.float32))
+        mine = self.clusters_of(user, item)
+        size = np.bincount(mine, minlength=count)
+        wide = mine.astype(np.int64)
+        ends = [np.bincount(np.unique(wide * n + node) // n, minlength=count) for n, node in zip(self.matrix.shape, (user, item), strict=True)]
+        self.pairs = np.zeros((count, 2), np.uint8)
+        for column, number in enumerate((size, size / np.maximum(ends[0] * ends[1], 1))):
+            # percentiles over ones; a cluster that none falls into keeps 0
+            self.pairs[mine, column] = percentile_bins(number[mine], self.settings.bins)
+
+    def clusters_of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(n,) uint8: the cluster of pairs that each of these pairs falls into, the one with the nearest centre."""
+        found = np.zeros(len(user), np.uint8)
+        if self.centres is None:
+            return found
+        lengths = (self.centres**2).sum(1) / 2
+        for begin in range(0, len(user), step := max(1, AT_ONCE // len(self.centres))):
+            some = slice(begin, begin + step)
+            pairs = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.settings.operator)
+            found[some] = (pairs @ self.centres.T - lengths).argmax(1).numpy()
+        return found
+
+    def clusters_of_users(self, users: np.ndarray) -> np.ndarray:
+        """(n, I) uint8: the same for all items of these users; rows are kept for the next model that asks, ``KEPT`` bytes at most."""
+        missing = np.array([user for user in users if user not in self._rows], np.int64)
+        step = max(1, AT_ONCE // (len(self.centres) * self.matrix.shape[1]))
+        found = {}
+        for begin in range(0, len(missing), step):
+            some = missing[begin : begin + step]
+            found |= zip(some, self._nearest(some), strict=True)
+        rows = np.stack([found[user] if user in found else self._rows[user] for user in users])
+        room = KEPT // self.matrix.shape[1] - len(self._rows)
+        self._rows |= dict(list(found.items())[: max(0, room)])
+        return rows
+
+    def _nearest(self, users: np.ndarray) -> np.ndarray:
+        """(n, I) uint8. Of |e − m|² only |m|² − 2 e·m tells centres apart. With e = u ∘ i the product e·m is (u ∘ m)·i, one matrix product for
+        many pairs, and so with the average and the squared difference; only |u − i| must be written out."""
+        u, items, m = self.vectors[0][users], self.vectors[1], self.centres
+        lengths = (m**2).sum(1) / 2
+        if self.settings.operator == "l1":
+            every = np.arange(len(items))
+            return self.clusters_of(np.repeat(users, len(items)), np.tile(every, len(users))).reshape(len(users), -1)
+        shape = (len(items), len(users), len(m))  # the clusters last, where a search for the best is fast
+        if self.settings.operator == "average":
+            score = (items @ m.T / 2)[:, None] + (u @ m.T / 2 - lengths)
+        else:
+            score = (items @ (u[:, None] * m).reshape(-1, m.shape[1]).T).reshape(shape)
+            if self.settings.operator == "hadamard":
+                score -= lengths
+            else:  # (u − i)²·m = u²·m − 2 (u ∘ m)·i + m·i²
+                score = (items**2 @ m.T)[:, None] - 2 * score + (u**2 @ m.T - lengths)
+        return score.argmax(2).T.numpy().astype(np.uint8)
+
+    def shuffled(self, seed: int) -> Statistics:
+        """The control: every user and every item gets the description of another one."""
+        rng, dealt = np.random.default_rng(seed), copy.copy(self)
+        users, items = (rng.permutation(size) for size in self.matrix.shape)
+        dealt.users, dealt.items, dealt._rows = self.users[users], self.items[items], {}
+        if self.centres is not None:
+            dealt.__dict__["vectors"] = self.vectors[0][users], self.vectors[1][items]  # in the place of what the property would work out
+        return dealt
+
+
+def _density(matrix: csr_array, user: np.ndarray, item: np.ndarray, count: int) -> np.ndarray:
+    """(count,) the share of the pairs of a cluster's users and items that are ones; 0 where it has none of either."""
+    mine = user[rows_of(matrix)]
+    inside = np.bincount(mine[mine == item[matrix.indices]], minlength=count)
+    possible = np.prod([np.bincount(side[side >= 0], minlength=count) for side in (user, item)], axis=0)
+    return inside / np.maximum(possible, 1)
+
+
+def combined(u: Tensor, i: Tensor, operator: Operator) -> Tensor:
+    """(n, d) the vector of each pair out of (n, d) vectors of its user and item (Grover and Leskovec 2016, Table 1)."""
+    return {"hadamard": lambda: u * i, "average": lambda: (u + i) / 2, "l1": lambda: (u - i).abs(), "l2": lambda: (u - i) ** 2}[operator]()
+
+
+class _Ones:
+    """A matrix that equals another if they hold the same ones."""
+
+    def __init__(self, matrix: csr_array):
+        self.matrix = matrix
+        self.sha256 = hashlib.sha256(repr(matrix.shape).encode() + matrix.indptr.tobytes() + matrix.indices.tobytes()).digest()
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Ones) and self.sha256 == other.sha256
+
+
+@lru_cache(maxsize=6)  # many models, from many sources, are judged on one target
+def _statistics(ones: _Ones, settings: FeatureSettings, families: frozenset[Family]) -> Statistics:
+    return Statistics(ones.matrix, settings, families)
+
+
+def statistics_of(matrix: csr_array, settings: FeatureSettings, families: Iterable[Family]) -> Statistics:
+    """``Statistics``, of which those of the last few matrices are kept."""
+    return _statistics(_Ones(matrix), settings, frozenset(families))
+
+
+# ---------------------------------------------------------------- the two MLPs
+
+
+@dataclass(frozen=True)
+class PreRecSettings:
+    """The model. That MLPs are trained with BPR, and that two may be combined, is stated; the sizes are ours."""
+
+    families: tuple[Family, ...] = FAMILIES  #: what is read
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    combine: Literal["two", "joint", "attention"] = "two"  #: two MLPs weighed on validation; one that reads all; or weights of families by user
+    hidden: tuple[int, ...] = (128, 64)
+    dropout: float = 0.2
+    decay: float = 1e-5  #: of squared weights, in the loss
+    questions: float = 0.1  #: share of the ones that BPR learns from, and that the statistics leave out
+    guard: bool = True  #: whether they leave them out; without it, and with all ones as questions, a one is described by itself
+    batch: int = 4096
+    training: Training = field(default_factory=lambda: Training(epochs=30, optimizer="adam", learning_rate=1e-3, clip=None, patience=3))
+
+    def __post_init__(self) -> None:
+        if not self.families or set(self.families) - set(FAMILIES):
+            raise DataError(f"families are {self.families}; expected one or more of {', '.join(FAMILIES)}")
+        if not 0 < self.questions < 1:
+            raise DataError(f"questions is {self.questions}; expected a share between 0 and 1")
+
+
+#: family -> its columns among the eight bins of a pair: of the user activity, size, density; of the item the same; of the pair size, density
+COLUMNS: dict[Family, tuple[int, ...]] = {"activity": (0, 3), "co-occurrence": (1, 2, 4, 5), "interaction": (6, 7)}
+
+
+class BinnedMLP(nn.Module):
+    """An MLP of one-hot bins; its first layer looks rows up instead of multiplying by ones and zeros."""
+
+    def __init__(self, columns: tuple[int, ...], bins: int, settings: PreRecSettings, out: int = 1):
+        super().__init__()
+        first, *rest = settings.hidden
+        self.columns, self.bins = columns, bins
+        self.rows = nn.EmbeddingBag(len(columns) * bins, first, mode="sum")
+        nn.init.uniform_(self.rows.weight, -((len(columns) * bins) ** -0.5), (len(columns) * bins) ** -0.5)  # as nn.Linear does
+        self.bias = nn.Parameter(torch.zeros(first))
+        layers: list[nn.Module] = [nn.ReLU(), nn.Dropout(settings.dropout)]
+        for before, after in zip(settings.hidden[:-1], rest, strict=True):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(settings.dropout)]
+        self.rest = nn.Sequential(*layers, nn.Linear(settings.hidden[-1], out))
+        self.register_buffer("offsets", torch.arange(len(columns)) * bins, persistent=False)
+
+    def forward(self, bins: Tensor) -> Tensor:
+        """(n, 8) bins -> (n, out)."""
+        return self.rest(self.rows(bins[:, self.columns].long() + self.offsets) + self.bias)
+
+
+class Networks(nn.Module):
+    """The scorers of the chosen families, and what joins them."""
+
+    def __init__(self, settings: PreRecSettings):
+        super().__init__()
+        bins, chosen = settings.features.bins, [f for f in FAMILIES if f in settings.families]
+        groups = {
+            "two": [[f for f in chosen if f != "interaction"], [f for f in chosen if f == "interaction"]],
+            "joint": [chosen],
+            "attention": [[f] for f in chosen],
+        }[settings.combine]
+        columns = [sum((COLUMNS[f] for f in group), ()) for group in groups if group]
+        self.scorers = nn.ModuleList(BinnedMLP(c, bins, settings) for c in columns)
+        self.gate = BinnedMLP((0, 1, 2), bins, settings, out=len(columns)) if settings.combine == "attention" else None
+        self.decay = settings.decay
+
+    def parts(self, bins: Tensor) -> Tensor:
+        """(n, 8) bins -> (n, scorers)."""
+        return torch.cat([scorer(bins) for scorer in self.scorers], dim=1)
+
+    def joined(self, bins: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(n,) the scores as one: weighed by the user's gate if there is one, else by ``weights`` (scorers,), else summed."""
+        parts = self.parts(bins)
+        if self.gate is not None:
+            weights = self.gate(bins).softmax(1)
+        return (parts if weights is None else parts * weights).sum(1)
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+        """BPR over (n, 8) bins of ones and of negatives. The MLPs of ``two`` have a loss each, since they are trained apart."""
+        one, negative = (self.parts(bins) if self.gate is None else self.joined(bins)[:, None] for bins in batch)  # (n, scorers) or (n, 1)
+        margin = one - negative
+        loss = -nn.functional.logsigmoid(margin).sum()
+        return loss + self.decay * len(margin) * sum((p**2).sum() for p in self.parameters()), len(margin)
+
+
+class PreRec(MatrixModel):
+    """The reconstruction of the paper's model; see the module's docstring."""
+
+    knows: ClassVar[str] = "anything"
+
+    def __init__(self, settings: PreRecSettings = PreRecSettings()):
+        self.settings = settings
+        self.weight = 0.5  # c: of f against g, where there are two
+
+    def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
+        """Learn from a matrix; ``valid`` chooses the weight of the two MLPs.
+
+        Raises:
+            DataError: fewer than 20 ones, too few to keep some as questions.
+        """
+        if train.nnz < 20:
+            raise DataError(f"a matrix of {train.nnz} ones is too small to learn from; expected at least 20")
+        settings, rng = self.settings, np.random.default_rng(self.settings.training.seed)
+        user, item = rows_of(train), train.indices
+        asked = rng.random(train.nnz) < settings.questions
+        rest = matrix_of(user[~asked], item[~asked], train.shape) if settings.guard else train
+        described = statistics_of(rest, settings.features, settings.families)
+        user, item = user[asked], item[asked]
+        judged = rng.random(len(user)) < 0.1  # of the questions, for early stopping
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.training.seed)
+            self.networks = Networks(settings)
+
+        def pairs(chosen: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+            """(n, 8) bins of ones and of as many items that their users lack."""
+            draw = np.random.default_rng((settings.training.seed, seed))
+            return tuple(bins_of(described, user[chosen], i) for i in (item[chosen], lacking(train, user[chosen], draw)))
+
+        learned, kept = np.flatnonzero(~judged), pairs(np.flatnonzero(judged), 0)
+
+        def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            order = np.random.default_rng((settings.training.seed, epoch)).permutation(learned)
+            ones, negatives = pairs(order, 1 + epoch)
+            return zip(ones.split(settings.batch), negatives.split(settings.batch), strict=True)
+
+        @torch.no_grad()
+        def validate() -> float:
+            return float(self.networks(kept)[0]) / len(kept[0])
+
+        self.curve = train_networks(self.networks, batches, settings.training, validate if len(kept[0]) else None, title="PreRec")
+        self.bind(train)
+        if valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2:
+            self.weight = self._best_weight(valid, rng)
+        return self
+
+    def bind(self, train: csr_array) -> None:
+        """Describe the matrix that is to be served; nothing is learned from it."""
+        super().bind(train)
+        self.described = statistics_of(train, self.settings.features, self.settings.families)
+
+    def bare(self) -> Self:
+        """A copy without the matrix that it was fitted on: what is left is all that moves to another one."""
+        weights = copy.copy(self)
+        weights.train = weights.described = None
+        return weights
+
+    @torch.no_grad()
+    def _best_weight(self, valid: csr_array, rng: np.random.Generator, most: int = 2000, negatives: int = 100) -> float:
+        """The weight from 0 to 1, in tenths, with the best NDCG@10 of validation ones among 100 items that their users lack."""
+        some = rng.permutation(valid.nnz)[:most]
+        user, item = rows_of(valid)[some], valid.indices[some]
+        many = np.repeat(user, negatives)
+        one = self.networks.parts(bins_of(self.described, user, item)).numpy()  # (n, 2)
+        others = self.networks.parts(bins_of(self.described, many, lacking(self.train, many, rng))).numpy().reshape(len(some), negatives, 2)
+        found = {}
+        for weight in np.linspace(0, 1, 11).round(1):
+            both = np.array([weight, 1 - weight], np.float32)
+            own, their = (one @ both)[:, None], others @ both
+            rank = 1 + (their > own).sum(1) + (their == own).sum(1) / 2
+            found[float(weight)] = np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean()
+        return max(found, key=found.get)
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        """(n, I) float32. Users with equal bins have equal node scores, and pairs of one cluster equal pair scores: ties abound."""
+        if self.settings.combine != "two":
+            return self._written_out(users)
+        weights = iter([self.weight, 1 - self.weight] if len(self.networks.scorers) == 2 else [1.0])
+        total = np.zeros((len(users), len(self.described.items)), np.float32)
+        for scorer in self.networks.scorers:
+            part = self._pair_scores(scorer, users) if 6 in scorer.columns else self._node_scores(scorer, users)
+            total += next(weights) * part
+        return total
+
+    @torch.no_grad()
+    def _node_scores(self, scorer: BinnedMLP, users: np.ndarray) -> np.ndarray:
+        """A look-up: there are far fewer different descriptions than nodes."""
+        mine, user = np.unique(self.described.users[users], axis=0, return_inverse=True)
+        theirs, item = np.unique(self.described.items, axis=0, return_inverse=True)
+        table = np.empty((len(mine), len(theirs)), np.float32)
+        for row, bins in enumerate(mine):
+            every = np.concatenate([np.tile(bins, (len(theirs), 1)), theirs, np.zeros((len(theirs), 2), np.uint8)], axis=1)
+            table[row] = scorer(torch.as_tensor(every))[:, 0].numpy()
+        return table[user[:, None], item]
+
+    @torch.no_grad()
+    def _pair_scores(self, scorer: BinnedMLP, users: np.ndarray) -> np.ndarray:
+        bins = np.concatenate([np.zeros((len(self.described.pairs), 6), np.uint8), self.described.pairs], axis=1)
+        return scorer(torch.as_tensor(bins))[:, 0].numpy()[self.described.clusters_of_users(users)]
+
+    @torch.no_grad()
+    def _written_out(self, users: np.ndarray) -> np.ndarray:
+        n = len(self.described.items)
+        flat = bins_of(self.described, np.repeat(users, n), np.tile(np.arange(n), len(users)))
+        return torch.cat([self.networks.joined(some) for some in flat.split(100_000)]).numpy().reshape(len(users), n)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that moves to another matrix: the weights of the MLPs and how to weigh them."""
+        return self.networks.state_dict() | {"weight": torch.tensor(self.weight, dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``state``; call ``bind`` with a matrix before ``scores``."""
+        self.weight = float(state.pop("weight"))
+        self.networks = Networks(self.settings)
+        self.networks.load_state_dict(state)
+        self.networks.eval()
+
+
+def bins_of(described: Statistics, user: np.ndarray, item: np.ndarray) -> Tensor:
+    """(n, 8) uint8 bins of pairs, in the order of ``COLUMNS``; 0 where a family was not worked out."""
+    return torch.as_tensor(np.concatenate([described.users[user], described.items[item], described.pairs[described.clusters_of(user, item)]], axis=1))
+
+
+def lacking(matrix: csr_array, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) for each of these users an item that it has no one for, uniformly; any item for a user who has them all."""
+    n = matrix.shape[1]
+    ones = rows_of(matrix) * n + matrix.indices  # sorted
+    item = rng.integers(n, size=len(user))
+    wrong = np.flatnonzero(np.diff(matrix.indptr)[user] < n)
+    while len(wrong):
+        item[wrong] = rng.integers(n, size=len(wrong))
+        keys = user[wrong] * n + item[wrong]
+        wrong = wrong[ones[np.minimum(np.searchsorted(ones, keys), len(ones) - 1)] == keys]
+    return item
+
+
+# ---------------------------------------------------------------- what PreRec is mixed with, and held against
+
+
+class Interpolated(MatrixModel):
+    """Another recommender and PreRec, weighed after both were trained: the stand-in for Equation 11 of the paper.
+
+    ``s = α base + (1 − α) ours``, each standardised over the items of a user, so that neither's scale decides.
+    """
+
+    def __init__(self, base: MatrixModel, ours: MatrixModel, alpha: float = 0.5, standardise: bool = True):
+        self.base, self.ours, self.alpha, self.standardise = base, ours, alpha, standardise
+
+    def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
+        """Fit both."""
+        self.base.fit(train, valid)
+        self.ours.fit(train, valid)
+        self.bind(train)
+        return self
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        parts = [model.scores(users) for model in (self.base, self.ours)]
+        if self.standardise:
+            parts = [(p - p.mean(1, keepdims=True)) / np.maximum(p.std(1, keepdims=True), 1e-12) for p in parts]
+        return np.float32(self.alpha) * parts[0] + np.float32(1 - self.alpha) * parts[1]
+
+
+class BinnedPopularity(MatrixModel):
+    """Items by the bin of their popularity: what PreRec can make of activity alone, since a user's own bin is the same for all items."""
+
+    knows: ClassVar[str] = "anything"
+
+    def __init__(self, features: FeatureSettings | None = None):
+        self.features = features or FeatureSettings()
+
+    def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
+        self.bind(train)
+        return self
+
+    def bind(self, train: csr_array) -> None:
+        super().bind(train)
+        self.bins = statistics_of(train, self.features, ("activity",)).items[:, 0]
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        return np.tile(self.bins.astype(np.float32), (len(users), 1))
