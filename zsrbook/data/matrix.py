@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -85,11 +86,11 @@ class MatrixSplit:
         return (self.train + self.valid).astype(np.float32)
 
 
-def split_matrix(data: Dataset, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> MatrixSplit:
+def split_matrix(data: Dataset, valid: float = 0.1, test: float = 0.1, seed: int = 0, rounding: Literal["chance", "down"] = "chance") -> MatrixSplit:
     """A share of each user's ones to validation and to test, at random; the rest trains.
 
     Of a user with n ones, n · share go to each part, rounded up or down by chance so that the mean is exact: a user of five is now and then
-    judged. At least one stays in training.
+    judged. At least one stays in training. Rounding always ``down``, as some libraries do, leaves out who has few.
 
     Raises:
         DataError: the shares leave nothing to train on or to test.
@@ -103,7 +104,8 @@ def split_matrix(data: Dataset, valid: float = 0.1, test: float = 0.1, seed: int
     place = np.empty(len(user), np.int64)
     order = np.lexsort((rng.random(len(user)), user))
     place[order] = np.arange(len(user)) - np.repeat(matrix.indptr[:-1], counts)
-    n_test, n_valid = (np.floor(counts * share + rng.random(len(counts))).astype(int) for share in (test, valid))
+    chance = rng.random((2, len(counts))) * (rounding == "chance")
+    n_test, n_valid = (np.floor(counts * share + up).astype(int) for share, up in zip((test, valid), chance, strict=True))
     n_test = np.minimum(n_test, np.maximum(counts - 1, 0))
     n_valid = np.minimum(n_valid, np.maximum(counts - 1 - n_test, 0))
     part = np.where(place < n_test[user], 2, np.where(place < (n_test + n_valid)[user], 1, 0))

@@ -7,9 +7,14 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
 import numpy as np
+from numba import njit
 from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import DataError
+from zsrbook.data.matrix import rows_of
+
+#: scores that are held at once: 64 MB
+AT_ONCE = 1 << 24
 
 
 class MatrixModel(ABC):
@@ -55,3 +60,85 @@ class MatrixModel(ABC):
 def degrees(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
     """The ones of each user (U,) and of each item (I,): the marginals, int64."""
     return np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=matrix.shape[1])
+
+
+def with_ones(train: csr_array, name: str) -> csr_array:
+    """The same, sorted by user and item.
+
+    Raises:
+        DataError: the matrix holds no one.
+    """
+    if not train.nnz:
+        raise DataError(f"{name}: the matrix of {train.shape[0]} users and {train.shape[1]} items holds no one; expected some to learn from")
+    return train if train.has_sorted_indices else train.sorted_indices()
+
+
+def not_taken(train: csr_array, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) int64 an item for each of these users, drawn evenly from those that the user doesn't have; −1 for a user of everything.
+
+    >>> not_taken(csr_array([[1, 0, 1], [1, 1, 1]]), np.array([0, 1]), np.random.default_rng(0)).tolist()
+    [1, -1]
+    """
+    return _not_taken(train.indptr, train.indices, train.shape[1], users, rng.random(len(users)))
+
+
+@njit(cache=True)
+def _not_taken(starts, items, n_items, users, draws):
+    """The r-th item that a row lacks stands after as many of the row as have fewer than r + 1 gaps before them: a binary search, no rejection."""
+    found = np.empty(len(users), np.int64)
+    for k in range(len(users)):
+        begin, end = starts[users[k]], starts[users[k] + 1]
+        gaps = n_items - (end - begin)
+        r = min(int(draws[k] * gaps), gaps - 1)
+        low, high = begin, end
+        while low < high:
+            middle = (low + high) // 2
+            if items[middle] - (middle - begin) <= r:
+                low = middle + 1
+            else:
+                high = middle
+        found[k] = r + (low - begin) if gaps else -1
+    return found
+
+
+def validation_ndcg(model: MatrixModel, valid: csr_array, k: int = 20, most: int = 1000) -> float:
+    """What early stopping watches: mean NDCG@k of the ones of ``valid``, among all items that the user doesn't have in training.
+
+    Half of what ties with a one stands above it. The evaluation, which is what tables show, averages over all orders instead.
+
+    Args:
+        most: judge this many users at most, always the same ones.
+
+    Raises:
+        DataError: there is no one to judge.
+    """
+    people = np.flatnonzero(np.diff(valid.indptr))
+    if not len(people):
+        raise DataError(f"{type(model).__name__}: the validation matrix holds no one, so nothing can stop the training early; fit without it")
+    if len(people) > most:
+        people = np.sort(np.random.default_rng(0).choice(people, most, replace=False))
+    worth = 1 / np.log2(np.arange(2, k + 2))
+    ideal, total = np.cumsum(worth), 0.0
+    for users in np.array_split(people, -(-len(people) * valid.shape[1] // AT_ONCE)):
+        wanted, taken = valid[users], model.train[users]
+        scores = np.array(model.scores(users))
+        scores[rows_of(taken), taken.indices] = -np.inf
+        above = _above(scores, wanted.indptr, wanted.indices)
+        gain = np.where(above < k, worth[np.minimum(above, k - 1)], 0.0)
+        of_user = np.bincount(rows_of(wanted), gain, len(users))
+        total += (of_user / ideal[np.minimum(np.diff(wanted.indptr), k) - 1]).sum()
+    return float(total / len(people))
+
+
+@njit(cache=True)
+def _above(scores, starts, items):
+    """(n,) how many of a row score higher than each of its items, and half of those that score the same."""
+    found = np.empty(len(items), np.int64)
+    for row in range(len(scores)):
+        for place in range(starts[row], starts[row + 1]):
+            own, higher, level = scores[row, items[place]], 0, 0
+            for value in scores[row]:
+                higher += value > own
+                level += value == own
+            found[place] = higher + (level - 1) // 2
+    return found
