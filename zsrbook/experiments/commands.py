@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -16,7 +17,7 @@ from zsrbook import claims as ledger
 from zsrbook import records
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.experiments import mail, search, zesrec
+from zsrbook.experiments import mail, prerec, search, zesrec
 from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
@@ -47,7 +48,7 @@ WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
 MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
-Row = TypeVar("Row", zesrec.System, mail.System, search.System)
+Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System)
 
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")]
 Only = Annotated[str, typer.Option(help="rows to run, split by ';'; default all")]
@@ -247,20 +248,77 @@ def run_search(
         found = records.find(records.RUNS, paper=search.PAPER, target=data, scale=spec.scale)
         known = {(r.experiment, r.method): r for r in found if (r.code_version, r.data_sha256) == (version, search.load(spec).sha256)}
         ways = [way + suffix for way in search.judged(spec)]
-        for seed in range(seeds):
-            models: dict = {}  # rows of one seed stand on one another
-            for row in rows:
-                done = all((way, row.name) in known and seed in known[way, row.name].seeds for way in ways)
-                if done or (seed and not row.chance):
-                    continue
-                for record in search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models)[row.name]}, suffix):
-                    key = record.experiment, row.name
-                    if key in known and seed in known[key].seeds:
-                        continue  # the run before stopped between two records of this row
-                    known[key] = known[key].with_more_seeds(record) if key in known else record
-                    written(known[key], version, next(iter(record.metrics)))
+        models: dict[int, dict] = {seed: {} for seed in range(seeds)}  # rows of one seed stand on one another
+
+        def run(row: search.System, seed: int) -> list[RunRecord]:
+            return search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models[seed])[row.name]}, suffix)
+
+        for record in seed_by_seed(known, rows, range(seeds), lambda row: [(way, row.name) for way in ways], lambda row: row.chance, run):
+            written(record, version, next(iter(record.metrics)))
         for record in search.ceiling(spec) if not suffix else []:
             written(record, version, next(iter(record.metrics)))
+
+
+@runs.command("prerec")
+def run_prerec(
+    experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(prerec.ROWS)}")],
+    data: Annotated[str, typer.Argument(help="such as grocery (toy), ml-1m (small), or all")],
+    source: Annotated[str, typer.Option(help="of a transfer: what was learned from; default every other data set")] = "",
+    seeds: Seeds = 5,
+    only: Only = "",
+    scale: AtScale = None,
+) -> None:
+    """An experiment of the PreRec chapter on one data set, or on all of them in turn.
+
+    Records are written seed by seed. Say the same again after it was stopped, and it goes on with the seeds that this very code has not
+    recorded yet.
+    """
+    if experiment not in prerec.ROWS:
+        raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(prerec.ROWS)}")
+    scale = scale or current_scale()
+    with errors_for_people(*MENDABLE):
+        records.check_clean()
+        version = records.code_version()
+        for spec, of in prerec.tasks(experiment, data, source, scale):
+            rows = named(only, experiment, prerec.ROWS[experiment](spec))
+            found = records.find(records.RUNS, paper=prerec.PAPER, source=of and of.label, target=spec.label, scale=scale)
+            stamp = (of and of.label, version, prerec.load(spec).sha256)
+            known = {(r.experiment, r.method): r for r in found if (r.source, r.code_version, r.data_sha256) == stamp}
+
+            def run(row: prerec.System, seed: int, spec: prerec.Spec = spec, of: prerec.Spec | None = of) -> list[RunRecord]:
+                return prerec.run(spec, experiment, [seed], [row], of)
+
+            makes, drawn = partial(prerec.made_by, experiment), partial(prerec.draws, experiment)
+            for record in seed_by_seed(known, rows, range(seeds), makes, drawn, run):
+                written(record, version, "NDCG@20")
+
+
+def seed_by_seed(
+    known: dict[tuple[str, str], RunRecord],
+    rows: list[Row],
+    seeds: Iterable[int],
+    makes: Callable[[Row], list[tuple[str, str]]],
+    drawn: Callable[[Row], bool],
+    run: Callable[[Row, int], list[RunRecord]],
+) -> Iterator[RunRecord]:
+    """The records of rows that may make several each, one seed after the other, each as soon as it has grown by a seed.
+
+    Args:
+        known: (experiment, method) -> what this very code has recorded; it grows.
+        makes: which records a row makes.
+        drawn: whether chance plays a part in a row; if not, seed 0 is all.
+        run: one seed of one row.
+    """
+    for seed in seeds:
+        for row in rows:
+            if (seed and not drawn(row)) or all(key in known and seed in known[key].seeds for key in makes(row)):
+                continue
+            for record in run(row, seed):
+                key = record.experiment, record.method
+                if key in known and seed in known[key].seeds:
+                    continue  # the run before stopped between two records of this row
+                known[key] = known[key].with_more_seeds(record) if key in known else record
+                yield known[key]
 
 
 def written(record: RunRecord, version: str, metric: str) -> None:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import matrix_of, rows_of
-from zsrbook.models.matrix import MatrixModel, degrees
+from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
 from zsrbook.models.node2vec import Node2VecSettings, bipartite, cached
 from zsrbook.training import Training
 from zsrbook.training import train as train_networks
@@ -366,10 +366,11 @@ class PreRec(MatrixModel):
         """Learn from a matrix; ``valid`` chooses the weight of the two MLPs.
 
         Raises:
-            DataError: fewer than 20 ones, too few to keep some as questions.
+            DataError: fewer than 20 ones, too few to keep some as questions; or no blank to hold them against.
         """
         if train.nnz < 20:
             raise DataError(f"a matrix of {train.nnz} ones is too small to learn from; expected at least 20")
+        train = with_ones(train, "PreRec")
         settings, rng = self.settings, np.random.default_rng(self.settings.training.seed)
         user, item = rows_of(train), train.indices
         asked = rng.random(train.nnz) < settings.questions
@@ -382,9 +383,11 @@ class PreRec(MatrixModel):
             self.networks = Networks(settings)
 
         def pairs(chosen: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-            """(n, 8) bins of ones and of as many items that their users lack."""
-            draw = np.random.default_rng((settings.training.seed, seed))
-            return tuple(bins_of(described, user[chosen], i) for i in (item[chosen], lacking(train, user[chosen], draw)))
+            """(n, 8) bins of ones and of as many items that their users lack; without users of everything."""
+            other = not_taken(train, user[chosen], np.random.default_rng((settings.training.seed, seed)))
+            lacks = other >= 0
+            mine = user[chosen][lacks]
+            return tuple(bins_of(described, mine, i[lacks]) for i in (item[chosen], other))
 
         learned, kept = np.flatnonzero(~judged), pairs(np.flatnonzero(judged), 0)
 
@@ -397,10 +400,14 @@ class PreRec(MatrixModel):
         def validate() -> float:
             return float(self.networks(kept)[0]) / len(kept[0])
 
+        if not len(learned) or not len(pairs(learned, 0)[0]):
+            raise DataError(
+                "no user of the questions lacks an item, so there is nothing that a one could be told from; expected blanks to learn from"
+            )
         self.curve = train_networks(self.networks, batches, settings.training, validate if len(kept[0]) else None, title="PreRec")
         self.bind(train)
         if valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2:
-            self.weight = self._best_weight(valid, rng)
+            self.weight = self._best_weight(valid)
         return self
 
     def bind(self, train: csr_array) -> None:
@@ -414,20 +421,12 @@ class PreRec(MatrixModel):
         weights.train = weights.described = None
         return weights
 
-    @torch.no_grad()
-    def _best_weight(self, valid: csr_array, rng: np.random.Generator, most: int = 2000, negatives: int = 100) -> float:
-        """The weight from 0 to 1, in tenths, with the best NDCG@10 of validation ones among 100 items that their users lack."""
-        some = rng.permutation(valid.nnz)[:most]
-        user, item = rows_of(valid)[some], valid.indices[some]
-        many = np.repeat(user, negatives)
-        one = self.networks.parts(bins_of(self.described, user, item)).numpy()  # (n, 2)
-        others = self.networks.parts(bins_of(self.described, many, lacking(self.train, many, rng))).numpy().reshape(len(some), negatives, 2)
+    def _best_weight(self, valid: csr_array) -> float:
+        """The weight from 0 to 1, in tenths, with the best NDCG@20 on validation."""
         found = {}
-        for weight in np.linspace(0, 1, 11).round(1):
-            both = np.array([weight, 1 - weight], np.float32)
-            own, their = (one @ both)[:, None], others @ both
-            rank = 1 + (their > own).sum(1) + (their == own).sum(1) / 2
-            found[float(weight)] = np.where(rank <= 10, 1 / np.log2(rank + 1), 0).mean()
+        for weight in np.linspace(0, 1, 11).round(1).tolist():
+            self.weight = weight
+            found[weight] = validation_ndcg(self, valid, most=500)
         return max(found, key=found.get)
 
     def scores(self, users: np.ndarray) -> np.ndarray:
@@ -478,19 +477,6 @@ class PreRec(MatrixModel):
 def bins_of(described: Statistics, user: np.ndarray, item: np.ndarray) -> Tensor:
     """(n, 8) uint8 bins of pairs, in the order of ``COLUMNS``; 0 where a family was not worked out."""
     return torch.as_tensor(np.concatenate([described.users[user], described.items[item], described.pairs[described.clusters_of(user, item)]], axis=1))
-
-
-def lacking(matrix: csr_array, user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,) for each of these users an item that it has no one for, uniformly; any item for a user who has them all."""
-    n = matrix.shape[1]
-    ones = rows_of(matrix) * n + matrix.indices  # sorted
-    item = rng.integers(n, size=len(user))
-    wrong = np.flatnonzero(np.diff(matrix.indptr)[user] < n)
-    while len(wrong):
-        item[wrong] = rng.integers(n, size=len(wrong))
-        keys = user[wrong] * n + item[wrong]
-        wrong = wrong[ones[np.minimum(np.searchsorted(ones, keys), len(ones) - 1)] == keys]
-    return item
 
 
 # ---------------------------------------------------------------- what PreRec is mixed with, and held against

@@ -1,0 +1,852 @@
+"""The experiments of the PreRec chapter: single data sets, strangers, the transfer matrix, families, interpolation, leaks, noise, sessions.
+
+No table of the paper is known, so none stands beside ours; what is known are a few claims in words (``book/claims/prerec.yml``). Each
+experiment gives run records with the rank of every held-out one that is judged.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from scipy.stats import spearmanr
+from sklearn.metrics import adjusted_rand_score
+
+from zsrbook.claims import verdicts
+from zsrbook.data import catalogue
+from zsrbook.data.dataset import Columns, DataError, Dataset
+from zsrbook.data.matrix import MatrixSplit, among, binary, matrix_of, rows_of, split_matrix, strangers
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.heavy_tails import fit_tail, gini
+from zsrbook.evaluation.matrix import MatrixProtocol, Targets, against_sample, alone, evaluate
+from zsrbook.evaluation.metrics import values
+from zsrbook.evaluation.ranks import RankTable
+from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
+from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings, ItemKNN, ItemKNNSettings, MostPop
+from zsrbook.models.matrix import MatrixModel, degrees
+from zsrbook.models.neural_collaborative import LightGCN, LightGCNSettings, MultVAE, MultVAESettings, NeuMF, NeuMFSettings
+from zsrbook.models.node2vec import Node2VecSettings
+from zsrbook.models.prerec import FAMILIES, BinnedPopularity, FeatureSettings, Interpolated, PreRec, PreRecSettings, Statistics, statistics_of
+from zsrbook.parallel import side_by_side
+from zsrbook.records import RunRecord, find
+from zsrbook.scale import Scale
+from zsrbook.tables import Measured, measured
+from zsrbook.training import Training
+
+PAPER = "prerec"
+
+#: the paper's five, or what there is of them, and five more; in the toy world three markets of the same statistics, then two of others
+FIVE = ("ml-1m", "epinions", "yelp", "douban", "sports")
+DATA = {
+    Scale.TOY: ("grocery", "pantry", "films", "even", "crowd"),
+    Scale.SMALL: (*FIVE, "ciao", "filmtrust", "flixster", "beauty", "toys"),
+    Scale.PAPER: FIVE,
+}
+#: toy markets whose statistics are not those of the others: the market that they are made from, what is changed, and in words
+OTHER_STATISTICS = {
+    "even": ("pantry", {"tail": 0.0}, "all items equally popular, habits and tastes as elsewhere"),
+    "crowd": ("pantry", {"structure": 0.0}, "no habits and no tastes: everybody draws from one popularity"),
+}
+#: users that are judged, at most
+MOST = {Scale.TOY: None, Scale.SMALL: 1000, Scale.PAPER: None}
+#: baselines that PreRec is mixed with
+BASES = ("ItemKNN", "EASE", "BPR-MF", "NeuMF", "LightGCN", "Mult-VAE")
+#: what a table shows of ``MatrixProtocol.metrics``
+SHOWN = ("NDCG@20", "Recall@20", "NDCG@10 (1+100)", "AUC")
+#: the kinds of strangers, by experiment
+STRANGERS: dict[str, Targets] = {"new-users": "new users", "new-items": "new items", "both-new": "both new"}
+
+
+# ---------------------------------------------------------------- data
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What names the data exactly, small enough to travel to another process."""
+
+    name: str
+    scale: Scale
+    core: int | None = 5  #: users and items keep so many ones; None keeps all
+    dropped: float = 0.0  #: share of the training ones that are taken away
+    corrupted: float = 0.0  #: share of the training ones whose item is another at random
+    sessions: bool = False  #: a session is a user
+
+    @property
+    def label(self) -> str:
+        """The name under which results are kept."""
+        notes = {
+            "all": self.core is None,
+            f"drop{self.dropped:.0%}": self.dropped,
+            f"noise{self.corrupted:.0%}": self.corrupted,
+            "sessions": self.sessions,
+        }
+        return "-".join([self.name, *(note.rstrip("%") for note, holds in notes.items() if holds)])
+
+
+@lru_cache(maxsize=4)
+def toy_world(**changes: float) -> ToyWorld:
+    """Markets in which tastes are strong and popularity is heavy-tailed, so that the matrix has a shape to carry over."""
+    return ToyWorld(ToySettings(**({"users": (3000, 3000, 3000), "history": 30.0, "tail": 1.0, "taste": 3.0} | changes)))
+
+
+def raw(spec: Spec) -> Dataset:
+    """The interactions as they are, of one data set or one toy market."""
+    if spec.scale is not Scale.TOY:
+        return catalogue.load(spec.name)
+    market, changes, _ = OTHER_STATISTICS.get(spec.name, (spec.name, {}, ""))
+    return replace(toy_world(**changes).dataset(market), name=spec.name)
+
+
+@lru_cache(maxsize=16)
+def load(spec: Spec) -> MatrixSplit:
+    """The matrix, split; one split for every method and seed.
+
+    Raises:
+        DataError: the data is missing or bad; the message says what to do.
+    """
+    data = raw(spec)
+    if spec.sessions:
+        data = by_session(data)
+    split = replace(split_matrix(binary(data, spec.core)), name=spec.label)
+    return damaged(split, spec.dropped, spec.corrupted) if spec.dropped or spec.corrupted else split
+
+
+def by_session(data: Dataset, gap: float = 86_400.0) -> Dataset:
+    """Each run of interactions without a pause of ``gap`` seconds as a user of its own.
+
+    Raises:
+        DataError: the data has no clock.
+    """
+    if not data.clock:
+        raise DataError(f"{data.name} has no time stamps, so sessions can't be told; use data with a clock")
+    frame = data.interactions
+    user, moment = frame[Columns.USER].to_numpy(), frame[Columns.TIME].to_numpy()
+    new = np.append(True, (user[1:] != user[:-1]) | (np.diff(moment) > gap))
+    session = np.cumsum(new).astype(np.int32) - 1
+    users = data.users.iloc[user[new]].reset_index(drop=True)
+    users[Columns.RAW] = users[Columns.RAW].astype(str) + "/" + pd.Series(np.arange(len(users)).astype(str))
+    return replace(data, interactions=frame.assign(**{Columns.USER: session}), users=users)
+
+
+def damaged(split: MatrixSplit, dropped: float, corrupted: float, seed: int = 0) -> MatrixSplit:
+    """The same to be found, with fewer training ones, or with some whose item is another one at random."""
+    rng, train = np.random.default_rng(seed), split.train
+    user, item = rows_of(train), train.indices.copy()
+    keep = rng.random(len(user)) >= dropped
+    wrong = rng.random(len(user)) < corrupted
+    item[wrong] = rng.integers(train.shape[1], size=wrong.sum())
+    heard = matrix_of(user[keep], item[keep], train.shape)
+    hidden = (split.valid + split.test).astype(bool)
+    heard = matrix_of(*(heard - heard.multiply(hidden)).nonzero(), train.shape)  # a wrong one may fall on what is to be found
+    line = f"{split.name}: {dropped:.0%} of the training ones dropped, {corrupted:.0%} given another item"
+    return replace(split, train=heard, report=split.report + line)
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _adam(**changes: float) -> Training:
+    return Training(**({"optimizer": "adam", "learning_rate": 3e-3, "clip": None, "epochs": 30, "patience": 3} | changes))
+
+
+#: by scale; the toy world is small, and so are its vectors
+SETTINGS = {
+    Scale.TOY: PreRecSettings(features=FeatureSettings(node2vec=Node2VecSettings(dimension=32, walks=10, length=40, window=5)), training=_adam()),
+    Scale.SMALL: PreRecSettings(training=_adam()),
+    Scale.PAPER: PreRecSettings(training=_adam()),
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """A row: how to make its model for a seed, and the settings as a record keeps them. It travels to other processes."""
+
+    name: str
+    make: Callable[[int], MatrixModel]
+    config: dict = field(default_factory=dict)
+    chance: bool = True  #: whether seeds differ
+    shuffled: bool = False  #: every user and item is given the description of another one
+
+
+class Random(MatrixModel):
+    """A random score a pair."""
+
+    knows = "anything"
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def fit(self, train, valid=None):
+        self.bind(train)
+        return self
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        return np.stack([np.random.default_rng((self.seed, user)).random(self.train.shape[1], dtype=np.float32) for user in users])
+
+
+def prerec(seed: int, settings: PreRecSettings) -> PreRec:
+    return PreRec(replace(settings, features=replace(settings.features, seed=seed), training=replace(settings.training, seed=seed)))
+
+
+def prerec_row(name: str, settings: PreRecSettings, **more: bool) -> System:
+    return System(name, partial(prerec, settings=settings), asdict(settings), **more)
+
+
+def no_seed(seed: int, model: Callable[..., MatrixModel], settings: object = None) -> MatrixModel:
+    """A model in which chance plays no part."""
+    return model() if settings is None else model(settings)
+
+
+def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> MatrixModel:
+    """A model whose settings name the seed, themselves or in their ``training``."""
+    training = getattr(settings, "training", None)
+    return model(replace(settings, seed=seed) if training is None else replace(settings, training=replace(training, seed=seed)))
+
+
+#: the baselines' settings, chosen on validation (``tuning``); a data set that is not named has those of the book
+TUNED: dict[str, dict[str, object]] = {}
+
+
+def baselines(spec: Spec) -> list[System]:
+    """Popularity, chance, and recommenders that know users or items by their ids."""
+    sure = {"ItemKNN": (ItemKNN, ItemKNNSettings()), "EASE": (EASE, EASESettings())}
+    drawn = {
+        "BPR-MF": (BPRMF, BPRSettings()),
+        "NeuMF": (NeuMF, NeuMFSettings()),
+        "LightGCN": (LightGCN, LightGCNSettings()),
+        "Mult-VAE": (MultVAE, MultVAESettings()),
+    }
+    own = TUNED.get(spec.name, {})
+    rows = [
+        System("MostPop", partial(no_seed, model=MostPop), chance=False),
+        System("MostPop (binned)", partial(no_seed, model=BinnedPopularity, settings=SETTINGS[spec.scale].features), chance=False),
+        System("Random", Random),
+    ]
+    for make, chosen in ((no_seed, sure), (seeded, drawn)):
+        for name, (model, default) in chosen.items():
+            settings = own.get(name, default)
+            rows.append(System(name, partial(make, model=model, settings=settings), asdict(settings), chance=make is seeded))
+    return rows
+
+
+def systems(spec: Spec) -> list[System]:
+    """Every row of the table of a single data set."""
+    whole = prerec_row("PreRec", SETTINGS[spec.scale])
+    return [*baselines(spec), whole, replace(whole, name="PreRec (shuffled)", shuffled=True)]
+
+
+def family_rows(spec: Spec) -> list[System]:
+    """Each family alone, each pair of families, all three; and other ways to join the three."""
+    settings, rows = SETTINGS[spec.scale], []
+    for size in (1, 2, 3):
+        for chosen in combinations(FAMILIES, size):
+            name = "PreRec" if size == 3 else f"PreRec ({' + '.join(chosen)})"
+            rows.append(prerec_row(name, replace(settings, families=chosen)))
+    return [*rows, *(prerec_row(f"PreRec ({form})", replace(settings, combine=form)) for form in ("joint", "attention"))]
+
+
+def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
+    """Id in the register of deviations -> what is decided otherwise, in words and as settings."""
+    base = SETTINGS[scale]
+    features = base.features
+
+    def with_features(**changes: object) -> PreRecSettings:
+        return replace(base, features=replace(features, **changes))
+
+    def with_walks(**changes: float) -> PreRecSettings:
+        return with_features(node2vec=replace(features.node2vec, **changes))
+
+    return {
+        "prerec-1": ("activity in bins of equal numbers of ones", with_features(activity="mass")),
+        "prerec-2": ("activity in bins of the logarithm", with_features(activity="log")),
+        "prerec-3": ("20 bins of each number", with_features(bins=20)),
+        "prerec-4": ("50 bins of each number", with_features(bins=50)),
+        "prerec-5": ("100 bins of each number", with_features(bins=100)),
+        "prerec-6": ("half as many clusters of nodes", with_features(clusters=25)),
+        "prerec-7": ("200 clusters of nodes", with_features(clusters=200)),
+        "prerec-8": ("density of a node cluster as closeness to its centre", with_features(density="distance")),
+        "prerec-9": ("pairs as averages of their nodes", with_features(operator="average")),
+        "prerec-10": ("pairs as absolute differences", with_features(operator="l1")),
+        "prerec-11": ("pairs as squared differences", with_features(operator="l2")),
+        "prerec-12": ("50 clusters of pairs", with_features(pair_clusters=50)),
+        "prerec-13": ("walks that stay near, q = 4", with_walks(q=4.0)),
+        "prerec-14": ("walks that move away, q = 0.25", with_walks(q=0.25)),
+        "prerec-15": ("half of the ones as questions", replace(base, questions=0.5)),
+        "prerec-16": ("no dropout and no decay", replace(base, dropout=0.0, decay=0.0)),
+    }
+
+
+def deviating(spec: Spec) -> list[System]:
+    """PreRec with one decision at a time made otherwise."""
+    return [prerec_row(f"PreRec ({key})", settings) for key, (_, settings) in deviation_settings(spec.scale).items()]
+
+
+def leaking(spec: Spec) -> list[System]:
+    """PreRec without its guards: ones that describe themselves while it learns, and a served matrix that holds what is to be found."""
+    settings = SETTINGS[spec.scale]
+    return [
+        prerec_row("PreRec", settings),
+        prerec_row("PreRec (no guard)", replace(settings, guard=False)),
+        prerec_row("PreRec (sees the test)", settings),
+    ]
+
+
+def mixed(spec: Spec) -> list[System]:
+    """Every baseline with PreRec mixed in; ``scored`` makes three rows of each."""
+    ours = {"prerec": asdict(SETTINGS[spec.scale])}
+    return [replace(row, config=row.config | ours) for row in baselines(spec) if row.name in ("MostPop", *BASES)]
+
+
+#: experiment -> its rows
+ROWS: dict[str, Callable[[Spec], list[System]]] = {
+    "single": systems,
+    "families": family_rows,
+    "deviations": deviating,
+    "leaks": leaking,
+    "interpolation": mixed,
+    "transfer": lambda spec: [row for row in systems(spec) if row.name.startswith("PreRec")],
+    "strangers": systems,
+    "open": lambda spec: [row for row in systems(spec) if row.name in ASKED],
+}
+
+
+# ---------------------------------------------------------------- runs and records
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row and seed: where the held-out ones stand, the seconds of training, and numbers beside the ranks."""
+
+    table: RankTable
+    seconds: float
+    beside: dict[str, float] = field(default_factory=dict)
+
+
+#: PreRec's weights as trained in this process: a transfer serves each of them on every target
+_WEIGHTS: dict[str, tuple[PreRec, float]] = {}
+
+
+def fitted(spec: Spec, row: System, seed: int) -> tuple[MatrixModel, float]:
+    """The model of a row on its own data, and the seconds that it took."""
+    key = f"{spec}-{seed}-{stamp_of(load(spec).sha256, {}, row.config)}"
+    if key not in _WEIGHTS:
+        began, split = time.perf_counter(), load(spec)
+        model = row.make(seed).fit(split.train, split.valid)
+        took = time.perf_counter() - began
+        if not isinstance(model, PreRec):
+            return model, took
+        _WEIGHTS[key] = model.bare(), took
+        return model, took
+    model, took = _WEIGHTS[key]
+    return model.transfer(load(spec).train), took
+
+
+def served(model: PreRec, row: System, seed: int) -> PreRec:
+    """The model as the row has it: with the descriptions of strangers, where it is shuffled."""
+    if row.shuffled:
+        model = copy.copy(model)
+        model.described = model.described.shuffled(seed)
+    return model
+
+
+def rules(spec: Spec, experiment: str = "single") -> MatrixProtocol:
+    """How an experiment is judged."""
+    return MatrixProtocol(STRANGERS.get(experiment, "all"), MOST[spec.scale])
+
+
+def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | None = None) -> dict[tuple[str, str], Run]:
+    """(experiment, method) -> run: one row on one seed, which may be judged in several ways."""
+    split = load(spec)
+    if experiment == "strangers":
+        return strange(spec, row, seed)
+    if experiment == "interpolation":
+        return interpolated(spec, row, seed)
+    model, seconds = fitted(source or spec, row, seed)
+    if source:
+        model = model.transfer(split.train)
+    if row.name.endswith("(sees the test)"):
+        model = model.transfer((split.known + split.test).astype(np.float32))
+    return {(experiment, row.name): Run(evaluate(served(model, row, seed), split, rules(spec)), seconds)}
+
+
+def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
+    """Weights learned from four fifths of the users and of the items, judged on the others; what those did is known when they are served.
+
+    Item-based models learn from the old users, with the columns of new items empty. ``(trained on all)`` has learned from everybody.
+    """
+    split, new = load(spec), strangers(load(spec))
+    began = time.perf_counter()
+    model, name = row.make(seed), row.name
+    if model.knows == "nothing":
+        model, _ = fitted(spec, row, seed)
+        name = f"{row.name} (trained on all)"
+    elif model.knows == "users":
+        wide = split.train[~new[0]].tocoo()
+        old = ~new[1][wide.col]
+        model = model.fit(matrix_of(wide.row[old], wide.col[old], wide.shape)).transfer(split.train)
+    else:
+        inner = among(split, ~new[0], ~new[1])
+        model = served(model.fit(inner.train, inner.valid).transfer(split.train), row, seed)
+    seconds = time.perf_counter() - began
+    return {(kind, name): Run(evaluate(model, split, rules(spec, kind), new), seconds) for kind in STRANGERS}
+
+
+class Kept(MatrixModel):
+    """Another model's scores, worked out once for the users who are judged."""
+
+    def __init__(self, model: MatrixModel, users: np.ndarray):
+        self.train, self.users, self.table = model.train, users, model.scores(users)
+
+    def fit(self, train, valid=None):
+        raise NotImplementedError("it is fitted")
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        return self.table[np.searchsorted(self.users, users)]
+
+
+#: weights of the base that are tried
+ALPHAS = np.linspace(0, 1, 11).round(1)
+
+
+def interpolated(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
+    """The base, and the base with PreRec mixed in: by the best weight on validation; by the best on the test, which nobody could know; and
+    half of each raw score, as the authors' later work does."""
+    split, own = load(spec), SETTINGS[spec.scale]
+    (base, took), (ours, ours_took) = fitted(spec, row, seed), fitted(spec, prerec_row("PreRec", own), seed)
+    test, valid = rules(spec), replace(rules(spec), part="valid")
+    tables, best = {}, {}
+    for protocol in (valid, test):
+        judged = split.valid if protocol.part == "valid" else split.test
+        users = protocol.people(rows_of(judged))
+        both = [Kept(model, users) for model in (base, ours)]
+        for alpha in ALPHAS:
+            mix = Interpolated(*both, alpha=float(alpha))
+            mix.bind(split.train)
+            tables[protocol.part, float(alpha)] = evaluate(mix, split, protocol)
+        scores = {a: protocol.summary(tables[protocol.part, float(a)], ("NDCG@20",))["NDCG@20"] for a in ALPHAS}
+        best[protocol.part] = float(max(scores, key=scores.get))
+    raw_half = Interpolated(*both, standardise=False)
+    raw_half.bind(split.train)
+    seconds = took + ours_took
+    found = {row.name: Run(tables["test", 1.0], took)}
+    for note, part in (("", "valid"), (" (oracle)", "test")):
+        found[f"{row.name} + PreRec{note}"] = Run(tables["test", best[part]], seconds, {"alpha": best[part]})
+    found[f"{row.name} + PreRec (raw, half)"] = Run(evaluate(raw_half, split, test), seconds, {"alpha": 0.5})
+    return {("interpolation", name): run for name, run in found.items()}
+
+
+def run(spec: Spec, experiment: str, seeds: Iterable[int], rows: Iterable[System], source: Spec | None = None) -> list[RunRecord]:
+    """The records of rows, in their order; seeds and rows side by side."""
+    seeds = list(seeds)
+    tasks = [(spec, experiment, row, seed, source) for row in rows for seed in (seeds if draws(experiment, row) else seeds[:1])]
+    found: dict[tuple[str, str], tuple[System, dict[int, Run]]] = {}
+    for (_, _, row, seed, _), runs in zip(tasks, side_by_side(scored, tasks, f"{experiment} {spec.label}"), strict=True):
+        for key, one in runs.items():
+            found.setdefault(key, (row, {}))[1][seed] = one
+    return [as_record(spec, *key, row, runs, source) for key, (row, runs) in found.items()]
+
+
+def as_record(spec: Spec, experiment: str, method: str, row: System, runs: dict[int, Run], source: Spec | None = None) -> RunRecord:
+    """The runs of one row, seed by seed, as its record."""
+    protocol = rules(spec, experiment)
+    sums = [protocol.summary(one.table) | one.beside for one in runs.values()]
+    return RunRecord(
+        paper=PAPER,
+        experiment=experiment,
+        source=source and source.label,
+        target=spec.label,
+        method=method,
+        scale=spec.scale,
+        protocol=protocol.settings(),
+        config=row.config,
+        seeds=list(runs),
+        metrics={name: [s[name] for s in sums] for name in sums[0]},
+        data_sha256=load(spec).sha256,
+        minutes=round(sum(one.seconds for one in runs.values()) / 60, 3),
+        ranks={seed: one.table for seed, one in runs.items()},
+    )
+
+
+def made_by(experiment: str, row: System) -> list[tuple[str, str]]:
+    """(experiment, method) of the records that a row gives."""
+    if experiment == "interpolation":
+        return [(experiment, row.name + note) for note in ("", " + PreRec", " + PreRec (oracle)", " + PreRec (raw, half)")]
+    if experiment == "strangers":
+        return [(kind, f"{row.name} (trained on all)" if row.make(0).knows == "nothing" else row.name) for kind in STRANGERS]
+    return [(experiment, row.name)]
+
+
+def draws(experiment: str, row: System) -> bool:
+    """Whether chance plays a part: PreRec, which has seeds, is mixed into every base."""
+    return row.chance or experiment == "interpolation"
+
+
+def tasks(experiment: str, data: str, source: str, scale: Scale) -> list[tuple[Spec, Spec | None]]:
+    """(target, source) of what ``run prerec`` is asked for; source None but for a transfer.
+
+    Raises:
+        DataError: a source where nothing is transferred.
+    """
+    if source and experiment != "transfer":
+        raise DataError(f"{experiment} has no source, but {source!r} was given; leave --source out")
+    targets = [Spec(name, scale) for name in (DATA[scale] if data == "all" else (data,))]
+    if experiment == "transfer":
+        return [(t, Spec(s, scale)) for t in targets for s in ((source,) if source else DATA[scale]) if s != t.name]
+    if experiment == "open":
+        return [(replace(t, **c), None) for t in targets for c in OPEN_QUESTIONS.values() if c and ("sessions" not in c or raw(t).clock)]
+    return [(t, None) for t in targets]
+
+
+def results(experiment: str, spec: Spec, live: Iterable[str] = (), source: Spec | None = None, only: Iterable[str] | None = None) -> list[RunRecord]:
+    """What a page shows of an experiment on one data set, or of the transfer from one to another.
+
+    At toy scale a row comes from the records, if these hold all seeds of it on this very data with these very settings; else all seeds
+    run now. Of the rows in ``live`` seed 0 runs now in any case. At a larger scale all of it was recorded; where nothing was, there is
+    nothing.
+
+    Args:
+        only: names of rows; default all.
+    """
+    found = find(paper=PAPER, source=source and source.label, target=spec.label, scale=spec.scale)
+    known = {(r.experiment, r.method): r for r in found if (r.source is None) == (source is None)}
+    rows = [row for row in ROWS[experiment](spec) if only is None or row.name in set(only)]
+    if spec.scale is not Scale.TOY:
+        return [known[key] for row in rows for key in made_by(experiment, row) if key in known]
+
+    def holds(row: System) -> bool:
+        seeds = SEEDS if draws(experiment, row) else SEEDS[:1]
+        expected = {kind: stamp_of(load(spec).sha256, rules(spec, kind).settings(), row.config) for kind in (experiment, *STRANGERS)}
+        return all(still_holds(known.get(key), expected[key[0]], seeds) for key in made_by(experiment, row))
+
+    stale = [row for row in rows if not holds(row)]
+    known |= {(r.experiment, r.method): r for r in run(spec, experiment, SEEDS, stale, source)}
+    for record in run(spec, experiment, SEEDS[:1], [row for row in rows if row.name in live and row not in stale], source):
+        known[record.experiment, record.method] = with_seeds_of(record, known[record.experiment, record.method])
+    return [known[key] for row in rows for key in made_by(experiment, row)]
+
+
+# ---------------------------------------------------------------- what the chapter makes of the records
+
+
+def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """Each record beside the base of its target, in percent of the base, with 95 % intervals.
+
+    Args:
+        base: target -> the record to compare with, such as that of MostPop.
+
+    Returns:
+        columns ``source``, ``target``, ``method``, ``value``, ``base``, ``gain``, ``low``, ``high``, one row a record whose target has a base.
+    """
+    rows = []
+    for record in ours:
+        if record.target in base:
+            below = base[record.target].mean(metric)
+            found = difference(record.per_user(metric), base[record.target].per_user(metric))
+            low, high = (100 * x / below for x in (found.low, found.high))
+            source = record.source or record.target
+            rows.append((source, record.target, record.method, record.mean(metric), below, 100 * (record.mean(metric) / below - 1), low, high))
+    return pd.DataFrame(rows, columns=["source", "target", "method", "value", "base", "gain", "low", "high"])
+
+
+def transfers(scale: Scale, live: tuple[str, str] | None = None) -> list[RunRecord]:
+    """The records of every pair of data sets, and, where source and target are one, of that data set alone.
+
+    Args:
+        live: a pair whose seed 0 runs now.
+    """
+    specs, found = [Spec(name, scale) for name in DATA[scale]], []
+    for target in specs:
+        for source in specs:
+            now = ("PreRec",) if live == (source.name, target.name) else ()
+            found += results("single", target, only=("MostPop", "PreRec")) if source == target else results("transfer", target, now, source)
+    return found
+
+
+def popularity_of(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
+    """Target -> the record of MostPop."""
+    return {r.target: r for r in records if r.method == "MostPop" and r.experiment == "single"}
+
+
+def described(split: MatrixSplit, seed: int, scale: Scale) -> Statistics:
+    """What PreRec reads of the training ones of a data set."""
+    settings = SETTINGS[scale].features
+    return statistics_of(split.train, replace(settings, seed=seed), FAMILIES)
+
+
+def stability(spec: Spec, seeds: Iterable[int] = range(3)) -> pd.DataFrame:
+    """How far two seeds agree: the adjusted Rand index of the clusters of nodes, and the share of nodes whose bins of size and of density agree
+    to within one."""
+    found = [described(load(spec), seed, spec.scale) for seed in seeds]
+    rows = []
+    for (a, first), (b, second) in combinations(enumerate(found), 2):
+        linked = first.clusters >= 0
+        bins = [np.concatenate([d.users, d.items])[linked].astype(int) for d in (first, second)]
+        near = (np.abs(bins[0] - bins[1]) <= 1).mean(0)
+        rows.append((a, b, adjusted_rand_score(first.clusters[linked], second.clusters[linked]), near[1], near[2]))
+    return pd.DataFrame(rows, columns=["seed", "other seed", "adjusted Rand index", "size within a bin", "density within a bin"])
+
+
+def levels(model: MatrixModel, users: np.ndarray) -> pd.Series:
+    """How many different scores the items of a user get, at the median over users, and how many items tie with the best one."""
+    scores = model.scores(users)
+    different = [len(np.unique(row)) for row in scores]
+    best = (scores == scores.max(1, keepdims=True)).sum(1)
+    return pd.Series({"items": scores.shape[1], "different scores": np.median(different), "items level with the best": np.median(best)})
+
+
+def by_activity(ours: RunRecord, base: RunRecord, split: MatrixSplit, groups: int = 4, metric: str = "NDCG@20") -> pd.DataFrame:
+    """Where one method beats another: users in groups of equal size by their training ones.
+
+    Returns:
+        one row a group: ``ones`` (the range), ``users``, ``ours``, ``base``, ``low`` and ``high`` of the difference.
+    """
+    ones = degrees(split.train)[0]
+    mine, theirs = ours.per_user(metric), base.per_user(metric)
+    group = pd.qcut(pd.Series(ones[mine.users]).rank(method="first"), groups, labels=False).to_numpy()
+    rows = []
+    for g in range(groups):
+        people = mine.users[group == g]
+        parts = [
+            replace(p, users=p.users[keep], sums=p.sums[keep], counts=p.counts[keep]) for p in (mine, theirs) for keep in [np.isin(p.users, people)]
+        ]
+        found = difference(*parts)
+        count = ones[people]
+        rows.append((f"{count.min()} to {count.max()}", len(people), parts[0].value, parts[1].value, found.low, found.high))
+    return pd.DataFrame(rows, columns=["ones", "users", "ours", "base", "low", "high"])
+
+
+def dial(records: Iterable[RunRecord], negatives: Iterable[int], metric: str = "NDCG@10") -> pd.DataFrame:
+    """A metric against so many sampled negatives, up to all, worked out from the ranks: how the order of methods depends on the sample.
+
+    Returns:
+        index ``negatives``; one column a method; the last row, ``all``, ranks against every negative.
+    """
+    columns = {}
+    for record in records:
+        found = []
+        for count in [*negatives, None]:
+            per_seed = [against(table, metric, count) for table in record.ranks.values()]
+            found.append(float(np.mean(per_seed)))
+        columns[record.method] = found
+    return pd.DataFrame(columns, index=pd.Index([*map(str, negatives), "all"], name="negatives"))
+
+
+def against(table: RankTable, metric: str, negatives: int | None) -> float:
+    """Mean over users of a metric in which each held-out one stands alone against sampled negatives; None: against all."""
+    _, group = np.unique(table.user, return_inverse=True)
+    single = alone(table, group)
+    worth = values(single, metric) if negatives is None else against_sample(single, metric, negatives)
+    return float((np.bincount(group, worth) / np.bincount(group)).mean())
+
+
+#: how a data set is summed up, to see which of it goes with a transfer that works
+def summary_of(split: MatrixSplit, scale: Scale) -> pd.Series:
+    """What PreRec could use of a matrix: its size, how dense and how heavy-tailed it is, and how far its ones gather in clusters."""
+    user, item = degrees(split.train)
+    found = described(split, 0, scale)
+    inside = found.clusters[rows_of(split.train)] == found.clusters[split.train.shape[0] + split.train.indices]
+    return pd.Series(
+        {
+            "users": len(user),
+            "items": len(item),
+            "ones a user": user.mean(),
+            "density": split.train.nnz / (len(user) * len(item)),
+            "Gini of items": gini(item[item > 0]),
+            "Gini of users": gini(user[user > 0]),
+            "ones inside clusters": inside.mean(),
+        },
+        name=split.name,
+    )
+
+
+def foretelling(grid: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
+    """Which statistics go with the gain of a transfer: Spearman's ρ over the pairs of the matrix, the diagonal left out.
+
+    For each statistic: of the target, of the source, and how far apart the two are, as the absolute difference of logarithms. The pairs share
+    sources and targets, so a p-value is from permuting data sets, not pairs.
+
+    Args:
+        grid: as ``gains`` gives it, one method.
+        summaries: index data set, one column a statistic.
+    """
+    pairs = grid[grid["source"] != grid["target"]]
+    logs = np.log(summaries.clip(lower=1e-9))
+    rng, rows = np.random.default_rng(0), []
+
+    def readings(table: pd.DataFrame, name: str) -> dict[str, np.ndarray]:
+        source, target = (table.loc[pairs[side], name].to_numpy() for side in ("source", "target"))
+        return {"of the target": target, "of the source": source, "how far apart": np.abs(source - target)}
+
+    for name in summaries:
+        dealt = [readings(logs.set_axis(rng.permutation(logs.index)), name) for _ in range(999)]
+        for which, x in readings(logs, name).items():
+            rho = spearmanr(x, pairs["gain"]).statistic
+            chance = [abs(spearmanr(d[which], pairs["gain"]).statistic) >= abs(rho) for d in dealt]
+            rows.append((name, which, rho, (1 + sum(chance)) / (1 + len(chance))))
+    return pd.DataFrame(rows, columns=["statistic", "reading", "ρ", "p"]).set_index(["statistic", "reading"])
+
+
+def audit(spec: Spec, source: Spec) -> pd.Series:
+    """What a transfer must not know, counted on the data itself."""
+    split = load(spec)
+    mine, theirs = (raw(s) for s in (spec, source))
+    model, _ = fitted(source, prerec_row("PreRec", SETTINGS[spec.scale]), 0)
+    before = {name: value.clone() for name, value in model.networks.state_dict().items()}
+    moved = model.transfer(split.train)
+    return pd.Series(
+        {
+            "users in both": len(set(mine.users[Columns.RAW]) & set(theirs.users[Columns.RAW])),
+            "items in both": len(set(mine.items[Columns.RAW]) & set(theirs.items[Columns.RAW])),
+            "ones in both training and test": int(split.train.multiply(split.test).nnz),
+            "ones in both validation and test": int(split.valid.multiply(split.test).nnz),
+            "weights that moved in the target": sum(not bool((before[n] == v).all()) for n, v in moved.networks.state_dict().items()),
+            "numbers that travel": sum(v.numel() for v in before.values()),
+        },
+        name=f"{source.label} → {spec.label}",
+    )
+
+
+def table(records: Sequence[RunRecord], yardstick: str, title: str, metrics: Sequence[str] = SHOWN) -> Measured | Markdown:
+    """The records of one data set, or a word that there are none."""
+    return measured(records, metrics, yardstick, title) if records else Markdown("*Not recorded at this scale yet.*")
+
+
+def sizes(scale: Scale) -> pd.DataFrame:
+    """One row a data set: ``users``, ``items``, ``ones``, how many a user and an item have, and the share of pairs that are ones."""
+    rows = {}
+    for name in DATA[scale]:
+        try:
+            split = load(Spec(name, scale))
+        except DataError:  # a page at small scale shows what there is
+            continue
+        ones, (users, items) = (split.known + split.test).nnz, split.train.shape
+        rows[name] = (users, items, ones, ones / users, ones / items, ones / (users * items))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["users", "items", "ones", "ones a user", "ones an item", "density"])
+
+
+def tails(scale: Scale) -> pd.DataFrame:
+    """The power law fitted to the ones of users and of items, one row a data set and side.
+
+    Returns:
+        columns ``exponent``, ``from`` (the smallest degree of the tail), ``share`` (of the nodes that it holds), ``p`` (how often the law itself
+        would lie as far from its fit), ``log-normal`` (log-likelihood ratio of the power law to it) and its p, ``Gini``.
+    """
+    rows = {}
+    for name in DATA[scale]:
+        for side, ones in zip(("users", "items"), degrees(load(Spec(name, scale)).train), strict=True):
+            fit = fit_tail(ones, draws=500)
+            rows[name, side] = (fit.exponent, fit.minimum, fit.tail / fit.nodes, fit.p, fit.lognormal.ratio, fit.lognormal.p, gini(ones[ones > 0]))
+    columns = ["exponent", "from", "share", "p", "log-normal", "its p", "Gini"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).set_axis(pd.MultiIndex.from_tuples(rows), axis=0)
+
+
+def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
+    """Strangers of each kind: one row a method, one column a kind."""
+    rows = {(r.method, STRANGERS[r.experiment]): r.mean(metric) for r in records}
+    return pd.Series(rows, dtype=float).unstack().reindex(columns=list(STRANGERS.values()))
+
+
+def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """What PreRec adds to each base, in percent of the base with 95 % intervals.
+
+    Returns:
+        index ``base``; columns ``alone``, ``mixed``, ``gain``, ``low``, ``high``, ``α``, ``oracle`` and ``raw, half`` (gains, too).
+    """
+    named, rows = {r.method: r for r in records}, {}
+    for base in ("MostPop", *BASES):
+        if base in named:
+            alone_ = named[base].mean(metric)
+            mix, oracle, half = (named[f"{base} + PreRec{note}"] for note in ("", " (oracle)", " (raw, half)"))
+            found = difference(mix.per_user(metric), named[base].per_user(metric))
+            gain, low, high = (100 * x / alone_ for x in (found.value, found.low, found.high))
+            more = [100 * (r.mean(metric) / alone_ - 1) for r in (oracle, half)]
+            rows[base] = (alone_, mix.mean(metric), gain, low, high, mix.mean("alpha"), *more)
+    columns = ["alone", "mixed", "gain", "low", "high", "α", "oracle", "raw, half"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("base")
+
+
+def leak(spec: Spec, seed: int = 0) -> dict[str, np.ndarray]:
+    """The inner product of a pair's vectors, for three kinds of ones: learned from with the guard, without it, and to be found."""
+    split, settings = load(spec), SETTINGS[spec.scale]
+    user, item = rows_of(split.train), split.train.indices
+    asked = np.random.default_rng(seed).random(len(user)) < settings.questions
+    guarded = statistics_of(matrix_of(user[~asked], item[~asked], split.train.shape), settings.features, FAMILIES)
+    whole = described(split, seed, spec.scale)
+
+    def product(found: Statistics, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        return (found.vectors[0][user] * found.vectors[1][item]).sum(1).numpy()
+
+    return {
+        "learned from, guarded": product(guarded, user[asked], item[asked]),
+        "learned from, unguarded": product(whole, user[asked], item[asked]),
+        "to be found": product(whole, rows_of(split.test), split.test.indices),
+    }
+
+
+def effects(changed: Iterable[RunRecord], base: RunRecord, scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
+    """What each decision costs or gains when it is made otherwise: index ``id``, ``what``; columns the metric, ``effect``, ``low``, ``high``."""
+    words, rows = {f"PreRec ({key})": (key, text) for key, (text, _) in deviation_settings(scale).items()}, {}
+    for record in changed:
+        found = difference(record.per_user(metric), base.per_user(metric))
+        rows[words[record.method]] = (record.mean(metric), found.value, found.low, found.high)
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=[metric, "effect", "low", "high"])
+    return frame.set_axis(pd.MultiIndex.from_tuples(rows, names=["id", "made otherwise"]), axis=0) if rows else frame
+
+
+def summaries(scale: Scale) -> pd.DataFrame:
+    """``summary_of`` each data set, one row each."""
+    return pd.DataFrame([summary_of(load(Spec(name, scale)), scale) for name in DATA[scale]])
+
+
+#: the open questions: what is asked, and of which data
+OPEN_QUESTIONS: dict[str, dict[str, object]] = {
+    "as it is": {},
+    "half of the ones dropped": {"dropped": 0.5},
+    "four in five ones dropped": {"dropped": 0.8},
+    "one in ten ones wrong": {"corrupted": 0.1},
+    "three in ten ones wrong": {"corrupted": 0.3},
+    "no 5-core": {"core": None},
+    "sessions in place of people": {"sessions": True},
+}
+ASKED = ("MostPop", "EASE", "LightGCN", "PreRec")
+
+
+def open_questions(spec: Spec, metric: str = "NDCG@20") -> pd.DataFrame:
+    """One row a kind of data, one column a method."""
+    rows = {}
+    for words, changes in OPEN_QUESTIONS.items():
+        other = replace(spec, **changes)
+        rows[words] = {r.method: r.mean(metric) for r in results("open" if changes else "single", other) if r.method in ASKED}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def in_short(scale: Scale) -> str:
+    """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
+    first, other = DATA[Scale.TOY][:2]
+    single = {r.method: r for r in find(paper=PAPER, experiment="single", target=first, scale=Scale.TOY)}
+    moved = find(paper=PAPER, experiment="transfer", source=first, target=other, method="PreRec", scale=Scale.TOY)
+    popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.TOY))
+    sentences = ["The paper's full text and code could not be had, so this is a reconstruction, and every decision in it is measured."]
+    if {"PreRec", "MostPop", "EASE"} <= single.keys():
+        values_ = {name: single[name].mean("NDCG@20") for name in ("PreRec", "MostPop", "EASE")}
+        sentences.append(
+            f"In a toy market whose tastes are strong, PreRec reaches NDCG@20 {values_['PreRec']:.3f}, between popularity ({values_['MostPop']:.3f})"
+            f" and EASE ({values_['EASE']:.3f}), which knows the items by their ids."
+        )
+    if moved and other in popular:
+        row = gains(moved, popular).iloc[0]
+        sentences.append(
+            f"Carried to another market with no shared user or item, it stands {row.gain:+.0f} % from popularity there"
+            f" (95 %: {row.low:+.0f} to {row.high:+.0f})."
+        )
+    judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
+    counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
+    return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {counts}."])
