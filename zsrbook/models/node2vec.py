@@ -49,6 +49,8 @@ from zsrbook.models.coordinate_descent import _canonical
 
 #: sums may be reordered, as vector instructions need it; NaN and infinity keep their meaning
 _FAST = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_model": "numpy", "cache": True}
+#: rows behind the last node, always zero, for what only fills up a block; several, as compilers go slowly where two rows of a block are one
+_SPARE = 4
 #: floats in a cache line; rows of the matrices begin with one
 _LINE = 16
 #: positions of walks in memory at a time; about a second of work
@@ -139,11 +141,10 @@ def embed(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings
         visits += np.bincount(block.ravel(), minlength=n)
     noise = _alias_tables(np.array([0, n]), np.where(linked, visits**settings.power, 0.0)) if linked.any() else None
 
-    # a spare row behind the last node takes what only fills up a block, and stays zero
-    inputs, outputs = (_aligned(n + 1, d) for _ in range(2))
+    inputs, outputs = (_aligned(n + _SPARE, d) for _ in range(2))
     inputs[:n, :d][linked] = (np.random.default_rng(settings.seed).random((int(linked.sum()), d), np.float32) - 0.5) / d
     contexts, targets = _filled_up(2 * settings.window, 4), _filled_up(settings.negatives + 1, 3)
-    space = [_aligned(settings.threads, rows, d) for rows in (contexts, targets)] + [_aligned(settings.threads, contexts * targets)]
+    space = [_aligned(settings.threads, *shape) for shape in ((contexts, d), (targets, d), (contexts, targets))]
     sampling = settings.window, settings.negatives, settings.shared_negatives
     for done, block in _blocks(links, settings, linked, settings.epochs, "Node2Vec"):
         rates = settings.learning_rate * np.maximum(1 - np.arange(done, done + len(block)) / total, _LEAST)
@@ -313,10 +314,10 @@ def _alias_tables(begins, weights):
 
 
 @njit(**_FAST)
-def _drawn(random, n, keep, instead):
-    """One of n by its table."""
-    k = _below(random, n)
-    return k if (random & _LOWER) < np.uint64(keep[k]) else np.int64(instead[k])
+def _drawn(random, keep, instead, first, n):
+    """One of n by the table that begins at ``first``, as an index of it."""
+    k = first + _below(random, n)
+    return k if (random & _LOWER) < np.uint64(keep[k]) else first + np.int64(instead[k])
 
 
 # -- compiled: walks --------------------------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def _drawn(random, n, keep, instead):
 def _by_weight(begins, others, keep, instead, v, random):
     """Index of a link of v."""
     first, n = begins[v], begins[v + 1] - begins[v]
-    return first + (_drawn(random, n, keep[first:], instead[first:]) if len(keep) else _below(random, n))
+    return _drawn(random, keep, instead, first, n) if len(keep) else first + _below(random, n)
 
 
 @njit(**_FAST)
@@ -403,48 +404,44 @@ def _walk(begins, others, keep, instead, weights, sums, starts, numbers, key, p,
 
 
 # -- compiled: skip-gram ----------------------------------------------------------------------------------------------------------
-# Rows come in blocks of four contexts and three targets: as many products as stay in registers. What fills up the last block is the spare
-# row, with slope 0.
+# Rows come in blocks of four contexts and three targets: as many products as stay in registers. What fills up the last block are spare
+# rows, with slope 0. Arrays are passed whole and indexed by number: a view of a row costs as much as ten of its products.
 
 
 @njit(**_FAST)
-def _gather(matrix, rows, into):
-    for a in range(len(rows)):
-        source, goal = matrix[rows[a]], into[a]
-        for f in range(len(source)):
-            goal[f] = source[f]
+def _gather(matrix, rows, n_rows, into):
+    for a in range(n_rows):
+        row = rows[a]
+        for f in range(into.shape[1]):
+            into[a, f] = matrix[row, f]
 
 
 @njit(**_FAST)
-def _products(X, Y, contexts, targets, products):
-    """x·y of every context and target, row by row."""
+def _products(X, Y, n_contexts, n_targets, products):
+    """x·y of every context and target."""
     zero = np.float32(0)
-    for b in range(0, contexts, 4):
-        x0, x1, x2, x3 = X[b], X[b + 1], X[b + 2], X[b + 3]
-        for k in range(0, targets, 3):
-            y0, y1, y2 = Y[k], Y[k + 1], Y[k + 2]
+    for b in range(0, n_contexts, 4):
+        for k in range(0, n_targets, 3):
             s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = s30 = s31 = s32 = zero
-            for f in range(len(x0)):
-                s00 += x0[f] * y0[f]
-                s01 += x0[f] * y1[f]
-                s02 += x0[f] * y2[f]
-                s10 += x1[f] * y0[f]
-                s11 += x1[f] * y1[f]
-                s12 += x1[f] * y2[f]
-                s20 += x2[f] * y0[f]
-                s21 += x2[f] * y1[f]
-                s22 += x2[f] * y2[f]
-                s30 += x3[f] * y0[f]
-                s31 += x3[f] * y1[f]
-                s32 += x3[f] * y2[f]
-            at = b * targets + k
-            products[at], products[at + 1], products[at + 2] = s00, s01, s02
-            at += targets
-            products[at], products[at + 1], products[at + 2] = s10, s11, s12
-            at += targets
-            products[at], products[at + 1], products[at + 2] = s20, s21, s22
-            at += targets
-            products[at], products[at + 1], products[at + 2] = s30, s31, s32
+            for f in range(X.shape[1]):
+                x0, x1, x2, x3 = X[b, f], X[b + 1, f], X[b + 2, f], X[b + 3, f]
+                y0, y1, y2 = Y[k, f], Y[k + 1, f], Y[k + 2, f]
+                s00 += x0 * y0
+                s01 += x0 * y1
+                s02 += x0 * y2
+                s10 += x1 * y0
+                s11 += x1 * y1
+                s12 += x1 * y2
+                s20 += x2 * y0
+                s21 += x2 * y1
+                s22 += x2 * y2
+                s30 += x3 * y0
+                s31 += x3 * y1
+                s32 += x3 * y2
+            products[b, k], products[b, k + 1], products[b, k + 2] = s00, s01, s02
+            products[b + 1, k], products[b + 1, k + 1], products[b + 1, k + 2] = s10, s11, s12
+            products[b + 2, k], products[b + 2, k + 1], products[b + 2, k + 2] = s20, s21, s22
+            products[b + 3, k], products[b + 3, k + 1], products[b + 3, k + 2] = s30, s31, s32
 
 
 @njit(**_FAST)
@@ -458,104 +455,106 @@ def _logistic(x):
 
 
 @njit(**_FAST)
-def _step_inputs(inputs, rows, Y, slopes):
+def _step_inputs(inputs, rows, n_rows, Y, n_targets, slopes):
     """Every row of the inputs by its slopes along the targets."""
-    targets = len(Y)
-    for b in range(0, len(rows), 4):
-        u0, u1, u2, u3 = inputs[rows[b]], inputs[rows[b + 1]], inputs[rows[b + 2]], inputs[rows[b + 3]]
-        for k in range(0, targets, 3):
-            y0, y1, y2 = Y[k], Y[k + 1], Y[k + 2]
-            g = slopes[b * targets + k :]
-            g00, g01, g02 = g[0], g[1], g[2]
-            g10, g11, g12 = g[targets], g[targets + 1], g[targets + 2]
-            g20, g21, g22 = g[2 * targets], g[2 * targets + 1], g[2 * targets + 2]
-            g30, g31, g32 = g[3 * targets], g[3 * targets + 1], g[3 * targets + 2]
-            for f in range(len(u0)):
-                u0[f] += g00 * y0[f] + g01 * y1[f] + g02 * y2[f]
-                u1[f] += g10 * y0[f] + g11 * y1[f] + g12 * y2[f]
-                u2[f] += g20 * y0[f] + g21 * y1[f] + g22 * y2[f]
-                u3[f] += g30 * y0[f] + g31 * y1[f] + g32 * y2[f]
+    for b in range(0, n_rows, 4):
+        r0, r1, r2, r3 = rows[b], rows[b + 1], rows[b + 2], rows[b + 3]
+        for k in range(0, n_targets, 3):
+            g00, g01, g02 = slopes[b, k], slopes[b, k + 1], slopes[b, k + 2]
+            g10, g11, g12 = slopes[b + 1, k], slopes[b + 1, k + 1], slopes[b + 1, k + 2]
+            g20, g21, g22 = slopes[b + 2, k], slopes[b + 2, k + 1], slopes[b + 2, k + 2]
+            g30, g31, g32 = slopes[b + 3, k], slopes[b + 3, k + 1], slopes[b + 3, k + 2]
+            for f in range(Y.shape[1]):
+                y0, y1, y2 = Y[k, f], Y[k + 1, f], Y[k + 2, f]
+                inputs[r0, f] += g00 * y0 + g01 * y1 + g02 * y2
+                inputs[r1, f] += g10 * y0 + g11 * y1 + g12 * y2
+                inputs[r2, f] += g20 * y0 + g21 * y1 + g22 * y2
+                inputs[r3, f] += g30 * y0 + g31 * y1 + g32 * y2
 
 
 @njit(**_FAST)
-def _step_outputs(outputs, rows, X, slopes):
+def _step_outputs(outputs, rows, n_rows, X, n_contexts, slopes):
     """Every row of the outputs by its slopes along the contexts."""
-    targets = len(rows)
-    for k in range(0, targets, 3):
-        o0, o1, o2 = outputs[rows[k]], outputs[rows[k + 1]], outputs[rows[k + 2]]
-        for b in range(0, len(X), 4):
-            x0, x1, x2, x3 = X[b], X[b + 1], X[b + 2], X[b + 3]
-            g = slopes[b * targets + k :]
-            g00, g01, g02 = g[0], g[1], g[2]
-            g10, g11, g12 = g[targets], g[targets + 1], g[targets + 2]
-            g20, g21, g22 = g[2 * targets], g[2 * targets + 1], g[2 * targets + 2]
-            g30, g31, g32 = g[3 * targets], g[3 * targets + 1], g[3 * targets + 2]
-            for f in range(len(o0)):
-                o0[f] += g00 * x0[f] + g10 * x1[f] + g20 * x2[f] + g30 * x3[f]
-                o1[f] += g01 * x0[f] + g11 * x1[f] + g21 * x2[f] + g31 * x3[f]
-                o2[f] += g02 * x0[f] + g12 * x1[f] + g22 * x2[f] + g32 * x3[f]
+    for k in range(0, n_rows, 3):
+        r0, r1, r2 = rows[k], rows[k + 1], rows[k + 2]
+        for b in range(0, n_contexts, 4):
+            g00, g01, g02 = slopes[b, k], slopes[b, k + 1], slopes[b, k + 2]
+            g10, g11, g12 = slopes[b + 1, k], slopes[b + 1, k + 1], slopes[b + 1, k + 2]
+            g20, g21, g22 = slopes[b + 2, k], slopes[b + 2, k + 1], slopes[b + 2, k + 2]
+            g30, g31, g32 = slopes[b + 3, k], slopes[b + 3, k + 1], slopes[b + 3, k + 2]
+            for f in range(X.shape[1]):
+                x0, x1, x2, x3 = X[b, f], X[b + 1, f], X[b + 2, f], X[b + 3, f]
+                outputs[r0, f] += g00 * x0 + g10 * x1 + g20 * x2 + g30 * x3
+                outputs[r1, f] += g01 * x0 + g11 * x1 + g21 * x2 + g31 * x3
+                outputs[r2, f] += g02 * x0 + g12 * x1 + g22 * x2 + g32 * x3
 
 
 @njit(**_FAST)
 def _update(contexts, n_contexts, targets, n_targets, rate, inputs, outputs, X, Y, slopes):
     """One step for all pairs of contexts and targets, of which the first is the positive. Both lists are filled up here."""
-    spare = len(inputs) - 1
+    spare, known = len(inputs) - _SPARE, n_contexts
     while n_contexts % 4:
-        contexts[n_contexts] = spare
+        contexts[n_contexts] = spare + n_contexts % 4
         n_contexts += 1
     while n_targets % 3:
-        targets[n_targets] = spare
+        targets[n_targets] = spare + n_targets % 3
         n_targets += 1
-    X, Y, slopes = X[:n_contexts], Y[:n_targets], slopes[: n_contexts * n_targets]
-    _gather(inputs, contexts[:n_contexts], X)  # all step from where they stand now
-    _gather(outputs, targets[:n_targets], Y)
+    _gather(inputs, contexts, n_contexts, X)  # all step from where they stand now
+    _gather(outputs, targets, n_targets, Y)
     _products(X, Y, n_contexts, n_targets, slopes)
-    for a in range(len(slopes)):
-        slopes[a] = -rate * _logistic(slopes[a])
     for b in range(n_contexts):
-        slopes[b * n_targets] += rate
-        if contexts[b] == spare:
-            slopes[b * n_targets : (b + 1) * n_targets] = np.float32(0)
+        weight = rate if b < known else np.float32(0)
+        for k in range(slopes.shape[1]):
+            slopes[b, k] = -weight * _logistic(slopes[b, k])
+        slopes[b, 0] += weight
     for k in range(1, n_targets):
-        if targets[k] == spare:
-            slopes[k::n_targets] = np.float32(0)
-    _step_inputs(inputs, contexts[:n_contexts], Y, slopes)
-    _step_outputs(outputs, targets[:n_targets], X, slopes)
+        if targets[k] >= spare:
+            for b in range(n_contexts):
+                slopes[b, k] = np.float32(0)
+    _step_inputs(inputs, contexts, n_contexts, Y, n_targets, slopes)
+    _step_outputs(outputs, targets, n_targets, X, n_contexts, slopes)
 
 
 @njit(**_FAST)
-def _draw_negatives(keep, instead, spare, counter, targets):
-    """All of ``targets`` but the first, which is none of them: there the spare row stands instead. Returns the counter."""
-    for k in range(1, len(targets)):
+def _draw_negatives(keep, instead, negatives, spare, counter, targets):
+    """Those behind the first of ``targets``, none of which is the first: there a spare row stands instead. Returns the counter."""
+    for k in range(1, negatives + 1):
         counter += _GOLDEN
-        node = _drawn(_mixed(counter), len(keep), keep, instead)
-        targets[k] = spare if node == targets[0] else node
+        node = _drawn(_mixed(counter), keep, instead, 0, len(keep))
+        targets[k] = spare + k % 3 if node == targets[0] else node
     return counter
+
+
+@njit(**_FAST)
+def _train_walk(block, i, rate, counter, window, negatives, shared, keep, instead, inputs, outputs, contexts, targets, X, Y, slopes):
+    """Every position of walk i with those around it."""
+    length, spare = block.shape[1], len(inputs) - _SPARE
+    for at in range(length):
+        counter += _GOLDEN
+        reach = 1 + _below(_mixed(counter), window)
+        targets[0] = block[i, at]
+        n_contexts = 0
+        for near in range(max(0, at - reach), min(length, at + reach + 1)):
+            if near == at:
+                continue
+            contexts[n_contexts] = block[i, near]
+            n_contexts += 1
+            if not shared:
+                counter = _draw_negatives(keep, instead, negatives, spare, counter, targets)
+                _update(contexts, 1, targets, negatives + 1, rate, inputs, outputs, X, Y, slopes)
+                n_contexts = 0
+        if n_contexts:
+            counter = _draw_negatives(keep, instead, negatives, spare, counter, targets)
+            _update(contexts, n_contexts, targets, negatives + 1, rate, inputs, outputs, X, Y, slopes)
 
 
 @njit(parallel=True, **_FAST)
 def _train(block, rates, key, done, window, negatives, shared, keep, instead, inputs, outputs, X, Y, slopes):
     """Reads (walks, l) of a block, each walk at its rate, and steps both matrices; X, Y and ``slopes`` are space for each thread."""
-    n_walks, length = block.shape
-    threads, spare = len(X), len(inputs) - 1
+    n_walks, threads = len(block), len(X)
     for piece in prange(threads):
         contexts, targets = np.empty(X.shape[1], np.int64), np.empty(Y.shape[1], np.int64)
+        x, y, g = X[piece], Y[piece], slopes[piece]
         for i in range(n_walks * piece // threads, n_walks * (piece + 1) // threads):
             counter = _counter(key, done + i)
-            for at in range(length):
-                counter += _GOLDEN
-                reach = 1 + _below(_mixed(counter), window)
-                targets[0] = block[i, at]
-                n_contexts = 0
-                for near in range(max(0, at - reach), min(length, at + reach + 1)):
-                    if near == at:
-                        continue
-                    contexts[n_contexts] = block[i, near]
-                    n_contexts += 1
-                    if not shared:
-                        counter = _draw_negatives(keep, instead, spare, counter, targets[: negatives + 1])
-                        _update(contexts, 1, targets, negatives + 1, rates[i], inputs, outputs, X[piece], Y[piece], slopes[piece])
-                        n_contexts = 0
-                if shared and n_contexts:
-                    counter = _draw_negatives(keep, instead, spare, counter, targets[: negatives + 1])
-                    _update(contexts, n_contexts, targets, negatives + 1, rates[i], inputs, outputs, X[piece], Y[piece], slopes[piece])
+            _train_walk(block, i, rates[i], counter, window, negatives, shared, keep, instead, inputs, outputs, contexts, targets, x, y, g)
