@@ -490,11 +490,14 @@ def _step_outputs(outputs, rows, n_rows, X, n_contexts, slopes):
 
 
 @njit(**_FAST)
-def _update(contexts, n_contexts, targets, n_targets, rate, inputs, outputs, X, Y, slopes):
-    """One step for all pairs of contexts and targets, of which the first is the positive. Both lists are filled up here."""
-    spare, known = len(inputs) - _SPARE, n_contexts
+def _update(contexts, counts, n_contexts, targets, n_targets, rate, inputs, outputs, X, Y, slopes):
+    """One step for all pairs of contexts, each of which counts so often, and targets, of which the first is the positive.
+
+    Both lists are filled up here.
+    """
+    spare = len(inputs) - _SPARE
     while n_contexts % 4:
-        contexts[n_contexts] = spare + n_contexts % 4
+        contexts[n_contexts], counts[n_contexts] = spare + n_contexts % 4, 0
         n_contexts += 1
     while n_targets % 3:
         targets[n_targets] = spare + n_targets % 3
@@ -503,7 +506,7 @@ def _update(contexts, n_contexts, targets, n_targets, rate, inputs, outputs, X, 
     _gather(outputs, targets, n_targets, Y)
     _products(X, Y, n_contexts, n_targets, slopes)
     for b in range(n_contexts):
-        weight = rate if b < known else np.float32(0)
+        weight = rate * counts[b]
         for k in range(slopes.shape[1]):
             slopes[b, k] = -weight * _logistic(slopes[b, k])
         slopes[b, 0] += weight
@@ -526,7 +529,7 @@ def _draw_negatives(keep, instead, negatives, spare, counter, targets):
 
 
 @njit(**_FAST)
-def _train_walk(block, i, rate, counter, window, negatives, shared, keep, instead, inputs, outputs, contexts, targets, X, Y, slopes):
+def _train_walk(block, i, rate, counter, window, negatives, shared, keep, instead, inputs, outputs, contexts, counts, targets, X, Y, slopes):
     """Every position of walk i with those around it."""
     length, spare = block.shape[1], len(inputs) - _SPARE
     for at in range(length):
@@ -537,15 +540,20 @@ def _train_walk(block, i, rate, counter, window, negatives, shared, keep, instea
         for near in range(max(0, at - reach), min(length, at + reach + 1)):
             if near == at:
                 continue
-            contexts[n_contexts] = block[i, near]
-            n_contexts += 1
+            node, seen = block[i, near], 0
+            while seen < n_contexts and contexts[seen] != node:
+                seen += 1
+            if seen == n_contexts:
+                contexts[seen], counts[seen] = node, 0
+                n_contexts += 1
+            counts[seen] += 1
             if not shared:
                 counter = _draw_negatives(keep, instead, negatives, spare, counter, targets)
-                _update(contexts, 1, targets, negatives + 1, rate, inputs, outputs, X, Y, slopes)
+                _update(contexts, counts, 1, targets, negatives + 1, rate, inputs, outputs, X, Y, slopes)
                 n_contexts = 0
         if n_contexts:
             counter = _draw_negatives(keep, instead, negatives, spare, counter, targets)
-            _update(contexts, n_contexts, targets, negatives + 1, rate, inputs, outputs, X, Y, slopes)
+            _update(contexts, counts, n_contexts, targets, negatives + 1, rate, inputs, outputs, X, Y, slopes)
 
 
 @njit(parallel=True, **_FAST)
@@ -553,8 +561,8 @@ def _train(block, rates, key, done, window, negatives, shared, keep, instead, in
     """Reads (walks, l) of a block, each walk at its rate, and steps both matrices; X, Y and ``slopes`` are space for each thread."""
     n_walks, threads = len(block), len(X)
     for piece in prange(threads):
-        contexts, targets = np.empty(X.shape[1], np.int64), np.empty(Y.shape[1], np.int64)
+        contexts, counts, targets = np.empty(X.shape[1], np.int64), np.empty(X.shape[1], np.float32), np.empty(Y.shape[1], np.int64)
         x, y, g = X[piece], Y[piece], slopes[piece]
         for i in range(n_walks * piece // threads, n_walks * (piece + 1) // threads):
             counter = _counter(key, done + i)
-            _train_walk(block, i, rates[i], counter, window, negatives, shared, keep, instead, inputs, outputs, contexts, targets, x, y, g)
+            _train_walk(block, i, rates[i], counter, window, negatives, shared, keep, instead, inputs, outputs, contexts, counts, targets, x, y, g)
