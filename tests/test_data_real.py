@@ -86,6 +86,17 @@ def test_movielens_texts_and_users():
     assert load("ml-100k").users["age"].between(7, 73).all()
 
 
+def test_blogcatalog():
+    if missing := fetch.source_of("blogcatalog").missing():
+        pytest.skip(f"{missing[0].path} is not in {fetch.source_of('blogcatalog').where}")
+    data = catalogue.load_graph("blogcatalog")
+    assert data.graph.shape == (10_312, 10_312)
+    assert data.graph.nnz == 2 * 333_983
+    assert np.diff(data.graph.indptr).min() == 1
+    assert data.labels.shape == (10_312, 39)
+    assert data.labels.sum() == 14_476
+
+
 def test_netflix_samples():
     folder = fetch.source_of("netflix-2m").where
     if not (folder / "movie_titles.csv").is_file():

@@ -1,4 +1,4 @@
-"""All data sets by name: ``load("ml-1m")`` reads it from the data folder, ``load_clicks`` and ``load_search`` those of other forms;
+"""All data sets by name: ``load("ml-1m")`` reads it from the data folder, ``load_clicks``, ``load_search`` and ``load_graph`` those of other forms;
 ``guess`` tells what a file or a folder holds."""
 
 from __future__ import annotations
@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from zsrbook.data import alimama, amazon, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table
+from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table
+from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.files import read_lines
@@ -19,7 +20,7 @@ def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], D
     return lambda folder: amazon.load(name, folder / reviews, folder / f"meta_{category}.json.gz")
 
 
-#: name -> what reads its folder; these names, those of ``CLICKS`` and all sources of ``SEARCH`` are the names in ``fetch.SOURCES``
+#: name -> what reads its folder; these names, those of ``CLICKS`` and ``GRAPHS``, and all sources of ``SEARCH`` are the names in ``fetch.SOURCES``
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "ml-100k": movielens.load_100k,
     "ml-1m": movielens.load_1m,
@@ -52,6 +53,8 @@ CLICKS: dict[str, Callable[[Path], ClickData]] = {
     "alimama": alimama.load,
     "alimama-sample": lambda folder: alimama.load_sample(folder / "alimama_sampled_train.txt"),
 }
+#: the same for graphs whose nodes have labels
+GRAPHS: dict[str, Callable[[Path], LabelledGraph]] = {"blogcatalog": blogcatalog.load}
 #: the same for search data: the sources, and what reads their folders
 SEARCH: dict[str, tuple[tuple[str, ...], Callable[..., SearchData]]] = {
     "cisi": (("cisi",), smart.load_cisi),
@@ -74,6 +77,8 @@ def load(name: str) -> Dataset:
         raise DataError(f"{name} holds impressions and clicks, not interactions; read it with load_clicks")
     if name in SEARCH:
         raise DataError(f"{name} holds queries and what is relevant to them, not interactions; read it with load_search")
+    if name in GRAPHS:
+        raise DataError(f"{name} holds a graph, not interactions; read it with load_graph")
     folder = fetch.locate(name)
     return LOADERS[name](folder)
 
@@ -88,6 +93,8 @@ def load_clicks(name: str) -> ClickData:
         raise DataError(f"{name} holds interactions, not impressions and clicks; read it with load")
     if name in SEARCH:
         raise DataError(f"{name} holds queries and what is relevant to them, not impressions and clicks; read it with load_search")
+    if name in GRAPHS:
+        raise DataError(f"{name} holds a graph, not impressions and clicks; read it with load_graph")
     folder = fetch.locate(name)
     return CLICKS[name](folder)
 
@@ -102,6 +109,17 @@ def load_search(name: str) -> SearchData:
         raise DataError(f"no search data is called {name!r}; there are {', '.join(SEARCH)}")
     sources, loader = SEARCH[name]
     return loader(*map(fetch.locate, sources))
+
+
+def load_graph(name: str) -> LabelledGraph:
+    """The same for graphs.
+
+    Raises:
+        DataError: as ``load``, or there is no graph of this name.
+    """
+    if name not in GRAPHS:
+        raise DataError(f"no graph is called {name!r}; there are {', '.join(GRAPHS)}")
+    return GRAPHS[name](fetch.locate(name))
 
 
 def guess(path: Path) -> Dataset:

@@ -93,6 +93,7 @@ def github(repository: str, commit: str, path: str) -> str:
 CACM = ("kavinsan/Information-Retrieval-Project", "feda4806b8d19af85753c580640d40e572f99339")
 CISI = ("PsychoProg/tf-idf", "beee251dd1356ee4ffb453ac60cf8f9112840f5d")
 COLLISION = ("Nishikata97/CollisionGenRec", "505d5be3166f7c38ae67957daf8a3b7ec7092577")
+DEEPWALK = ("phanein/deepwalk", "6e6dff245e4692e9bea47e9017c1034e51afbf29")
 IGMC = ("muhanzhang/IGMC", "5fa0e3cb1bdc46ffcb97fa6e0249a553e2e0b438")
 LLMRANK = ("RUCAIBox/LLMRank", "5ec1154cb74cbf68ed5721212f1d7e79336c39c7")
 MINIONEREC = ("AkaliKong/MiniOneRec", "81b4ba9811cfb152cf161f1c486fe516510d081e")
@@ -405,6 +406,20 @@ SOURCES = {
         "academic use, no redistribution",
         "shi2019herec",
         f"https://github.com/{YELP_HIN[0]}",
+    ),
+    "blogcatalog": Source(
+        "blogcatalog",
+        (
+            File(
+                "blogcatalog.mat",
+                "d4f4fb89ce1ccd4b7e2a183386c000773cc9362cc61f1be5b246a6d9c259da8f",
+                1_255_783,
+                github(*DEEPWALK, "example_graphs/blogcatalog.mat"),
+            ),
+        ),
+        "research use, cite",
+        "tang2009relational",
+        f"https://github.com/{DEEPWALK[0]}",
     ),
     "cisi": smart(
         "cisi",

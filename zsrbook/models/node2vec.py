@@ -446,11 +446,11 @@ def _products(X, Y, n_contexts, n_targets, products):
 
 @njit(**_FAST)
 def _logistic(x):
-    """σ up to 6e-6: 1/2 + tanh(x/2)/2, with Lambert's fraction for the hyperbolic tangent of x/4; without a branch or a table, for vectors."""
-    y = min(max(x, np.float32(-12)), np.float32(12)) * np.float32(0.25)
+    """σ up to 3e-7: 1/2 + tanh(x/2)/2, with Lambert's fraction for the hyperbolic tangent of x/4; without a branch or a table, for vectors."""
+    y = min(max(x, np.float32(-16)), np.float32(16)) * np.float32(0.25)
     z = y * y
-    above = y * (np.float32(945) + z * (np.float32(105) + z))
-    below = np.float32(945) + z * (np.float32(420) + np.float32(15) * z)
+    above = y * (np.float32(10395) + z * (np.float32(1260) + np.float32(21) * z))
+    below = np.float32(10395) + z * (np.float32(4725) + z * (np.float32(210) + z))
     return np.float32(0.5) + above * below / (below * below + above * above)
 
 
