@@ -5,7 +5,8 @@ of labels k is told, the k most probable labels are predicted; F1 over labels (m
 the half.
 
 Published macro-F1 at 50 %: 0.258 for Node2Vec (with p = q = 0.25, chosen on 10 % of the labels) and 0.211 for DeepWalk, as the paper trained
-it; with more walks others report about 0.27 for DeepWalk. One epoch over ten walks of 80 from each node leaves the vectors short of where they settle.
+it; with more walks others report about 0.27 for DeepWalk. One epoch over ten walks of 80 from each node leaves the vectors short of where
+they settle, in other implementations as in ours.
 """
 
 from __future__ import annotations
