@@ -10,18 +10,20 @@ import pytest
 import torch
 
 from zsrbook import bench
-from zsrbook.bench import coordinate_descent, mail
+from zsrbook.bench import coordinate_descent, mail, node2vec
 from zsrbook.models.ranking import batch_of
 
 TINY = bench.Sizes(rounds=1, gemm=64, users=12, items=50, steps=1, peer_steps=1, loop_users=3, memory_items=500, memory_positions=128, texts=6)
 SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, length=4, batch=32, width=8, hidden=(16, 8, 4))
-#: rows of the chapters on MAIL and search
+#: rows of the chapters on MAIL, search and PreRec
 FURTHER = [
     (mail, "training"),
     (mail, "reading"),
     (coordinate_descent, "against_implicit"),
     (coordinate_descent, "by_positives"),
     (coordinate_descent, "at_full_size"),
+    (node2vec, "walking"),
+    (node2vec, "training"),
 ]
 
 
@@ -32,7 +34,7 @@ def no_peers(monkeypatch, tmp_path):
     def refuse(name, *arguments):
         raise bench.PeerError(f"{name} can't be installed here: no network")
 
-    for module in (bench, coordinate_descent, mail):
+    for module in (bench, coordinate_descent, mail, node2vec):
         monkeypatch.setattr(module, "Peer", refuse)
     monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
 
@@ -101,7 +103,7 @@ def test_the_file_is_a_list_of_rows(monkeypatch, tmp_path, capsys):
     rows = json.loads((tmp_path / "build" / "bench.json").read_text())
     assert {"name", "value", "unit", "against", "ratio", "floor"} <= set(rows[0])
     assert rows[0]["name"] == "matrix product"
-    assert [row["name"] for row in rows[-5:]] == [part for _, part in FURTHER]
+    assert [row["name"] for row in rows[-7:]] == [part for _, part in FURTHER]
     assert "texts: not measured (not here)" in capsys.readouterr().out
 
 
@@ -146,6 +148,24 @@ def test_the_peer_reads_the_codes_that_we_read(tmp_path):
     sizes = json.loads((tmp_path / "sizes.json").read_text())
     assert sizes["vocabularies"] == data.vocabularies
     assert (sizes["length"], sizes["width"], sizes["hidden"]) == (4, 8, [16, 8, 4])
+
+
+def test_walks_and_vectors_are_measured_without_their_peers():
+    tiny = node2vec.Shape(60, 200)
+    graph = tiny.graph()
+    assert (graph != graph.T).nnz == 0
+    assert np.diff(graph.indptr).min() >= 2
+    rows = node2vec.walking(tiny, rounds=1) + node2vec.training(1e9, tiny, rounds=1)
+    assert [row.value is None for row in rows] == [False, False, False, False, True]
+    assert [row.note for row in rows[:3]] == 3 * ["pecanpy can't be installed here: no network"]
+    assert "only BlogCatalog has labels" in rows[4].note
+
+
+def test_the_floor_of_a_walk_counts_its_pairs():
+    """By hand: the mean over all reaches of the neighbours within it."""
+    counts = [sum(abs(a - b) <= reach for b in range(80) if b != a) for a in range(80) for reach in range(1, 11)]
+    speed, _ = node2vec.training(1e9, node2vec.Shape(60, 200), rounds=1)
+    assert speed.floor == pytest.approx(1e9 / (np.mean(counts) * 6 * 128 * 6))
 
 
 def test_reading_is_measured_in_a_fresh_process():

@@ -54,6 +54,8 @@ PEERS = {
     ],
     "sentence_transformers": [["sentence-transformers", "numpy<2"]],
     "implicit": [["implicit==0.7.3", "numpy<2"]],
+    "pecanpy": [["pecanpy==2.0.9", "gensim==4.4.0", "numpy<2"]],
+    "gensim": [["gensim==4.4.0", "numpy<2"]],
     "deepctr": [["deepctr-torch==0.3.0", "numpy<2", "requests"]],
 }
 
@@ -103,7 +105,7 @@ class Row:
 
 def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
     """Measure everything, print a table, write the rows."""
-    from zsrbook.bench import coordinate_descent, mail  # which need this module
+    from zsrbook.bench import coordinate_descent, mail, node2vec  # which need this module
 
     torch.set_num_threads(THREADS)
     began, load = time.perf_counter(), _load()
@@ -122,6 +124,8 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: coordinate_descent.against_implicit(ceiling),
         lambda: coordinate_descent.by_positives(ceiling),
         coordinate_descent.at_full_size,
+        node2vec.walking,
+        lambda: node2vec.training(ceiling),
     ]
     for part in parts:
         for row in part():
