@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval
+from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval, ratio_difference
 from zsrbook.evaluation.ranks import RankTable
 
 
@@ -85,6 +85,40 @@ def test_contrast_is_linear():
     found = contrast([(2.0, a), (-0.5, b)])
     assert found.value == pytest.approx(2 * a.value - 0.5 * b.value)
     assert found.low < found.value < found.high
+
+
+def test_difference_of_ratios_covers_the_truth_and_pairs_within_a_data_set():
+    """Two data sets whose users differ widely in taste: a is 0.9 of b on one and 0.6 of b on the other, with little noise between them."""
+    rng = np.random.default_rng(10)
+
+    def judged(ratio, users):
+        taste = rng.gamma(2, 0.2, users)
+        return per_user(ratio * taste + 0.05 * rng.normal(size=users)), per_user(taste + 0.05 * rng.normal(size=users))
+
+    found = [ratio_difference(judged(0.9, 150), judged(0.6, 250), resamples=300) for _ in range(300)]
+    assert 0.91 <= np.mean([f.low <= 0.3 <= f.high for f in found]) <= 0.985
+    assert np.mean([f.value for f in found]) == pytest.approx(0.3, abs=0.003)
+    # unpaired, the spread of taste alone would make the interval of one ratio 0.3 wide
+    assert np.mean([f.high - f.low for f in found]) < 0.08
+
+
+def test_data_sets_of_one_shape_are_resampled_apart():
+    """The same draws for both would let equal data sets cancel, and the difference would seem to be sure."""
+    rng = np.random.default_rng(11)
+    a, b = per_user(rng.random(200)), per_user(rng.random(200))
+    found = ratio_difference((a, b), (a, b))
+    assert found.value == 0
+    assert found.p > 0.9
+    one = 1.96 * np.std([(rng.choice(a.sums[:, 0] - b.sums[:, 0], 200)).mean() for _ in range(500)]) / b.value
+    assert found.high - found.low == pytest.approx(2 * np.sqrt(2) * one, rel=0.25)
+
+
+def test_ratios_that_make_no_sense_are_refused():
+    one, none = per_user(np.ones(9)), per_user(np.zeros(9))
+    with pytest.raises(ValueError, match="scores 0"):
+        ratio_difference((one, one), (one, none))
+    with pytest.raises(ValueError, match="same test set"):
+        ratio_difference((one, one), (one, per_user(np.ones(8))))
 
 
 def test_equal_seeds_give_equal_intervals():

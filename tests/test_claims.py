@@ -52,7 +52,8 @@ def record_of(method, recall, seeds=3, *, ranks=True, source="grocery", target="
 def claim_of(tmp_path, holds, **changes):
     entry = {"id": "it", "where": "Table 2", "claim": "so it is", "at": "near", "holds": holds} | changes
     entry = {k: v for k, v in entry.items() if v is not None}
-    content = {"protocol": Protocol().settings(), "pairs": {"near": {"toy": ["grocery--pantry"]}, "far": {"paper": ["a--b"]}}, "claims": [entry]}
+    groups = {"near": {"toy": ["grocery--pantry"]}, "far": {"paper": ["a--b"]}, "five": {"toy": list("vwxyz")}}
+    content = {"protocol": Protocol().settings(), "pairs": groups, "claims": [entry]}
     (tmp_path / "p.yml").write_text(yaml.safe_dump(content, sort_keys=False))
     return load("p", tmp_path)[0]
 
@@ -163,16 +164,88 @@ def test_a_variant_speaks_for_its_method_where_it_was_run(tmp_path):
     assert "tuned settings where they were run" in Verdicts([verdict])._repr_html_()
 
 
+def on(target, sha256="ab" * 32, **recalls):
+    """Records of one data set, a method each."""
+    return [record_of(m, recall, source=None, target=target, data_sha256=sha256) for m, recall in recalls.items()]
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome", "reason"),
+    [
+        # holds by far: 0.3 over 0.1; fails: 0.1 over 0.3; close call: 0.2 over 0.2, since A's draws happen to beat B's
+        ("+++++", Outcome.REPRODUCED, "holds on 5 of 5, asked for 3; 5 of 5 comparisons hold"),
+        ("+++--", Outcome.REPRODUCED, "holds on 3 of 5, asked for 3; 3 of 5 comparisons hold; 2 of 5 comparisons fail"),
+        ("+++  ", Outcome.REPRODUCED, "holds on 3 of 5, asked for 3; 3 of 3 comparisons hold; 2 more have no record"),
+        ("++?--", Outcome.PARTLY, "holds on 2 of 5, asked for 3; 2 of 5 comparisons hold; 1 of 5 comparisons are too close to call; 2 of 5"),
+        ("++---", Outcome.NOT_REPRODUCED, "holds on 2 of 5, asked for 3; 2 of 5 comparisons hold; 3 of 5 comparisons fail"),
+        ("++-  ", Outcome.NOT_TESTABLE, "holds on 2 of 5, asked for 3; 2 of 3 comparisons hold; 1 of 3 comparisons fail; 2 more have no record"),
+        ("+--- ", Outcome.NOT_REPRODUCED, "holds on 1 of 5, asked for 3; 1 of 4 comparisons hold; 3 of 4 comparisons fail; 1 more have no record"),
+        ("     ", Outcome.NOT_TESTABLE, "no record of A in zero-shot at toy scale for v"),
+    ],
+)
+def test_a_claim_of_three_data_sets_in_five(tmp_path, gains, outcome, reason):
+    pair = {"+": (0.3, 0.1), "-": (0.1, 0.3)}
+    records = [r for target, gain in zip("vwxyz", gains, strict=True) if gain in pair for r in on(target, **dict(zip("AB", pair[gain], strict=True)))]
+    if "?" in gains:  # one seed against another of the same truth, the better one as A
+        close = [record_of(m, 0.2, seeds=1, source=None, target="vwxyz"[gains.index("?")]) for m in "AB"]
+        better, worse = sorted(close, key=lambda r: -r.mean("Recall@20"))
+        records += [replace(better, method="A"), replace(worse, method="B")]
+    holds = {"better": {"a": "A", "b": "B", "by": 0.0, "metric": "Recall@20"}}
+    verdict = judge(claim_of(tmp_path, holds, at="five", enough=3), records, "toy")
+    assert verdict.outcome == outcome
+    assert verdict.reason.startswith(reason)
+
+
+def test_closer_compares_data_sets(tmp_path):
+    """A is 0.9 of B here, 0.5 of it on x, and as far from it on y as here."""
+    holds = {"closer": {"a": "A", "b": "B", "metric": "Recall@20", "than": "five"}}
+    here, x, y = (on(t, sha * 32, A=a, B=0.4) for t, sha, a in (("pantry", "ab", 0.36), ("x", "cd", 0.2), ("y", "ef", 0.36)))
+    claim = claim_of(tmp_path, holds)
+    verdict = judge(claim, [*here, *x], "toy")
+    assert verdict.outcome == Outcome.PARTLY  # the other four of five have no record
+    assert verdict.reason == "1 of 1 comparisons hold; 4 more have no record"
+    assert verdict.findings[0].detail == "no record of A in zero-shot at toy scale for v"
+    (on_x,) = (f for f in verdict.findings if f.outcome == Outcome.REPRODUCED)
+    ratios = [a.mean("Recall@20") / b.mean("Recall@20") for a, b in (here, x)]
+    assert on_x.text == "Recall@20 of A over B above the same on x"
+    assert on_x.detail.startswith(f"A / B on grocery → pantry − A / B on x = +{ratios[0] - ratios[1]:.4f} [+0.")
+    assert on_x.detail.endswith("needs more than 0; users and seeds resampled, each data set apart")
+    outcomes = {f.text[-1]: f.outcome for f in judge(claim, [*here, *x, *y], "toy").findings}
+    assert outcomes["x"] == Outcome.REPRODUCED
+    assert outcomes["y"] != Outcome.REPRODUCED
+    turned = claim_of(tmp_path, {"closer": {"a": "B", "b": "A", "metric": "Recall@20", "than": "five"}})
+    assert judge(turned, [*here, *x], "toy").outcome == Outcome.NOT_REPRODUCED
+
+
+def test_closer_says_what_is_missing(tmp_path):
+    def reason(records, than="five", **more):
+        holds = {"closer": {"a": "A", "b": "B", "metric": "Recall@20", "than": than}}
+        return judge(claim_of(tmp_path, holds, **more), records, "toy").reason
+
+    here, none = on("pantry", A=0.3, B=0.4), on("v", A=0.3, B=0.0)
+    assert reason(here, "far") == "no data at toy scale stands for far"
+    assert reason([*here, *none]) == "B scores 0, so there is no ratio to it"
+    assert reason([*on("pantry", A=0.3), *on("pantry", "cd" * 32, B=0.4), *on("v", A=0.3, B=0.4)]) == "the records were judged on different data"
+    bare = [replace(r, ranks={}) for r in [*here, *on("v", A=0.2, B=0.4)]]
+    assert reason(bare) == "1 of 1 comparisons are too close to call; 4 more have no record"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"holds": {"beter": {"a": "A"}}}, "unknown predicate 'beter'"),
         ({"holds": {"better": {"a": "A", "b": "B"}}}, "expected a, b, by"),
         ({"holds": "__import__('os')"}, "is no predicate"),
-        ({"at": "nowhere"}, "expected some of near, far"),
-        ({"at": None}, "expected some of near, far"),
+        ({"at": "nowhere"}, "expected some of near, far, five"),
+        ({"at": None}, "expected some of near, far, five"),
         ({"where": None}, r"missing \['where'\]"),
         ({"untestable": "both"}, "either holds or untestable"),
+        ({"enough": 0, "at": "five"}, "enough is 0; expected a number of pairs, from 1 to the 5"),
+        ({"enough": 6, "at": "five"}, "enough is 6; expected a number of pairs, from 1 to the 5"),
+        ({"enough": True, "at": "five"}, "enough is True"),
+        ({"holds": None, "untestable": "x", "enough": 1, "at": "five"}, "beside holds"),
+        ({"holds": {"closer": {"a": "A", "b": "B", "than": "nowhere"}}}, "than is nowhere; expected one of near, far, five"),
+        ({"holds": {"closer": {"a": "A", "b": "B"}}}, "expected a, b, than"),
         ({"remark": "x"}, r"unknown \['remark'\]"),
         ({"protocol": {"positions": "first"}}, "positions is 'first'; expected one of all, last"),
     ],

@@ -2,7 +2,8 @@
 
 ``book/claims/<paper>.yml`` lists the claims. A claim is a predicate in a small declarative form; nothing in the file is run as code.
 Each part of a predicate is a weighted sum of methods that should lie above a bound, such as ``ZESRec-H - 0.6 HRNN > 0``, so one
-paired bootstrap over users and seeds judges all of them:
+paired bootstrap over users and seeds judges all of them. ``closer`` alone compares data sets: by how far a method is from another one
+here and there. A claim is asked of all its pairs, or of ``enough`` of them, and is
 
 ``reproduced``           the whole 95 % interval lies on the claimed side
 ``partly``               the estimate lies on the claimed side, the interval reaches across; or some parts hold and others do not
@@ -15,7 +16,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -26,7 +27,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
-from zsrbook.evaluation.bootstrap import contrast
+from zsrbook.evaluation.bootstrap import contrast, ratio_difference
 from zsrbook.records import REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
@@ -53,18 +54,20 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison: ``sum(weight * method) > above`` in one metric."""
+    """One comparison: ``sum(weight * method) > above`` in one metric. With ``than``, which names a group of pairs: the first method divided by
+    the second is more here than on each of those."""
 
     text: str
     metric: str
     terms: tuple[tuple[float, str], ...]
     above: float = 0.0
     suspicious_above: float = math.inf
+    than: str = ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the records of one pair say about one part."""
+    """What the records of one pair say about one part; of two pairs where the part compares them."""
 
     pair: str
     text: str
@@ -103,6 +106,8 @@ class Claim:
         protocol: how the numbers must have been obtained; that of the file, with what the claim itself says. ``OPEN`` may be otherwise.
         holds: the predicate, as the file has it, or None where no run can decide.
         untestable: why no run can decide.
+        enough: on how many of the pairs it must hold; None for all.
+        groups: the file's groups of pairs, by name and scale; ``closer`` names one.
     """
 
     id: str
@@ -113,6 +118,8 @@ class Claim:
     protocol: AnyProtocol
     holds: dict | None
     untestable: str = ""
+    enough: int | None = None
+    groups: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
@@ -132,7 +139,7 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
     groups, claims = content["pairs"], []
     for entry in content["claims"]:
         where = f"{path}, claim {entry.get('id', '?')!r}"
-        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "untestable"}
+        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "enough", "untestable"}
         missing = {"id", "where", "claim"} - set(entry)
         if unknown or missing or ("holds" in entry) == ("untestable" in entry):
             raise ClaimError(f"{where}: needs id, where, claim and either holds or untestable; missing {sorted(missing)}, unknown {sorted(unknown)}")
@@ -145,13 +152,18 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         holds = entry.get("holds")
         try:
             protocol = protocol_of(content["protocol"] | entry.get("protocol", {}))
-            if holds is not None:
-                list(_parts(holds, protocol.metrics))
+            others = {part.than for part in _parts(holds, protocol.metrics)} if holds is not None else set()
         except (KeyError, TypeError, ValueError) as error:
             raise ClaimError(f"{where}: {error}") from error
+        if others - {"", *groups}:
+            raise ClaimError(f"{where}: than is {', '.join(others)}; expected one of {', '.join(groups)}")
+        enough, most = entry.get("enough"), min((len(p) for p in pairs.values() if p), default=0)
+        if enough is not None and not (holds is not None and type(enough) is int and 1 <= enough <= most):
+            raise ClaimError(f"{where}: enough is {enough!r}; expected a number of pairs, from 1 to the {most} that it is asked of, beside holds")
         text = " ".join(entry["claim"].split())
         experiments = tuple(_listed(entry.get("experiment", "zero-shot")))
-        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, " ".join(entry.get("untestable", "").split())))
+        why = " ".join(entry.get("untestable", "").split())
+        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, groups))
     return claims
 
 
@@ -169,16 +181,17 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
     findings: list[Finding] = []
     usual = claim.protocol.metrics
     outcomes = [
-        _judge(claim.holds, usual, lambda part, pair=pair: _finding(part, pair, claim, records, scale, variant), findings)
+        _judge(claim.holds, usual, lambda part, pair=pair: _findings(part, pair, claim, records, scale, variant), findings)
         for pair in claim.pairs[scale]
     ]
-    outcome = _all(outcomes)
+    outcome = _all(outcomes) if claim.enough is None else _enough(outcomes, claim.enough)
     counts = pd.Series([f.outcome for f in findings]).value_counts()
     tested = len(findings) - counts.get(Outcome.NOT_TESTABLE, 0)
-    if outcome == Outcome.NOT_TESTABLE:
+    if not tested:
         reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
     else:
-        parts = [f"{counts[o]} of {tested} comparisons {words}" for o, words in _WORDS.items() if counts.get(o, 0)]
+        parts = [f"holds on {outcomes.count(Outcome.REPRODUCED)} of {len(outcomes)}, asked for {claim.enough}"] if claim.enough else []
+        parts += [f"{counts[o]} of {tested} comparisons {words}" for o, words in _WORDS.items() if counts.get(o, 0)]
         parts += [f"{counts[Outcome.NOT_TESTABLE]} more have no record"] if tested < len(findings) else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
         reason = "; ".join(parts)
@@ -249,17 +262,27 @@ def _all(outcomes: Sequence[Outcome]) -> Outcome:
     return tested.pop()
 
 
+def _enough(outcomes: Sequence[Outcome], asked: int) -> Outcome:
+    """So many must hold. It is partly so if it takes those that hold in part, and open if it takes those that have no record."""
+    counted = 0
+    for outcome in (Outcome.REPRODUCED, Outcome.PARTLY, Outcome.NOT_TESTABLE):
+        counted += outcomes.count(outcome)
+        if counted >= asked:
+            return outcome
+    return Outcome.NOT_REPRODUCED
+
+
 def _any(outcomes: Sequence[Outcome]) -> Outcome:
     """One must hold: the best of those tested."""
     return next(o for o in Outcome if o in outcomes)
 
 
-def _judge(predicate: dict, usual: Sequence[str], finding: Callable[[Part], Finding], findings: list[Finding]) -> Outcome:
-    """Walk the predicate; each comparison goes through ``finding`` and is kept in ``findings``."""
+def _judge(predicate: dict, usual: Sequence[str], found_for: Callable[[Part], list[Finding]], findings: list[Finding]) -> Outcome:
+    """Walk the predicate; each comparison goes through ``found_for`` and is kept in ``findings``."""
     ((kind, body),) = predicate.items()
     if kind in ("all", "any"):
-        return (_all if kind == "all" else _any)([_judge(child, usual, finding, findings) for child in body])
-    found = [finding(part) for part in _parts(predicate, usual)]
+        return (_all if kind == "all" else _any)([_judge(child, usual, found_for, findings) for child in body])
+    found = [finding for part in _parts(predicate, usual) for finding in found_for(part)]
     findings += found
     return _all([f.outcome for f in found])
 
@@ -315,6 +338,10 @@ def _smaller_gap(metric: str, gap: list[str], than: list[str]) -> Iterator[Part]
     yield Part(f"{metric}: gap {a} to {b} smaller than gap {c} to {d}", metric, tuple((w, n) for n, w in merged.items() if w))
 
 
+def _closer(metric: str, a: str, b: str, than: str) -> Iterator[Part]:
+    yield Part(f"{metric} of {a} over {b} above the same on", metric, ((1.0, a), (-1.0, b)), than=than)
+
+
 def _value(metric: str, a: str, value: float, within: float) -> Iterator[Part]:
     low, high = value * (1 - within), value * (1 + within)
     yield Part(f"{metric} of {a} at least {low:g}, the paper's {value:g} less {within:.0%}", metric, ((1.0, a),), low, SUSPICIOUS * value)
@@ -327,6 +354,7 @@ _FORMS: dict[str, tuple[Callable[..., Iterator[Part]], tuple[str, ...]]] = {
     "ratio_at_least": (_ratio_at_least, ("a", "b", "ratio")),
     "ratio_at_most": (_ratio_at_most, ("a", "b", "ratio")),
     "smaller_gap": (_smaller_gap, ("gap", "than")),
+    "closer": (_closer, ("a", "b", "than")),
     "value": (_value, ("a", "value", "within")),
 }
 
@@ -345,16 +373,28 @@ def lookup(records: Sequence[RunRecord], pair: str, method: str, experiments: Se
     return None
 
 
-def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> Finding:
-    def run(method: str) -> RunRecord | None:
-        return lookup(records, pair, method, claim.experiments, scale)
+def _findings(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> list[Finding]:
+    """One, or one for each pair that this pair is compared with."""
+    if not part.than:
+        return [_finding(part, part.text, (pair,), claim, records, scale, variant)]
+    others = claim.groups[part.than].get(scale, ())
+    found = [_finding(part, f"{part.text} {_arrow(other)}", (pair, other), claim, records, scale, variant) for other in others]
+    return found or [Finding(pair, f"{part.text} {part.than}", Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for {part.than}")]
 
-    found = {name: (variant and run(_in_variant(name, variant))) or run(name) for _, name in part.terms}
+
+def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> Finding:
+    """What one comparison comes to on one pair, or on one against another."""
+    pair = places[0]
+
+    def run(place: str, method: str) -> RunRecord | None:
+        return lookup(records, place, method, claim.experiments, scale)
+
+    found = {(p, name): (variant and run(p, _in_variant(name, variant))) or run(p, name) for p in places for _, name in part.terms}
     settings = claim.protocol.settings()
-    for name, record in found.items():
+    for (place, name), record in found.items():
         why = None
         if record is None:
-            why = f"no record of {name} in {' or '.join(claim.experiments)} at {scale} scale for {_arrow(pair)}"
+            why = f"no record of {name} in {' or '.join(claim.experiments)} at {scale} scale for {_arrow(place)}"
         elif part.metric not in record.metrics:
             why = f"the record of {name} holds no {part.metric}"
         elif record.protocol != settings:
@@ -362,18 +402,19 @@ def _finding(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], 
             differ = ", ".join(k for k in settings if k not in OPEN and theirs.get(k) != settings[k])
             why = f"{name} was judged by another protocol ({differ})" if differ else None
         if why:
-            return Finding(pair, part.text, Outcome.NOT_TESTABLE, why)
+            return Finding(pair, text, Outcome.NOT_TESTABLE, why)
+    terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
     try:
-        value, low, high, basis = estimate([(weight, found[name]) for weight, name in part.terms], part.metric)
+        value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)
     except ValueError as error:
-        return Finding(pair, part.text, Outcome.NOT_TESTABLE, str(error))
+        return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
     outcome = Outcome.REPRODUCED if low > part.above else Outcome.PARTLY if value > part.above else Outcome.NOT_REPRODUCED
-    formula = " ".join(
-        f"{'−' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} × '}{found[name].method}" for w, name in part.terms
-    ).removeprefix("+ ")
-    margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (one seed, no interval)"
+    formula = " ".join(f"{'−' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} × '}{r.method}" for w, r in terms[0]).removeprefix("+ ")
+    if part.than:
+        formula = " − ".join(f"{a.method} / {b.method} on {_arrow(place)}" for place, ((_, a), (_, b)) in zip(places, terms, strict=True))
+    margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
-    return Finding(pair, part.text, outcome, detail, value > part.suspicious_above)
+    return Finding(pair, text, outcome, detail, value > part.suspicious_above)
 
 
 def _in_variant(method: str, variant: str) -> str:
@@ -392,17 +433,45 @@ def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[flo
         ValueError: the records were judged on different data, or by different protocols.
     """
     value = math.fsum(weight * record.mean(metric) for weight, record in terms)
-    if len({record.data_sha256 for _, record in terms}) > 1:
-        raise ValueError("the records were judged on different data")
-    if len({protocol_of(record.protocol) for _, record in terms}) > 1:
-        raise ValueError("the records were judged by different protocols")
+    _refuse_unlike([record for _, record in terms])
     if all(record.knows_users(metric) for _, record in terms):
         found = contrast([(weight, record.per_user(metric)) for weight, record in terms])
         shift = value - found.value  # ranks may be kept for some of the seeds only
         return value, found.low + shift, found.high + shift, "users and seeds resampled"
     sizes = [len(record.seeds) for _, record in terms]
     if min(sizes) < 2:
-        return value, -math.inf, math.inf, "no ranks beside the record"
+        return value, -math.inf, math.inf, "one seed, and no ranks beside the record"
     spread = math.sqrt(math.fsum(w**2 * np.var(r.metrics[metric], ddof=1) / n for (w, r), n in zip(terms, sizes, strict=True)))
     half = student.ppf(0.975, min(sizes) - 1) * spread
     return value, value - half, value + half, "seeds only, since no ranks stand beside the records"
+
+
+def estimate_closer(
+    here: Sequence[tuple[float, RunRecord]], there: Sequence[tuple[float, RunRecord]], metric: str
+) -> tuple[float, float, float, str]:
+    """The first record over the second on one data set, less the same on another, with its 95 % interval, as ``estimate`` gives it.
+
+    Raises:
+        ValueError: two records of a data set were judged on different data or by different protocols, or the second scores 0.
+    """
+    value, pairs = 0.0, []
+    for sign, terms in ((1, here), (-1, there)):
+        a, b = (record for _, record in terms)
+        _refuse_unlike([a, b])
+        if not b.mean(metric):
+            raise ValueError(f"{b.method} scores 0, so there is no ratio to it")
+        value += sign * a.mean(metric) / b.mean(metric)
+        pairs.append((a, b))
+    if not all(record.knows_users(metric) for pair in pairs for record in pair):
+        return value, -math.inf, math.inf, "no ranks beside a record"
+    found = ratio_difference(*(tuple(record.per_user(metric) for record in pair) for pair in pairs))
+    shift = value - found.value  # ranks may be kept for some of the seeds only
+    return value, found.low + shift, found.high + shift, "users and seeds resampled, each data set apart"
+
+
+def _refuse_unlike(records: Sequence[RunRecord]) -> None:
+    """Raises ValueError unless all were judged alike."""
+    if len({record.data_sha256 for record in records}) > 1:
+        raise ValueError("the records were judged on different data")
+    if len({protocol_of(record.protocol) for record in records}) > 1:
+        raise ValueError("the records were judged by different protocols")

@@ -115,8 +115,41 @@ def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed
     Raises:
         ValueError: the methods were not judged on the same predictions.
     """
-    first = terms[0][1]
-    for _, other in terms[1:]:
+    _refuse_others([method for _, method in terms])
+    found = sum(weight * _resampled(method, resamples, seed) for weight, method in terms)
+    return _estimate(sum(weight * method.value for weight, method in terms), found)
+
+
+def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUser], resamples: int = 1000, seed: int = 0) -> Estimate:
+    """``a / b`` on one data set minus ``a / b`` on another: whether a method keeps closer to another one here than there.
+
+    Within a data set the two methods are paired; the two data sets share no user and are resampled apart. Resamples in which a ``b`` is 0
+    are left out.
+
+    Raises:
+        ValueError: the two methods of a data set were not judged on the same predictions, or a ``b`` is 0.
+
+    >>> people = pd.DataFrame({"sum": [1.0, 0.0, 1.0] * 100, "count": 1, "mean": [1.0, 0.0, 1.0] * 100})
+    >>> half, whole = PerUser.of({0: people / 2}, "macro"), PerUser.of({0: people}, "macro")
+    >>> found = ratio_difference((whole, whole), (half, whole))
+    >>> found.value, round(found.low, 6), round(found.high, 6)
+    (0.5, 0.5, 0.5)
+    """
+    value, found = 0.0, np.zeros(resamples)
+    for sign, (a, b), draws in ((1, here, seed), (-1, there, seed + 1)):
+        _refuse_others([a, b])
+        if not b.value:
+            raise ValueError("there is no ratio to a method that scores 0")
+        value += sign * a.value / b.value
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found += sign * _resampled(a, resamples, draws) / _resampled(b, resamples, draws)
+    return _estimate(value, found)
+
+
+def _refuse_others(methods: Sequence[PerUser]) -> None:
+    """Raises ValueError unless all were judged on the same predictions."""
+    first = methods[0]
+    for other in methods[1:]:
         same = np.array_equal(first.users, other.users)
         # a method without chance may have one seed where the others have five; its users must then stand in all of theirs
         if not same or not all(np.array_equal(c, first.counts[:, i % first.counts.shape[1]]) for i, c in enumerate(other.counts.T)):
@@ -124,9 +157,11 @@ def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed
                 f"can't compare {len(first.users)} users with {first.counts.sum(0).tolist()} predictions a seed and {len(other.users)} users with"
                 f" {other.counts.sum(0).tolist()}: a paired test needs the same test set; evaluate both on one fold and one protocol"
             )
-    found = sum(weight * _resampled(method, resamples, seed) for weight, method in terms)
+
+
+def _estimate(value: float, found: np.ndarray) -> Estimate:
+    """From the value and its (resamples,) resampled ones."""
     found = found[np.isfinite(found)]
-    value = sum(weight * method.value for weight, method in terms)
     low, high = np.quantile(found, [0.025, 0.975])
     # float32 sums are off by a few 1e-7, so a resample that equals the estimate must not be told apart from it
     p = (1 + (np.abs(found - value) >= abs(value) - 1e-6).sum()) / (1 + len(found))
