@@ -1,6 +1,7 @@
 """Verdicts from records whose truth is known, and the claims file against the paper's own numbers."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,17 @@ def test_method_of_the_target_alone_serves_every_pair_and_experiments_have_an_or
     better = {"better": {"a": "A", "b": "B", "by": 0.0}}
     assert judge(claim_of(tmp_path, better, experiment=["incremental", "zero-shot"]), records, "toy").outcome == Outcome.REPRODUCED
     assert judge(claim_of(tmp_path, better), records, "toy").outcome == Outcome.NOT_REPRODUCED
+
+
+def test_an_experiment_may_serve_some_methods_alone(tmp_path):
+    """A was also trained on the target itself; where its run from elsewhere is missing, that must not stand in for it."""
+    records = [record_of("A", 0.3, source=None, experiment="single"), record_of("B", 0.1, source=None, experiment="single")]
+    better = {"better": {"a": "A", "b": "B", "by": 0.0}}
+    claim = claim_of(tmp_path, better, experiment=["transfer", {"single": "B"}])
+    assert claim.experiments == {"transfer": None, "single": ("B",)}
+    assert judge(claim, records, "toy").reason == "no record of A in transfer at toy scale for grocery → pantry"
+    assert judge(claim, [*records, record_of("A", 0.05, experiment="transfer")], "toy").outcome == Outcome.NOT_REPRODUCED
+    assert judge(claim_of(tmp_path, better, experiment=["transfer", "single"]), records, "toy").outcome == Outcome.REPRODUCED
 
 
 def test_a_variant_speaks_for_its_method_where_it_was_run(tmp_path):
@@ -364,9 +376,30 @@ def test_every_claim_on_search_asks_for_rows_and_rules_that_the_experiment_has()
     assert groups["public"]["small"] == list(search.DATA["small"])
     for claim in load("search"):
         if claim.holds is not None:
-            assert replace(search.JUDGED[claim.experiments[0]], most=None) == claim.protocol, claim.id
+            assert replace(search.JUDGED[next(iter(claim.experiments))], most=None) == claim.protocol, claim.id
             parts = list(_parts(claim.holds, claim.protocol.metrics))
             assert {name for part in parts for _, name in part.terms} <= rows, claim.id
+            assert {part.metric for part in parts} <= set(claim.protocol.metrics), claim.id
+
+
+def test_every_claim_on_prerec_asks_for_rows_and_rules_that_the_experiments_have():
+    prerec = pytest.importorskip("zsrbook.experiments.prerec")
+    spec = prerec.Spec(prerec.DATA["toy"][0], Scale.TOY)
+    rows: dict[str, set[str]] = {}
+    for experiment, of in prerec.ROWS.items():
+        for name, method in (made for row in of(spec) for made in prerec.made_by(experiment, row)):
+            rows.setdefault(name, set()).add(method)
+    groups = yaml.safe_load((CLAIMS / "prerec.yml").read_text(encoding="utf-8"))["pairs"]
+    for scale in Scale:
+        assert groups["five"][scale] == list(prerec.FIVE if scale != Scale.TOY else prerec.DATA[scale][:3])
+        assert set(groups["transfers"][scale]) == {f"{a}--{b}" for a, b in permutations(groups["five"][scale], 2)}
+    assert sorted(groups["sparse"]["small"] + groups["dense"]["small"]) == sorted(prerec.FIVE)
+    for claim in load("prerec"):
+        if claim.holds is not None:
+            assert all(replace(prerec.rules(spec, name), most=None) == claim.protocol for name in claim.experiments), claim.id
+            parts = list(_parts(claim.holds, claim.protocol.metrics))
+            for method in {name for part in parts for _, name in part.terms}:
+                assert any(method in rows[name] for name, only in claim.experiments.items() if only is None or method in only), (claim.id, method)
             assert {part.metric for part in parts} <= set(claim.protocol.metrics), claim.id
 
 

@@ -139,6 +139,7 @@ def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measu
     from zsrbook.experiments import mail, search, zesrec
     from zsrbook.scale import Scale
 
+    prerec = pytest.importorskip("zsrbook.experiments.prerec")
     monkeypatch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # the ids do not depend on it
 
     papers = yaml.safe_load((ROOT / "book/deviations.yml").read_text(encoding="utf-8"))
@@ -151,4 +152,5 @@ def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measu
         *zesrec.deviation_settings(Scale.TOY),
         *mail.deviation_settings(Scale.TOY),
         *search.deviation_settings(search.Spec(search.DATA[Scale.TOY][0], Scale.TOY)),
+        *prerec.deviation_settings(Scale.TOY),
     }

@@ -101,7 +101,8 @@ class Claim:
         id: short and stable, to link to.
         where: section, table or figure.
         text: the claim.
-        experiments: names of experiments; a method is taken from the first that holds it.
+        experiments: name of an experiment -> the methods that are taken from it, or None for any; a method is taken from the first that
+            holds it. Naming methods keeps one that was trained on the target from speaking for itself as trained elsewhere.
         pairs: scale -> ``source--target`` pairs at which the claim can be tested.
         protocol: how the numbers must have been obtained; that of the file, with what the claim itself says. ``OPEN`` may be otherwise.
         holds: the predicate, as the file has it, or None where no run can decide.
@@ -113,7 +114,7 @@ class Claim:
     id: str
     where: str
     text: str
-    experiments: tuple[str, ...]
+    experiments: dict[str, tuple[str, ...] | None]
     pairs: dict[str, tuple[str, ...]]
     protocol: AnyProtocol
     holds: dict | None
@@ -152,6 +153,7 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         holds = entry.get("holds")
         try:
             protocol = protocol_of(content["protocol"] | entry.get("protocol", {}))
+            experiments = _experiments(entry.get("experiment", "zero-shot"))
             others = {part.than for part in _parts(holds, protocol.metrics)} if holds is not None else set()
         except (KeyError, TypeError, ValueError) as error:
             raise ClaimError(f"{where}: {error}") from error
@@ -161,10 +163,17 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         if enough is not None and not (holds is not None and type(enough) is int and 1 <= enough <= most):
             raise ClaimError(f"{where}: enough is {enough!r}; expected a number of pairs, from 1 to the {most} that it is asked of, beside holds")
         text = " ".join(entry["claim"].split())
-        experiments = tuple(_listed(entry.get("experiment", "zero-shot")))
         why = " ".join(entry.get("untestable", "").split())
         claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, groups))
     return claims
+
+
+def _experiments(value: str | list) -> dict[str, tuple[str, ...] | None]:
+    """``[transfer, {single: [MostPop]}]``: any method from transfer, and MostPop alone from single."""
+    found: dict[str, tuple[str, ...] | None] = {}
+    for entry in _listed(value):
+        found |= {name: tuple(_listed(methods)) for name, methods in entry.items()} if isinstance(entry, dict) else {entry: None}
+    return found
 
 
 def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str = "") -> Verdict:
@@ -386,15 +395,18 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
     """What one comparison comes to on one pair, or on one against another."""
     pair = places[0]
 
+    def serving(method: str) -> list[str]:
+        return [name for name, methods in claim.experiments.items() if methods is None or method in methods]
+
     def run(place: str, method: str) -> RunRecord | None:
-        return lookup(records, place, method, claim.experiments, scale)
+        return lookup(records, place, method, serving(method), scale)
 
     found = {(p, name): (variant and run(p, _in_variant(name, variant))) or run(p, name) for p in places for _, name in part.terms}
     settings = claim.protocol.settings()
     for (place, name), record in found.items():
         why = None
         if record is None:
-            why = f"no record of {name} in {' or '.join(claim.experiments)} at {scale} scale for {_arrow(place)}"
+            why = f"no record of {name} in {' or '.join(serving(name))} at {scale} scale for {_arrow(place)}"
         elif part.metric not in record.metrics:
             why = f"the record of {name} holds no {part.metric}"
         elif record.protocol != settings:
