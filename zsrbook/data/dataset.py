@@ -48,13 +48,15 @@ class Sequences:
     """Histories as one flat array: user row ``r`` holds ``items[starts[r]:starts[r + 1]]``, oldest first.
 
     Shapes: ``items`` (N,) int32; ``starts`` (U + 1,) int64; ``users`` (U,) int32 codes; ``times`` (N,) float64 seconds or
-    None where the source has no clock.
+    None where the source has no clock; ``now`` (U,) float64 seconds, when each user's next item is asked for, or None where
+    that is not known. A model that follows the clock (popularity of late, PrepRec) reads ``now``; the others have no use for it.
     """
 
     items: np.ndarray
     starts: np.ndarray
     users: np.ndarray
     times: np.ndarray | None = None
+    now: np.ndarray | None = None
 
     @classmethod
     def of(cls, histories: Iterable[Sequence[int]]) -> Sequences:
@@ -85,18 +87,28 @@ class Sequences:
         """(N,) how many items stand before each interaction in its own history."""
         return np.arange(len(self.items)) - np.repeat(self.starts[:-1], self.lengths)
 
+    def moments(self, end: float) -> np.ndarray:
+        """(U,) when each user's next item is asked for: ``now``, else the time of the newest item, else (no clock, no item) ``end``."""
+        if self.now is not None:
+            return self.now
+        moments = np.full(len(self), end)
+        if self.times is not None:
+            some = self.lengths > 0
+            moments[some] = self.times[self.starts[1:][some] - 1]
+        return moments
+
     def take(self, rows: np.ndarray) -> Sequences:
         """These user rows, in this order."""
-        return self.ranges(rows, self.starts[:-1][rows], self.starts[1:][rows])
+        return replace(self.ranges(rows, self.starts[:-1][rows], self.starts[1:][rows]), now=None if self.now is None else self.now[rows])
 
     def prefixes(self, at: np.ndarray) -> Sequences:
-        """For each flat index in ``at``, the history that stands before that interaction."""
+        """For each flat index in ``at``, the history that stands before that interaction; ``now`` is when that one happened."""
         rows = np.searchsorted(self.starts, at, side="right") - 1
-        return self.ranges(rows, self.starts[rows], at)
+        return replace(self.ranges(rows, self.starts[rows], at), now=None if self.times is None else self.times[at])
 
     def last(self, n: int) -> Sequences:
         """The newest ``n`` items of each history."""
-        return self.ranges(np.arange(len(self)), np.maximum(self.starts[:-1], self.starts[1:] - n), self.starts[1:])
+        return replace(self.ranges(np.arange(len(self)), np.maximum(self.starts[:-1], self.starts[1:] - n), self.starts[1:]), now=self.now)
 
     def ranges(self, rows: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Sequences:
         """One history ``items[begin[i]:end[i]]`` for each row."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zsrbook.data.dataset import Dataset, Sequences
+from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import Recommender, VectorRecommender, features_of
+from zsrbook.models.base import Recommender, VectorRecommender, features_of, in_chunks
 
 
 class Popularity(VectorRecommender):
@@ -35,6 +35,86 @@ class Popularity(VectorRecommender):
     def restore(self, state: dict[str, Tensor]) -> None:
         self.counts = state["counts"]
         self.n_items = len(self.counts)
+
+
+@dataclass(frozen=True)
+class RecentPopularitySettings:
+    days: float = 30.0  #: how far back it counts; infinity counts all that came before
+
+
+class RecentPopularity(Recommender):
+    """How often each item was taken in the last days before the moment of prediction, for everybody alike.
+
+    It learns nothing, so it is at once at home in any catalogue with a clock. Of the interactions that it is given, each
+    prediction counts only those strictly before its own moment (``Sequences.moments``).
+    """
+
+    zero_shot = True
+
+    def __init__(self, settings: RecentPopularitySettings = RecentPopularitySettings()):
+        self.settings = settings
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.bind(data)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        """Take over the interactions of ``target``.
+
+        Raises:
+            DataError: the data has no clock.
+        """
+        self.items, self.times = in_time_order(target, "RecentPopularity")
+        self.n_items = target.n_items
+
+    def scores(self, histories: Sequences) -> Tensor:
+        out = torch.empty(len(histories), self.n_items)
+        for rows, counts in self._counts(histories.moments(self.end)):
+            out[torch.as_tensor(rows)] = counts
+        return out
+
+    def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        for rows, counts in self._counts(np.full(len(at), self.end) if sequences.times is None else sequences.times[at]):
+            yield at[rows], counts
+
+    @property
+    def end(self) -> float:
+        """When all is known: for histories without a clock."""
+        return self.times[-1] + 1.0
+
+    def _counts(self, moments: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """(rows, (n, items) counts) in chunks, oldest moment first: the window slides on, so each interaction enters and leaves once."""
+        order = np.argsort(moments, kind="stable")
+        enter = np.searchsorted(self.times, moments[order], side="left")  # those strictly before the moment
+        leave = np.searchsorted(self.times, moments[order] - self.settings.days * 86400, side="left")
+        counts, newest, oldest = np.zeros(self.n_items, np.float32), 0, 0
+        for places in in_chunks(np.arange(len(order)), self.n_items):
+            out = np.empty((len(places), self.n_items), np.float32)
+            for row, place in enumerate(places):
+                np.add.at(counts, self.items[newest : enter[place]], 1)
+                np.subtract.at(counts, self.items[oldest : leave[place]], 1)
+                newest, oldest = enter[place], leave[place]
+                out[row] = counts
+            yield order[places], torch.from_numpy(out)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"items": torch.as_tensor(self.items), "times": torch.as_tensor(self.times), "n_items": torch.tensor(self.n_items)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.items, self.times, self.n_items = state["items"].numpy(), state["times"].numpy(), int(state["n_items"])
+
+
+def in_time_order(data: Dataset, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) items and (N,) times of all interactions, oldest first.
+
+    Raises:
+        DataError: the data has no clock.
+    """
+    if not data.clock:
+        raise DataError(f"{model} follows popularity through time, but {data.name} has no time stamps; take data with a clock, or use Popularity")
+    times = data.interactions[Columns.TIME].to_numpy()
+    order = np.argsort(times, kind="stable")
+    return np.array(data.interactions[Columns.ITEM].to_numpy()[order], np.int32), times[order]
 
 
 class Random(Recommender):

@@ -307,15 +307,19 @@ def by_length(lengths: np.ndarray, budget: int, order: np.ndarray | None = None)
     return groups
 
 
+def shuffled_groups(lengths: np.ndarray, budget: int, seed: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Rows in groups of similar length (see ``by_length``), in random order."""
+    rng = np.random.default_rng(seed)
+    jitter = rng.permutation(len(lengths))  # so that users of one length do not always meet the same others
+    groups = by_length(lengths, budget, jitter[np.argsort(lengths[jitter], kind="stable")])
+    for i in rng.permutation(len(groups)):
+        yield groups[i]
+
+
 def batches_of(sequences: Sequences, targets: int, device: torch.device, seed: tuple[int, ...]) -> Iterator[Batch]:
     """Batches of about this many targets, of similar lengths, in random order; with several processes, this one's share."""
-    rng = np.random.default_rng(seed)
-    jitter = rng.permutation(len(sequences))  # so that users of one length do not always meet the same others
-    order = jitter[np.argsort(sequences.lengths[jitter], kind="stable")]
-    groups = by_length(sequences.lengths, targets, order)
     processes = Processes()
-    for i in rng.permutation(len(groups)):
-        rows = groups[i]
+    for rows in shuffled_groups(sequences.lengths, targets, seed):
         share = rows[processes.rank :: processes.count]
         yield padded(sequences, share if len(share) else rows[:0], device)
 

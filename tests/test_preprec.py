@@ -1,0 +1,409 @@
+"""PrepRec and the popularity of late: encodings against plain readings, no look into the future, and a world in which popularity moves."""
+
+from functools import cache
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from contract import RecommenderContract, close, histories, world
+
+from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
+from zsrbook.data.splits import Fold, Split, split_by_time
+from zsrbook.evaluation.protocol import Protocol, evaluate
+from zsrbook.models import preprec
+from zsrbook.models.base import Recommender
+from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
+from zsrbook.models.preprec import (
+    DAY,
+    FULL,
+    Horizon,
+    PopularityClock,
+    PrepRec,
+    PrepRecNetwork,
+    PrepRecSettings,
+    Queries,
+    percentiles,
+    ranks_so_far,
+    spread,
+    windows_of,
+)
+from zsrbook.training import Training
+
+RNG = np.random.default_rng(0)
+
+
+def dataset(user, item, time, n_items: int, name: str = "trends") -> Dataset:
+    items = pd.DataFrame({Columns.RAW: [f"{name} {i}" for i in range(n_items)], Columns.TEXT: ""})
+    rows = pd.DataFrame({Columns.USER: [f"{name} {u}" for u in user], Columns.ITEM: [f"{name} {i}" for i in item], Columns.TIME: time})
+    return Dataset.from_raw(name, rows, items)
+
+
+def without_clock(data: Dataset) -> Dataset:
+    return Dataset(data.name, data.interactions, data.items, data.users, clock=False)
+
+
+def random_data(n: int = 400, users: int = 30, n_items: int = 12, days: float = 90) -> Dataset:
+    rng = np.random.default_rng(n)
+    return dataset(rng.integers(users, size=n), rng.integers(n_items - 2, size=n), 1e9 + rng.uniform(0, days * DAY, n), n_items)
+
+
+# -- plain readings ------------------------------------------------------------------------------------------------------------
+
+
+def plain_percentile(counts: dict[int, float], n_items: int) -> np.ndarray:
+    """By its definition: the share of the known items that are below, half of those that are level, itself counted in."""
+    out = np.zeros(n_items)
+    for item, count in counts.items():
+        below = sum(c < count for c in counts.values())
+        level = sum(c == count for c in counts.values())
+        out[item] = 100 * (below + (level + 1) / 2) / len(counts)
+    return out
+
+
+def plain_spread(percentile: float, points: int) -> np.ndarray:
+    """By cases, as the code reads: all at a point that is hit, else shared by its two neighbours."""
+    out = np.zeros(points)
+    if percentile > 0:
+        step = 100 / (points - 1)
+        left = int(percentile // step)
+        share = percentile % step / step
+        out[left] = 1 - share
+        if share > 0:
+            out[left + 1] = share
+    return out
+
+
+def plain_state(data: Dataset, moment: float, settings: PrepRecSettings) -> np.ndarray:
+    """(I, C + 1) percentiles by counting anew from all interactions, window by window."""
+    frame = data.interactions
+    columns = []
+    for back in range(settings.coarse_windows):
+        last = int(moment // (settings.coarse_days * DAY)) - 1 - back
+        counts: dict[int, float] = {}
+        for item, time in zip(frame[Columns.ITEM], frame[Columns.TIME], strict=True):
+            if (window := int(time // (settings.coarse_days * DAY))) <= last:
+                counts[item] = counts.get(item, 0) + settings.decay ** (last - window)
+        columns.append(plain_percentile(counts, data.n_items))
+    last = int(moment // (settings.fine_days * DAY)) - 1
+    counts = {}
+    for item, time in zip(frame[Columns.ITEM], frame[Columns.TIME], strict=True):
+        if (window := int(time // (settings.fine_days * DAY))) <= last:
+            counts[item] = counts.get(item, 0) + (window > last - settings.fine_span)
+    return np.column_stack([*columns, plain_percentile(counts, data.n_items)])
+
+
+def test_percentiles_with_ties_equal_the_plain_reading():
+    for _ in range(20):
+        counts, seen = RNG.integers(0, 4, 15).astype(float), RNG.random(15) < 0.7
+        known = {i: counts[i] for i in range(15) if seen[i]}
+        np.testing.assert_allclose(percentiles(counts, seen), plain_percentile(known, 15))
+    assert not percentiles(np.zeros(3), np.zeros(3, bool)).any()
+
+
+@pytest.mark.parametrize("points", [6, 11])
+def test_spread_equals_the_plain_reading(points):
+    values = np.concatenate([[0, 1e-3, 50, 100, 20, 99.999], RNG.uniform(0, 100, 200)])
+    found = spread(torch.tensor(values), points)
+    np.testing.assert_allclose(found, [plain_spread(v, points) for v in values], atol=1e-9)
+    np.testing.assert_allclose(found.sum(1), values > 0)
+
+
+def test_the_clock_equals_counting_anew():
+    settings = PrepRecSettings(coarse_days=7.0, coarse_windows=3, fine_days=1.5, fine_span=3)
+    data = random_data(150, days=60)
+    clock = PopularityClock.of(data, settings)
+    times = data.interactions[Columns.TIME].to_numpy()
+    for moment in (times.min(), *RNG.uniform(times.min(), times.max() + 40 * DAY, 25), clock.end):
+        found = clock.catalogue(clock.rows(np.array(moment))).numpy()
+        np.testing.assert_allclose(found, plain_state(data, moment, settings), atol=100 / FULL)
+        assert torch.equal(clock.at(np.array([3, 0]), np.array([moment, moment])), torch.as_tensor(found[[3, 0]]))
+    assert not clock.at(np.arange(data.n_items), np.full(data.n_items, times.min())).any(), "nothing is known before the first window ends"
+
+
+def test_a_window_without_interactions_changes_no_order():
+    """Where nobody takes anything, the counts halve and their order stays; the fine count runs out."""
+    items, times = np.array([0, 0, 1, 2], np.int32), np.array([0.0, 1.0, 2.0, 3.0]) * DAY
+    coarse, fine = Horizon.of(items, times, 4, 1.0, decay=0.5), Horizon.of(items, times, 4, 1.0, span=2)
+    later = np.array([5.0, 50.0, 5000.0]) * DAY
+    assert len(set(coarse.rows(later)[:, 0])) == 1
+    np.testing.assert_allclose(fine.table[fine.rows(later[1:])[:, 0]] / FULL, [[2 / 3, 2 / 3, 2 / 3, 0]] * 2, atol=1e-4)
+
+
+def test_a_table_too_large_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(preprec, "TABLE_LIMIT", 100)
+    with pytest.raises(DataError, match=r"trends: the popularity of 12 items after each of \d+ windows of 10 days .* longer windows"):
+        PopularityClock.of(random_data(), PrepRecSettings())
+
+
+def test_ranks_so_far_equal_the_plain_reading():
+    gaps = RNG.integers(0, 5, (3, 12)).astype(float)
+    plain = [[1 + (row[:k] < row[k]).sum() + 0.5 * (row[:k] == row[k]).sum() for k in range(12)] for row in gaps]
+    np.testing.assert_allclose(ranks_so_far(torch.tensor(gaps)), plain)
+
+
+def test_the_network_equals_a_plain_reading():
+    """One history, item by item, in NumPy and float64."""
+    settings = PrepRecSettings(width=6, heads=2, coarse_windows=2, training=Training(seed=3))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = PrepRecNetwork(settings).double().eval()
+        for parameter in network.parameters():  # no bias may hide behind a zero, no norm behind a one
+            torch.nn.init.normal_(parameter, 0.3, 0.5)
+    w = {name: value.detach().numpy() for name, value in network.named_parameters()}
+    percentile, gaps = RNG.uniform(0, 100, (5, 3)), RNG.uniform(0, 9, 5)
+
+    def linear(name, x):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(name, x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-8) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def wave(place):
+        return np.array([(np.sin, np.cos)[j % 2](place / 10_000 ** (2 * (j // 2) / 6)) for j in range(6)])
+
+    x = np.array([np.concatenate([plain_spread(p[0], 11), plain_spread(p[1], 11), plain_spread(p[2], 6)]) for p in percentile])
+    z = linear("item.2", np.maximum(linear("item.0", x), 0))
+    ranks = [0, *(1 + sum(gaps[j] < gaps[k] for j in range(k)) for k in range(5))]
+    h = np.vstack([w["start"], z]) + np.array([wave(k) + wave(ranks[k]) for k in range(6)])
+    for b in range(2):
+        asked = norm(f"blocks.{b}.before", h)
+        q, k, v = linear(f"blocks.{b}.query", asked), linear(f"blocks.{b}.key", h), linear(f"blocks.{b}.value", h)
+        seen = np.zeros_like(h)
+        for head in (slice(0, 3), slice(3, 6)):
+            for step in range(6):
+                weight = np.exp(q[step, head] @ k[: step + 1, head].T / np.sqrt(3))
+                seen[step, head] = weight / weight.sum() @ v[: step + 1, head]
+        h = norm(f"blocks.{b}.between", asked + seen)
+        h = h + linear(f"blocks.{b}.feed.3", np.maximum(linear(f"blocks.{b}.feed.0", h), 0))
+    expected = norm("last", h)
+    with torch.no_grad():
+        found = network.user_vectors(torch.tensor(percentile)[None], torch.tensor(gaps)[None])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # the waves are float32
+
+
+def test_the_network_has_as_many_weights_as_the_paper_reports():
+    """0.045 million; the start vector is ours."""
+    assert sum(p.numel() for p in PrepRecNetwork(PrepRecSettings()).parameters()) == 44_950 + 50
+
+
+def test_windows_hold_all_queries_and_depend_on_what_was_read_alone():
+    row, read = RNG.integers(0, 5, 300), RNG.integers(0, 40, 300)
+    windows = windows_of(Queries(row, read, np.zeros(300)), 8)
+    begin, end = windows.begin[windows.of], windows.end[windows.of]
+    np.testing.assert_array_equal(windows.row[windows.of], row)
+    assert (end >= read).all()
+    assert (end - begin <= 8).all()
+    assert ((read - begin >= 5) | (begin == 0)).all(), "more than half of the length is read"
+    alone = [windows_of(Queries(row[i : i + 1], read[i : i + 1], np.zeros(1)), 8).begin[0] for i in range(50)]
+    np.testing.assert_array_equal(begin[:50], alone)
+    assert len(windows_of(Queries(np.zeros(0, int), np.zeros(0, int), np.zeros(0)), 8).row) == 0
+
+
+def test_moments_of_histories():
+    sequences = Sequences(np.array([4, 5, 6], np.int32), np.array([0, 2, 2, 3]), np.arange(3), np.array([1.0, 2.0, 5.0]))
+    np.testing.assert_array_equal(sequences.moments(9.0), [2, 9, 5])
+    asked = sequences.prefixes(np.array([0, 1, 2]))
+    np.testing.assert_array_equal(asked.moments(9.0), [1, 2, 5])  # when that item was taken
+    np.testing.assert_array_equal(asked.lengths, [0, 1, 0])
+    np.testing.assert_array_equal(asked.take(np.array([2, 0])).moments(9.0), [5, 1])
+    np.testing.assert_array_equal(asked.last(1).moments(9.0), [1, 2, 5])
+    np.testing.assert_array_equal(Sequences.of([[1], []]).moments(9.0), [9, 9])
+
+
+# -- popularity of late --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("days", [0.5, 10.0, np.inf])
+def test_recent_popularity_equals_counting_anew(days):
+    data = random_data()
+    frame, sequences = data.interactions, data.sequences()
+    model = RecentPopularity(RecentPopularitySettings(days)).fit(data)
+    for at, scores in model.prefix_scores(sequences, np.arange(0, len(data), 7)):
+        for i, found in zip(at, scores, strict=True):
+            age = sequences.times[i] - frame[Columns.TIME]
+            expected = np.bincount(frame[Columns.ITEM][(age > 0) & (age <= days * DAY)], minlength=data.n_items)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_recent_popularity_counts_what_is_strictly_earlier():
+    data = dataset([0, 1, 2], [0, 1, 2], [5.0, 5.0, 6.0], 3)
+    model = RecentPopularity().fit(data)
+    scores = model.scores(Sequences(np.zeros(0, np.int32), np.zeros(4, np.int64), np.arange(3), np.zeros(0), np.array([5.0, 6.0, 7.0])))
+    np.testing.assert_array_equal(scores, [[0, 0, 0], [1, 1, 0], [1, 1, 1]])
+
+
+# -- the contract --------------------------------------------------------------------------------------------------------------
+
+
+class ClockContract(RecommenderContract):
+    """Of the contract, what reads differently for a model that follows the clock.
+
+    It reads no item vectors, so shuffling them is no control (shuffled times are, below), and the toy world is nearly flat and
+    does not move, so there is nothing to learn (there is in the moving world, below).
+    """
+
+    def test_later_items_change_no_earlier_scores(self, variant):
+        """The moment at which the next item is taken is known, since that is when it is asked for; the item is not, nor what follows."""
+        model, some = self.in_target(variant), histories()
+        cut = some.starts[:-1] + some.lengths // 2
+        middle = np.repeat(some.lengths // 2, some.lengths)
+        items = np.where(some.positions >= middle, (some.items + 1) % model.n_items, some.items).astype(np.int32)
+        changed = Sequences(items, some.starts, some.users, some.times + np.where(some.positions > middle, 1e6, 0.0))
+        early = np.flatnonzero((some.positions < middle) | np.isin(np.arange(len(items)), cut))
+        before, after = (self.by_index(model, sequences, early) for sequences in (some, changed))
+        close(after, before)
+
+    def test_transfer_reads_item_vectors_alone_and_leaves_the_model_as_it_was(self, variant):
+        """It reads the target's interactions, each prediction those before it, and learns nothing."""
+        model, target, some = self.at_home(variant), world().target, histories()
+        at_home = world().source.sequences().take(np.arange(20))
+        before = model.scores(at_home)
+        frame, rng = target.interactions, np.random.default_rng(0)
+        times = frame[Columns.TIME].to_numpy()
+        half = np.median(times)
+        early = np.flatnonzero(some.times <= half)
+        assert len(early) > 50
+        items = frame[Columns.ITEM].to_numpy().copy()
+        items[times >= half] = rng.integers(target.n_items, size=(times >= half).sum())
+        after = np.where(times >= half, half + (times - half) * 2, times)
+        other = Dataset(target.name, frame.assign(**{Columns.ITEM: items, Columns.TIME: after}), target.items, target.users)
+        moved = [self.by_index(m, some, early) for m in (model.transfer(other), self.in_target(variant))]
+        assert torch.equal(*moved), "something of the future is read"
+        assert not torch.equal(model.transfer(other).scores(some), self.in_target(variant).scores(some)), "the past is not read either"
+        assert torch.equal(model.scores(at_home), before)
+        assert model.n_items == world().source.n_items
+        with pytest.raises(DataError, match=f"{target.name} has no time stamps"):
+            model.transfer(without_clock(target))
+
+    def test_a_new_order_of_the_catalogue_reorders_the_scores(self, variant):
+        model, target, some = self.at_home(variant), world().target, histories()
+        order = np.random.default_rng(0).permutation(target.n_items)
+        code = np.argsort(order).astype(np.int32)
+        frame = target.interactions.assign(**{Columns.ITEM: code[target.interactions[Columns.ITEM]]})
+        moved = Dataset(target.name, frame, target.items.iloc[order].reset_index(drop=True), target.users)
+        renamed = Sequences(code[some.items], some.starts, some.users, some.times)
+        close(model.transfer(moved).scores(renamed), self.in_target(variant).scores(some)[:, torch.as_tensor(order)])
+
+    @staticmethod
+    def by_index(model: Recommender, sequences: Sequences, at: np.ndarray) -> torch.Tensor:
+        found = {}
+        for indices, scores in model.prefix_scores(sequences, at):
+            found |= dict(zip(indices.tolist(), scores, strict=True))
+        return torch.stack([found[i] for i in at.tolist()])
+
+
+def small(**settings):
+    """A second or two to fit; histories of the toy world are longer than its windows."""
+
+    def make(seed: int, device: str) -> PrepRec:
+        training = Training(epochs=2, optimizer="adam", learning_rate=0.01, patience=None, device=device, seed=seed)
+        return PrepRec(PrepRecSettings(**({"width": 16, "max_length": 10, "batch_targets": 1024} | settings), training=training))
+
+    return make
+
+
+class TestPrepRec(ClockContract):
+    variants: ClassVar = {"now": small(), "last": small(moment="last", loss="softmax", negatives=3), "no-gaps": small(gaps=False, heads=2)}
+
+
+class TestRecentPopularity(ClockContract):
+    variants: ClassVar = {"recent": lambda seed, device: RecentPopularity()}
+
+
+# -- a world in which popularity moves -----------------------------------------------------------------------------------------
+
+
+def moving(name: str, seed: int, n_items: int, users: int = 250, events: int = 7000, days: float = 200.0) -> Dataset:
+    """Two kinds of users: seven in ten take what others took in the last four days, the rest anything.
+
+    So what is popular drifts, and the history of a user tells which kind it is.
+    """
+    rng = np.random.default_rng(seed)
+    times = 1e9 + np.sort(rng.uniform(0, days * DAY, events))
+    user = rng.integers(users, size=events)
+    follows = (rng.random(users) < 0.7)[user] & (rng.random(events) < 0.95)
+    since = np.searchsorted(times, times - 4 * DAY)
+    item = rng.integers(n_items, size=events)
+    for e in range(20, events):
+        if follows[e] and since[e] < e:
+            item[e] = item[rng.integers(since[e], e)]
+    return dataset(user, item, times, n_items, name)
+
+
+class Moving:
+    """Fitted once for all tests below."""
+
+    @staticmethod
+    @cache
+    def market(name: str) -> Split:
+        return split_by_time(moving(name, *{"north": (0, 150), "south": (1, 110)}[name]))
+
+    @staticmethod
+    @cache
+    def model(shuffled: bool = False) -> PrepRec:
+        split = Moving.market("north")
+        train, valid = split.train, split.valid
+        if shuffled:
+            train, valid = shuffle_items(train), Fold(shuffle_items(valid.data), valid.targets)
+        training = Training(epochs=12, optimizer="adam", learning_rate=3e-3, patience=4)
+        return PrepRec(PrepRecSettings(batch_targets=512, training=training)).fit(train, valid)
+
+    @staticmethod
+    def ndcg(model: Recommender, name: str) -> float:
+        return Protocol().summary(evaluate(model, Moving.market(name).test), ("NDCG@10",))["NDCG@10"]
+
+
+def shuffle_items(data: Dataset) -> Dataset:
+    """The control: every interaction keeps its user and time, and gets the item of another."""
+    items = np.random.default_rng(0).permutation(data.interactions[Columns.ITEM].to_numpy())
+    return Dataset(data.name, data.interactions.assign(**{Columns.ITEM: items}), data.items, data.users)
+
+
+@pytest.mark.parametrize("name", ["north", "south"])
+def test_learns_a_moving_world_and_carries_it_to_another(name):
+    """Learned in the north. In the south no user and no item is the same."""
+    split = Moving.market(name)
+    model = Moving.model().transfer(split.test.data)
+    all_time = Moving.ndcg(Popularity().fit(split.train), name)
+    recent = Moving.ndcg(RecentPopularity(RecentPopularitySettings(4.0)).fit(split.test.data), name)
+    found = Moving.ndcg(model, name)
+    print(name, all_time, recent, found)
+    assert found > 1.5 * all_time
+    assert found > 0.8 * recent
+
+
+def test_shuffled_popularity_teaches_nothing():
+    split = Moving.market("south")
+    shuffled = Fold(shuffle_items(split.test.data), split.test.targets)
+    found = Protocol().summary(evaluate(Moving.model().transfer(shuffled.data), shuffled), ("NDCG@10",))["NDCG@10"]
+    print(found, Moving.ndcg(Moving.model().transfer(split.test.data), "south"))
+
+
+# -- words for people ----------------------------------------------------------------------------------------------------------
+
+
+def test_no_clock_is_refused():
+    data = random_data()
+    bare = without_clock(data)
+    fold = Fold(bare, np.ones(len(bare), bool))
+    for act in (lambda: PrepRec().fit(bare), lambda: PrepRec().fit(data, fold), lambda: RecentPopularity().fit(bare)):
+        with pytest.raises(DataError, match=r"trends has no time stamps; take data with a clock"):
+            act()
+
+
+def test_a_validation_fold_without_targets_is_refused():
+    data = random_data()
+    with pytest.raises(DataError, match="no targets"):
+        PrepRec().fit(data, Fold(data, np.zeros(len(data), bool)))
+
+
+def test_negatives_are_never_taken_by_the_user():
+    data = random_data()
+    examples = preprec.Examples(data.sequences(), PopularityClock.of(data, PrepRecSettings()), PrepRecSettings(negatives=5))
+    rows = RNG.integers(0, len(examples.sequences), 200)
+    taken = [set(examples.sequences.take(np.array([r])).items.tolist()) for r in range(len(examples.sequences))]
+    drawn = examples._negatives(np.random.default_rng(0), rows)
+    assert drawn.shape == (200, 5)
+    assert not any(item in taken[row] for row, items in zip(rows, drawn.tolist(), strict=True) for item in items)
