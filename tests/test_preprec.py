@@ -1,5 +1,6 @@
 """PrepRec and the popularity of late: encodings against plain readings, no look into the future, and a world in which popularity moves."""
 
+import os
 from functools import cache
 from typing import ClassVar
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from contract import RecommenderContract, close, histories, world
 
+from zsrbook.data import catalogue, fetch
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
-from zsrbook.data.splits import Fold, Split, split_by_time
+from zsrbook.data.splits import Fold, Split, split_by_time, split_leave_one_out
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.models import preprec
 from zsrbook.models.base import Recommender
@@ -407,3 +409,24 @@ def test_negatives_are_never_taken_by_the_user():
     drawn = examples._negatives(np.random.default_rng(0), rows)
     assert drawn.shape == (200, 5)
     assert not any(item in taken[row] for row, items in zip(rows, drawn.tolist(), strict=True) for item in items)
+
+
+def test_a_process_without_a_share_of_a_batch_loses_nothing():
+    data, settings = random_data(), PrepRecSettings()
+    examples = preprec.Examples(data.sequences(), PopularityClock.of(data, settings), settings)
+    batch, asked = examples.batch(np.zeros(0, np.int64), np.random.default_rng(0))
+    loss, count = PrepRecNetwork(settings)(batch)
+    assert (loss.item(), count, len(asked)) == (0.0, 0, 0)
+
+
+@pytest.mark.small
+@pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data")
+def test_real_popularity_moves():
+    """Counts of the last three months beat those of all time where times are real, and so they are the baseline to beat."""
+    if missing := fetch.source_of("amazon-musical-instruments-2014").missing():
+        pytest.skip(f"{missing[0].path} is missing; get it with `python -m zsrbook data get amazon-musical-instruments-2014`")
+    split = split_leave_one_out(catalogue.load("amazon-musical-instruments-2014"))
+    protocol = Protocol(positions="last", history="removed")
+    models = RecentPopularity(RecentPopularitySettings(90.0)).fit(split.test.data), Popularity().fit(split.train)
+    recent, all_time = (protocol.summary(evaluate(model, split.test, protocol), ("Recall@20",))["Recall@20"] for model in models)
+    assert recent > 1.15 * all_time

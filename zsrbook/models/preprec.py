@@ -10,23 +10,26 @@ days each). Nothing else of an item is read, so that what is learned in one cata
     score  = u_k · z_i(t), t the moment of prediction
 
 ``enc`` spreads a percentile over evenly spaced points, linearly between the two nearest; an item that nobody has taken yet is all zeros.
-The network has 44,950 weights without the start vector, which agrees with the 0.045 million that are reported of the paper.
+The network has 44,950 weights without the start vector, which agrees with the 0.045 million that a public summary reports of the paper.
 
-The paper's own text was out of reach beyond its abstract and two summaries, so this follows the authors' public code
-(CrowdDynamicsLab/preprec: data/data.py at 6736e0d, data.py at 2b8b350, train_test.py and parse.py at 22d0432, and a later model.py that reads
-the clock with a lag). Departures, ``prerec-p*`` in the deviation register:
+The paper's own text was out of reach beyond its abstract and summaries, so this follows the authors' public code, CrowdDynamicsLab/preprec:
+data/data.py at 6736e0d, data/preprocess.sh at 19cce56 (lengths of the windows), data.py at 2b8b350 (gaps), model.py, train_test.py and parse.py at
+22d0432, and a later model.py whose commit is not known here. Departures, ``prerec-p*`` in the deviation register:
 
-- p1 Causality. A percentile here knows complete windows before the moment alone. The code lags both horizons for the same reason, but in its
-  evaluation adds the running fine window for the candidates only, and at the first window of the data reads the last one.
+- p1 Causality. A percentile here knows complete windows before the moment alone. At 22d0432 the coarse percentile of a target counts the whole
+  window that it falls into, itself included. The later code steps one window back, though not in the first window, and in its evaluation
+  adds the running fine window, for the candidates only.
 - p2 In training the later code looks up the fine window of targets and negatives by the number of the *coarse* window. Here by its own.
-- p3 Windows are on the clock; in the code windows without interactions don't count, and a year's end cuts one short.
+- p3 Windows are on the clock. In the code windows without interactions don't count, and the end of a year cuts one short.
 - p4 Relative time. The code adds a sinusoid of ``argsort`` of the gaps, which is no rank, over all gaps of the history, later ones
-  included. Here: the rank of the gap among those up to that step.
+  included. Here: of the rank of the gap among those up to that step. As in the code, an item's gap is the one after it, up to now.
 - p5 Positions count from the oldest item that is read. The code pads on the left, so that its last position is always the same.
 - p6 A learned start vector stands before every history, and the first item is a target too: it serves empty histories.
-- p7 The code trains on the newest 200 items of a user. Here every item is a target once, and is predicted from the 100 to 200 before it.
+- p7 The code trains on the newest 200 items of a user. Here every item is a target once, and is predicted from the 100 to 200 before it
+  (or all, where there are fewer).
 - p8 Training: the loss is the code's, a binary cross-entropy on each next item against one item that the user never takes. The best epoch is
   that of the lowest validation loss, not of the highest NDCG@10 on 100 negatives; gradients are clipped; Adam's β₂ is 0.999, not 0.98.
+- p9 Ranking is in the full catalogue with ties at their expected value; the code ranks the target among 100 random items.
 
 A full softmax is no option here: every moment has other item vectors, so a step would cost catalogue × moments passes of the item network.
 ``loss="softmax"`` with more ``negatives`` is as near as it gets.
@@ -73,7 +76,7 @@ class PrepRecSettings:
     fine_days: float = 2.0  #: length of a fine window; code
     fine_span: int = 4  #: fine windows that are counted together; code
     fine_points: int = 6  #: that a fine percentile is spread over; code
-    moment: Literal["now", "last"] = "now"  #: items are looked up when the next one is asked for (code), or when the last one was taken
+    moment: Literal["now", "last"] = "now"  #: candidates are as popular as when the next item is asked for (code), or when the last one was taken
     gaps: bool = True  #: relative time: the rank of each gap; code
     width: int = 50  #: of item and user vectors, half of that of the layer between; code
     blocks: int = 2  #: of self-attention; code
