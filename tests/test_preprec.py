@@ -112,9 +112,11 @@ def test_spread_equals_the_plain_reading(points):
     np.testing.assert_allclose(found.sum(1), values > 0)
 
 
-def test_the_clock_equals_counting_anew():
-    settings = PrepRecSettings(coarse_days=7.0, coarse_windows=3, fine_days=1.5, fine_span=3)
-    data = random_data(150, days=60)
+@pytest.mark.parametrize(("n", "days"), [(150, 60), (40, 300)])
+def test_the_clock_equals_counting_anew(n, days):
+    """Also where most windows are empty."""
+    settings = PrepRecSettings(coarse_days=7.0, coarse_windows=3, decay=0.9, fine_days=1.5, fine_span=3)
+    data = random_data(n, days=days)
     clock = PopularityClock.of(data, settings)
     times = data.interactions[Columns.TIME].to_numpy()
     for moment in (times.min(), *RNG.uniform(times.min(), times.max() + 40 * DAY, 25), clock.end):
@@ -131,6 +133,14 @@ def test_a_window_without_interactions_changes_no_order():
     later = np.array([5.0, 50.0, 5000.0]) * DAY
     assert len(set(coarse.rows(later)[:, 0])) == 1
     np.testing.assert_allclose(fine.table[fine.rows(later[1:])[:, 0]] / FULL, [[2 / 3, 2 / 3, 2 / 3, 0]] * 2, atol=1e-4)
+
+
+def test_a_seen_item_is_never_taken_for_an_unseen_one():
+    """Not even where there are more items than steps in the table."""
+    items = np.repeat(np.arange(80_000, dtype=np.int32), 2)[1:]  # item 0 once, the others twice
+    horizon = Horizon.of(items, np.zeros(len(items)), 80_001, 1.0)
+    assert horizon.table[1, 0] == 1
+    assert horizon.table[1, -1] == 0
 
 
 def test_a_table_too_large_is_refused_before_it_is_made(monkeypatch):
@@ -198,6 +208,7 @@ def test_windows_hold_all_queries_and_depend_on_what_was_read_alone():
     assert (end >= read).all()
     assert (end - begin <= 8).all()
     assert ((read - begin >= 5) | (begin == 0)).all(), "more than half of the length is read"
+    assert (begin % 4 == 0).all(), "neighbours share their window"
     alone = [windows_of(Queries(row[i : i + 1], read[i : i + 1], np.zeros(1)), 8).begin[0] for i in range(50)]
     np.testing.assert_array_equal(begin[:50], alone)
     assert len(windows_of(Queries(np.zeros(0, int), np.zeros(0, int), np.zeros(0)), 8).row) == 0
@@ -253,9 +264,10 @@ class ClockContract(RecommenderContract):
         middle = np.repeat(some.lengths // 2, some.lengths)
         items = np.where(some.positions >= middle, (some.items + 1) % model.n_items, some.items).astype(np.int32)
         changed = Sequences(items, some.starts, some.users, some.times + np.where(some.positions > middle, 1e6, 0.0))
-        early = np.flatnonzero((some.positions < middle) | np.isin(np.arange(len(items)), cut))
-        before, after = (self.by_index(model, sequences, early) for sequences in (some, changed))
-        close(after, before)
+        early = torch.as_tensor((some.positions < middle) | np.isin(np.arange(len(items)), cut))
+        before, after = (self.by_index(model, sequences, np.arange(len(items))) for sequences in (some, changed))
+        close(after[early], before[early])
+        assert not torch.equal(after, before)
 
     def test_transfer_reads_item_vectors_alone_and_leaves_the_model_as_it_was(self, variant):
         """It reads the target's interactions, each prediction those before it, and learns nothing."""
