@@ -427,11 +427,15 @@ class PrepRec(Recommender):
         order = np.argsort(group.ravel(), kind="stable")
         bounds = np.searchsorted(group.ravel()[order], np.arange(len(rows) + 1))
         for row, begin, end in zip(rows, bounds, bounds[1:], strict=False):
-            with torch.no_grad():
-                pieces = self.clock.catalogue(row).split(65_536)
-                z = torch.cat([self.network.item_vectors(piece.to(u.device)) for piece in pieces]).float()  # (I, d)
-                for chunk in in_chunks(order[begin:end], self.n_items):
-                    yield chunk, u[torch.as_tensor(chunk, device=u.device)] @ z.T
+            z = self._item_vectors(row)
+            for chunk in in_chunks(order[begin:end], self.n_items):
+                yield chunk, u[torch.as_tensor(chunk, device=u.device)] @ z.T
+
+    @torch.no_grad()
+    def _item_vectors(self, row: np.ndarray) -> Tensor:
+        """(I, d) of the whole catalogue at a moment with these rows of the clock."""
+        pieces = self.clock.catalogue(row).split(65_536)
+        return torch.cat([self.network.item_vectors(piece.to(self.network.start.device)) for piece in pieces]).float()
 
     @torch.no_grad()
     def _user_vectors(self, sequences: Sequences, queries: Queries) -> Tensor:
