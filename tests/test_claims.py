@@ -11,7 +11,7 @@ import yaml
 from zsrbook.claims import CLAIMS, ClaimError, Outcome, Verdicts, _parts, judge, load, verdicts
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.experiments import search
+from zsrbook.experiments import prerec, search
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
@@ -383,7 +383,6 @@ def test_every_claim_on_search_asks_for_rows_and_rules_that_the_experiment_has()
 
 
 def test_every_claim_on_prerec_asks_for_rows_and_rules_that_the_experiments_have():
-    prerec = pytest.importorskip("zsrbook.experiments.prerec")
     spec = prerec.Spec(prerec.DATA["toy"][0], Scale.TOY)
     rows: dict[str, set[str]] = {}
     for experiment, of in prerec.ROWS.items():

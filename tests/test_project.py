@@ -136,10 +136,9 @@ def test_every_source_of_data_can_be_cited():
 
 
 def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measured(monkeypatch):
-    from zsrbook.experiments import mail, search, zesrec
+    from zsrbook.experiments import mail, prerec, search, zesrec
     from zsrbook.scale import Scale
 
-    prerec = pytest.importorskip("zsrbook.experiments.prerec")
     monkeypatch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # the ids do not depend on it
 
     papers = yaml.safe_load((ROOT / "book/deviations.yml").read_text(encoding="utf-8"))
