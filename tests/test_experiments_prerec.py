@@ -1,0 +1,218 @@
+"""The experiments of the PreRec chapter in a world so small that a model is fitted in a moment."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from zsrbook import records
+from zsrbook.data.dataset import DataError
+from zsrbook.data.matrix import rows_of
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.experiments import prerec
+from zsrbook.experiments.prerec import Spec
+from zsrbook.models.matrix import degrees
+from zsrbook.scale import Scale
+
+GROCERY, PANTRY, CROWD = (Spec(name, Scale.TOY) for name in ("grocery", "pantry", "crowd"))
+QUICK = ("MostPop", "EASE", "PreRec", "PreRec (shuffled)")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_world():
+    """Three hundred people a market, short walks, one process."""
+    tiny = prerec.SETTINGS[Scale.TOY]
+    walks = replace(tiny.features.node2vec, dimension=16, walks=5, length=20)
+    quick = replace(
+        tiny, features=replace(tiny.features, node2vec=walks, pair_clusters=40), hidden=(16, 8), training=replace(tiny.training, epochs=5)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSRBOOK_WORKERS", "1")
+        patch.setitem(prerec.SETTINGS, Scale.TOY, quick)
+        patch.setattr(
+            prerec, "toy_world", lambda **dials: ToyWorld(ToySettings(**({"users": (300, 300, 300), "history": 25.0, "taste": 3.0} | dials)))
+        )
+        patch.setattr(prerec, "_WEIGHTS", {})
+        prerec.load.cache_clear()
+        yield
+    prerec.load.cache_clear()
+
+
+def rows(experiment: str, spec: Spec, names: tuple[str, ...] = QUICK) -> list[prerec.System]:
+    return [row for row in prerec.ROWS[experiment](spec) if row.name in names]
+
+
+@pytest.fixture(scope="module")
+def single() -> list[records.RunRecord]:
+    return prerec.run(GROCERY, "single", [0, 1], rows("single", GROCERY))
+
+
+@pytest.fixture(scope="module")
+def moved() -> list[records.RunRecord]:
+    return prerec.run(PANTRY, "transfer", [0], rows("transfer", PANTRY), GROCERY)
+
+
+def test_markets_are_disjoint_and_their_split_is_named():
+    names = [set(prerec.raw(s).users["raw"]) | set(prerec.raw(s).items["raw"]) for s in (GROCERY, PANTRY)]
+    assert not names[0] & names[1]
+    assert prerec.load(GROCERY).sha256 == prerec.load(Spec("grocery", Scale.TOY)).sha256
+
+
+def test_a_market_of_other_statistics_has_them():
+    share = {s: np.sort(degrees(prerec.load(s).train)[1])[-10:].sum() / prerec.load(s).train.nnz for s in (PANTRY, Spec("even", Scale.TOY))}
+    assert share[Spec("even", Scale.TOY)] < share[PANTRY]
+
+
+def test_records_hold_what_their_ranks_give(single, moved):
+    for record in (*single, *moved):
+        assert not list(record.contradictions())
+    named = {r.method: r for r in single}
+    assert named["MostPop"].seeds == [0]
+    assert named["PreRec"].seeds == [0, 1]
+    assert moved[0].pair == "grocery--pantry"
+
+
+def test_a_seed_repeats(single):
+    (again,) = prerec.run(GROCERY, "single", [1], rows("single", GROCERY, ("PreRec",)))
+    first = next(r for r in single if r.method == "PreRec")
+    assert [again.metrics[name][0] for name in again.metrics] == [first.metrics[name][1] for name in again.metrics]
+
+
+def test_shuffled_descriptions_find_nothing(single):
+    named = {r.method: r.mean("AUC") for r in single}
+    assert named["PreRec (shuffled)"] == pytest.approx(0.5, abs=0.05)
+    assert named["PreRec"] > 0.55
+
+
+def test_nothing_is_transferred_that_the_audit_forbids():
+    audit = prerec.audit(PANTRY, GROCERY)
+    assert not audit.iloc[:5].any()
+    assert audit["numbers that travel"] < 10_000
+
+
+def test_strangers_are_judged_apart():
+    found = prerec.run(GROCERY, "strangers", [0], rows("strangers", GROCERY, ("MostPop", "EASE", "PreRec", "BPR-MF")))
+    named = {(r.experiment, r.method): r for r in found}
+    assert {kind for kind, _ in named} == set(prerec.STRANGERS)
+    assert ("new-users", "BPR-MF (trained on all)") in named
+    assert named["new-users", "EASE"].mean("AUC") > 0.6
+    assert named["new-items", "EASE"].mean("Recall@20") == 0  # it gives an item that it never met no score
+    assert named["both-new", "PreRec"].mean("AUC") > named["both-new", "EASE"].mean("AUC")
+    assert list(prerec.by_kind(found, "AUC").columns) == list(prerec.STRANGERS.values())
+
+
+def test_a_mixture_is_never_worse_than_its_base_by_the_oracle():
+    found = prerec.run(GROCERY, "interpolation", [0], rows("interpolation", GROCERY, ("MostPop", "EASE")))
+    assert {r.method for r in found} == {
+        name for row in rows("interpolation", GROCERY, ("MostPop", "EASE")) for _, name in prerec.made_by("interpolation", row)
+    }
+    table = prerec.mixtures(found)
+    assert (table["oracle"] >= -1e-9).all()
+    assert (table["oracle"] >= table["gain"] - 1e-9).all()
+    assert table["α"].between(0, 1).all()
+
+
+def test_the_guard_and_its_absence_can_be_seen():
+    looks = prerec.leak(GROCERY)
+    means = {name: values.mean() for name, values in looks.items()}
+    assert abs(means["learned from, guarded"] - means["to be found"]) < abs(means["learned from, unguarded"] - means["to be found"])
+
+
+def test_every_decision_has_words_and_settings_of_its_own():
+    settings = [s for _, s in prerec.deviation_settings(Scale.TOY).values()]
+    assert len(set(map(str, settings))) == len(settings)
+    assert str(prerec.SETTINGS[Scale.TOY]) not in map(str, settings)
+
+
+def test_damage_leaves_what_is_to_be_found():
+    whole, fewer, wrong = (prerec.load(replace(GROCERY, **c)) for c in ({}, {"dropped": 0.5}, {"corrupted": 0.3}))
+    for split in (fewer, wrong):
+        assert (split.test != whole.test).nnz == 0
+        assert split.train.multiply(whole.test + whole.valid).nnz == 0
+    assert fewer.train.nnz == pytest.approx(0.5 * whole.train.nnz, rel=0.05)
+    kept = wrong.train.multiply(whole.train).nnz / whole.train.nnz
+    assert kept == pytest.approx(0.7, abs=0.1)
+    assert replace(GROCERY, dropped=0.5).label == "grocery-drop50"
+
+
+def test_sessions_end_at_a_pause_and_need_a_clock():
+    data = prerec.by_session(prerec.raw(GROCERY))
+    frame = data.interactions
+    gap = frame.groupby("user")["time"].diff()
+    assert gap.max() <= 86_400
+    assert len(frame) == len(prerec.raw(GROCERY))
+    with pytest.raises(DataError, match="no time stamps"):
+        prerec.by_session(replace(data, clock=False))
+
+
+def test_gains_are_held_against_the_popularity_of_the_target(single, moved):
+    popular = prerec.popularity_of([*single, *prerec.run(PANTRY, "single", [0], rows("single", PANTRY, ("MostPop",)))])
+    grid = prerec.gains([r for r in (*single, *moved) if r.method == "PreRec"], popular)
+    assert list(zip(grid["source"], grid["target"], strict=True)) == [("grocery", "grocery"), ("grocery", "pantry")]
+    assert (grid["low"] < grid["gain"]).all()
+    assert (grid["gain"] < grid["high"]).all()
+
+
+def test_groups_of_users_make_up_all_of_them(single):
+    named = {r.method: r for r in single}
+    groups = prerec.by_activity(named["PreRec"], named["MostPop"], prerec.load(GROCERY))
+    assert groups["users"].sum() == len(named["PreRec"].per_user("NDCG@20").users)
+    assert np.average(groups["ours"], weights=groups["users"]) == pytest.approx(named["PreRec"].mean("NDCG@20"), abs=1e-6)
+
+
+def test_the_dial_ends_at_the_full_ranking(single):
+    turned = prerec.dial(single, (10, 50, 100))
+    assert turned.index[-1] == "all"
+    assert (turned.diff().iloc[1:] <= 1e-9).all().all()  # more negatives, more that may stand above
+    assert turned.loc["100", "EASE"] == pytest.approx(next(r for r in single if r.method == "EASE").mean("NDCG@10 (1+100)"))
+
+
+def test_statistics_that_decide_the_gain_are_found():
+    names = list("abcdefg")
+    size = pd.Series(np.arange(1.0, 8.0), names)
+    pairs = [(s, t) for s in names for t in names if s != t]
+    grid = pd.DataFrame(pairs, columns=["source", "target"]).assign(gain=[size[t] for _, t in pairs])
+    found = prerec.foretelling(grid, pd.DataFrame({"size": size, "other": [3.0, 6.0, 1.0, 7.0, 4.0, 2.0, 5.0]}))
+    assert found.loc[("size", "of the target"), "ρ"] == pytest.approx(1.0)
+    assert found.loc[("size", "of the target"), "p"] < 0.05
+    assert found.loc[("other", "of the target"), "p"] > 0.05
+
+
+def test_levels_count_ties():
+    model, _ = prerec.fitted(GROCERY, prerec.family_rows(GROCERY)[0], 0)
+    found = prerec.levels(model, np.unique(rows_of(prerec.load(GROCERY).test))[:20])
+    assert found["different scores"] <= 10 < found["items"]
+    assert found["items level with the best"] > 1
+
+
+def test_clusters_of_one_seed_agree_with_themselves():
+    table = prerec.stability(GROCERY, seeds=(0, 0))
+    assert table["adjusted Rand index"].tolist() == [1.0]
+    other = prerec.stability(GROCERY, seeds=(0, 1))
+    assert 0 < other["adjusted Rand index"].iloc[0] < 1
+
+
+def test_what_run_is_asked_for_becomes_tasks():
+    assert len(prerec.tasks("transfer", "all", "", Scale.TOY)) == 20
+    assert prerec.tasks("transfer", "pantry", "grocery", Scale.TOY) == [(PANTRY, GROCERY)]
+    assert [s.label for s, _ in prerec.tasks("open", "grocery", "", Scale.TOY)][-1] == "grocery-sessions"
+    with pytest.raises(DataError, match="leave --source out"):
+        prerec.tasks("single", "grocery", "pantry", Scale.TOY)
+
+
+def test_a_page_takes_from_the_records_what_still_holds(monkeypatch, tmp_path, single):
+    """Rows with all of their seeds come from the records; others run, and a live row runs its first seed."""
+    monkeypatch.setattr(prerec, "SEEDS", [0, 1])
+    ran = []
+    monkeypatch.setattr(prerec, "find", lambda **asked: single)
+    run = prerec.run
+    monkeypatch.setattr(
+        prerec,
+        "run",
+        lambda spec, ex, seeds, some, source=None: ran.append((list(seeds), [r.name for r in some])) or run(spec, ex, seeds, some, source),
+    )
+    found = prerec.results("single", GROCERY, ("PreRec",), only=QUICK)
+    assert ran == [([0, 1], []), ([0], ["PreRec"])]
+    assert [r.method for r in found] == list(QUICK)
+    assert next(r for r in found if r.method == "PreRec").metrics == next(r for r in single if r.method == "PreRec").metrics
