@@ -406,7 +406,7 @@ def rows_side_by_side(
     return [together(experiment, row, runs[row.name], pair, protocol) for row in rows]
 
 
-def ceiling(pair: Pair, experiment: str, protocol: Protocol) -> list[RunRecord]:
+def ceiling(pair: Pair, experiment: str = "zero-shot", protocol: Protocol = Protocol()) -> list[RunRecord]:
     """The Bayes-optimal row of the toy world; none elsewhere, and none without repeats or in a rehearsal, since its probabilities
     are those of whole histories.
     """
@@ -729,7 +729,7 @@ def results(experiment: str | tuple[str, ...], pair: Pair, run: Callable[[list[i
     return shown([r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)], pair.scale, run)
 
 
-def from_records(experiment: str, pair: Pair, rows: Iterable[System]) -> list[RunRecord]:
+def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: Protocol = Protocol()) -> list[RunRecord]:
     """Rows of an experiment without training anything, where the records hold all their seeds on this very data with these very settings.
 
     At toy scale the other rows run now, with all seeds; at a larger scale they are left out.
@@ -737,9 +737,9 @@ def from_records(experiment: str, pair: Pair, rows: Iterable[System]) -> list[Ru
     rows, known = list(rows), {r.method: r for r in _recorded(pair.scale, pair.source.name, pair.target.name, experiment)}
     if pair.scale is not Scale.TOY:
         return [known[row.name] for row in rows if row.name in known]
-    data, rules = pair.target_split.sha256, Protocol().settings()
+    data, rules = pair.target_split.sha256, protocol.settings()
     stale = [row for row in rows if not still_holds(known.get(row.name), stamp_of(data, rules, configuration(row.make(0))), row.seeds(SEEDS))]
-    found = known | {r.method: r for r in rows_side_by_side(pair, SEEDS, stale, experiment, Protocol())}
+    found = known | {r.method: r for r in rows_side_by_side(pair, SEEDS, stale, experiment, protocol)}
     return [found[row.name] for row in rows]
 
 
