@@ -330,10 +330,10 @@ def test_bad_graphs_are_refused(function, graph, words):
 
 def test_stored_zeros_are_no_links_and_doubles_add_up():
     graph = random_graph(6, 0.2)
-    stored = sparse.csr_array(graph + 0)
-    stored[0, 0] = 1.0
-    stored[0, 0] = 0.0
-    twice = sparse.coo_array((np.tile(graph.data / 2, 2), np.tile(np.array(graph.tocoo().coords), 2)), shape=graph.shape)
+    pairs = np.array(graph.tocoo().coords)
+    stored = sparse.coo_array((np.append(graph.data, 0.0), np.hstack([pairs, [[0], [0]]])), shape=graph.shape)
+    assert stored.tocsr().nnz == graph.nnz + 1
+    twice = sparse.coo_array((np.tile(graph.data / 2, 2), np.tile(pairs, 2)), shape=graph.shape)
     for other in (stored, twice):
         assert np.array_equal(walks(other, SMALL), walks(graph, SMALL))
 
@@ -348,6 +348,11 @@ def test_stored_zeros_are_no_links_and_doubles_add_up():
 def test_bad_settings_are_refused(name, value):
     with pytest.raises(DataError, match=f"Node2Vec settings: {name} is {value}; expected"):
         Node2VecSettings(**{name: value})
+
+
+def test_a_rate_that_is_far_too_high_is_said():
+    with pytest.raises(FloatingPointError, match=r"no longer finite; lower learning_rate \(1e\+25\)"):
+        embed(parts()[0], replace(SMALL, learning_rate=1e25))
 
 
 def test_walks_of_one_node_teach_nothing():

@@ -14,13 +14,16 @@ As in word2vec the reach of the window is drawn from 1 to ``window`` for every p
 linearly. What differs:
 
 - The pairs of one window share their negatives, and all step from the same vectors (Ji et al. 2016), so that a window is three small matrix
-  products; ``shared_negatives=False`` draws for every pair and updates after each, as word2vec does. The book's bench compares the two.
+  products; ``shared_negatives=False`` draws for every pair and updates after each, as word2vec does. ``make bench`` holds the vectors against
+  those of gensim, which does the latter.
 - No table of second order, whose size is the sum of squared degrees: a neighbour is drawn by weight alone and taken with probability
   α / max(1, 1/q). What 1/p has above that bound would make most draws vain, and becomes a draw of its own for the way back.
 
 Cost: a walk of length l has about l (window + 1) pairs, each of 6 d (negatives + 1) operations: at d = 128, window 10 and 5 negatives 50,000
-a position, against some hundred for its step. A window reads and writes 2 · (its nodes + negatives + 1) · d numbers, which lie in the caches
-unless the graph is large: some 18 operations a byte, so the floor is that of arithmetic.
+a position, against some hundred for its step. A position brings in its own rows and those of its negatives, and they go back: 8 d
+(negatives + 2) bytes, 7 KB, so 7 operations a byte, since neighbours are still in the nearest cache from the position before. That leaves
+arithmetic as the floor unless the matrices outgrow all caches. What a measured run loses against it: windows are small matrices, filled up
+to blocks, whose sums end in shuffles, and every product of three passes over rows that are loaded anew.
 
 Every walk and its negatives come from a generator of their own, keyed by seed, round and start, so walks do not depend on how many threads
 make them, and with one thread the vectors are the same bit by bit. More threads share both matrices without locks (Niu et al. 2011,
@@ -131,7 +134,11 @@ def walks(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings
 def embed(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings()) -> np.ndarray:
     """(n, d) float32 vectors of all nodes; zeros for those without a link.
 
-    Args and Raises: as ``walks``.
+    Args: as ``walks``.
+
+    Raises:
+        DataError: as ``walks``.
+        FloatingPointError: the learning rate is so high that the vectors overflow.
     """
     links = _Links.of(graph)
     n, d = len(links.begins) - 1, settings.dimension
@@ -149,6 +156,8 @@ def embed(graph: sparse.csr_array, settings: Node2VecSettings = Node2VecSettings
     for done, block in _blocks(links, settings, linked, settings.epochs, "Node2Vec"):
         rates = settings.learning_rate * np.maximum(1 - np.arange(done, done + len(block)) / total, _LEAST)
         _train(block, rates.astype(np.float32), _key(settings, 1), done, *sampling, *noise, inputs, outputs, *space)
+    if not np.isfinite(inputs).all():
+        raise FloatingPointError(f"Node2Vec: vectors are no longer finite; lower learning_rate ({settings.learning_rate})")
     return np.ascontiguousarray(inputs[:n, :d])
 
 
@@ -207,7 +216,7 @@ class _Links(NamedTuple):
         n = len(self.begins) - 1
         keys = np.uint64(turn * n) + starts.astype(np.uint64)
         out = np.empty((len(starts), settings.length), np.int32)
-        _walk(*self, starts, keys, _key(settings, 0), settings.p, settings.q, settings.threads, out)
+        _walk(*self, starts, keys, _key(settings, 0), float(settings.p), float(settings.q), settings.threads, out)
         return out
 
 
