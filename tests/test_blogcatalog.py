@@ -94,6 +94,6 @@ def test_topics_of_bloggers_as_well_as_others_tell_them():
     if missing := fetch.source_of("blogcatalog").missing():
         pytest.skip(f"{missing[0].path} is not in {fetch.source_of('blogcatalog').where}")
     data = catalogue.load_graph("blogcatalog")
-    found = blogcatalog.f1(embed(data.graph, Node2VecSettings(p=0.25, q=0.25, epochs=3)), data.labels, draws=2).mean()
+    found = blogcatalog.f1(embed(data.graph, Node2VecSettings(p=0.25, q=0.25, epochs=3)), data.labels, draws=4).mean()
     assert 0.25 <= found["macro"] <= 0.30
     assert 0.38 <= found["micro"] <= 0.43
