@@ -2,6 +2,7 @@
 
 import doctest
 import itertools
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy.stats import hypergeom
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
 from zsrbook.evaluation import auc, bootstrap, metrics, protocol, ranks
@@ -138,3 +140,18 @@ def test_docstring_examples_run(module):
     result = doctest.testmod(module)
     assert result.attempted
     assert not result.failed
+
+
+def test_sampling_is_the_hypergeometric_mean_over_all_places_of_the_ties():
+    rng = np.random.default_rng(0)
+    others = rng.integers(100, 140, 60)  # as where histories are removed: many sizes, some of which leave next to nothing out
+    greater = rng.integers(0, others)
+    ties = np.minimum(rng.integers(0, 30, 60), others - greater)
+    table = RankTable.of(greater, ties, 1)
+    table = replace(table, n_candidates=(others + 1).astype(np.int32))
+    gain = 1 / np.log2(np.arange(2, 12))
+    plain = [
+        np.mean([hypergeom.pmf(np.arange(10), size, b, 100) @ gain for b in range(g, g + t + 1)])
+        for g, t, size in zip(greater, ties, others, strict=True)
+    ]
+    assert sampled(table, "NDCG@10", 100) == pytest.approx(np.array(plain), abs=1e-9)

@@ -16,7 +16,8 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hypergeom
+from numba import njit
+from scipy.special import gammaln
 
 from zsrbook.evaluation.ranks import RankTable
 
@@ -94,15 +95,42 @@ def sampled(table: RankTable, name: str = "Recall@10", negatives: int = 100) -> 
     if len(table) and others.min() < negatives:
         raise ValueError(f"asked for {negatives} sampled negatives, but a prediction has only {others.min()} other candidates; ask for fewer")
     gains = GAINS[metric](np.arange(1.0, k + 1))
+    order = np.argsort(others, kind="stable")
+    factorials = gammaln(np.arange(others.max(initial=0) + 2.0))  # the logarithm of 0!, 1!, …
+    columns = (column[order].astype(np.int64) for column in (table.greater, table.ties, others))
     result = np.empty(len(table))
-    for size in np.unique(others):  # one catalogue size unless history is removed
-        rows = np.flatnonzero(others == size)
-        begin, end = table.greater[rows], (table.greater + table.ties)[rows] + 1
-        above = np.arange(end.max())
-        worth = hypergeom.pmf(np.arange(k), size, above[:, None], negatives) @ gains  # (above,)
-        total = np.concatenate([[0], np.cumsum(worth)])
-        result[rows] = (total[end] - total[begin]) / (end - begin)
+    result[order] = _sampled(*columns, gains, negatives, factorials)
     return result
+
+
+@njit(cache=True)
+def _sampled(greater, ties, others, gains, negatives, log_factorial):
+    """(n,) the mean, over all places that the ties allow, of the gain that is expected with b others above; rows sorted by ``others``.
+
+    Catalogues differ by user where histories are removed, so the expectation is tabulated once for each size.
+    """
+    found = np.empty(len(greater))
+    begin = 0
+    while begin < len(greater):
+        size, end = others[begin], begin
+        deepest = 0
+        while end < len(greater) and others[end] == size:
+            deepest = max(deepest, greater[end] + ties[end])
+            end += 1
+        total = np.zeros(deepest + 2)  # [b]: the expectations with fewer than b above, summed
+        draws = log_factorial[size] - log_factorial[negatives] - log_factorial[size - negatives]
+        for b in range(deepest + 1):
+            worth = 0.0
+            for j in range(max(0, negatives - (size - b)), min(len(gains), b + 1, negatives + 1)):  # of the b, j are drawn
+                above = log_factorial[b] - log_factorial[j] - log_factorial[b - j]
+                below = log_factorial[size - b] - log_factorial[negatives - j] - log_factorial[size - b - negatives + j]
+                worth += gains[j] * np.exp(above + below - draws)
+            total[b + 1] = total[b] + worth
+        for row in range(begin, end):
+            last = greater[row] + ties[row] + 1
+            found[row] = (total[last] - total[greater[row]]) / (ties[row] + 1)
+        begin = end
+    return found
 
 
 def parse(name: str) -> tuple[str, int]:
