@@ -40,7 +40,7 @@ def ndcg(model, split) -> float:
 MODELS = {
     "ItemKNN": ItemKNN,
     "EASE": EASE,
-    "BPR-MF": lambda: BPRMF(BPRSettings(lam=0.08)),
+    "BPR-MF": lambda: BPRMF(BPRSettings(learning_rate=0.05, lam=0.08)),
 }
 
 
@@ -167,7 +167,7 @@ def test_the_seed_repeats_and_another_differs():
 
 
 def test_early_stopping_keeps_the_best(structured):
-    model = BPRMF(BPRSettings(width=16, lam=0.01, patience=5)).fit(structured.train, structured.valid)
+    model = BPRMF(BPRSettings(width=16, learning_rate=0.05, patience=5)).fit(structured.train, structured.valid)
     assert validation_ndcg(model, structured.valid) == pytest.approx(max(model.curve))
     assert len(model.curve) == np.argmax(model.curve) + 1 + 5
 

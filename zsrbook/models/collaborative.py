@@ -163,8 +163,8 @@ class BPRSettings:
     """One line a choice."""
 
     width: int = 64  #: d
-    learning_rate: float = 0.05
-    lam: float = 0.02  #: λ, of the squared length of what a step touches
+    learning_rate: float = 0.02  #: η
+    lam: float = 0.01  #: λ, of the squared length of what a step touches
     spread: float = 0.1  #: standard deviation of the numbers at the start
     epochs: int = 200  #: at most; an epoch draws as many triples as there are ones
     patience: int = 10  #: stop after this many epochs without a better validation NDCG@20, where there is a validation matrix

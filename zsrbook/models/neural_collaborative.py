@@ -36,7 +36,8 @@ from torch.nn import functional as F
 
 from zsrbook.data.matrix import rows_of
 from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
-from zsrbook.training import Training, pick_device, train
+from zsrbook.training import Training, pick_device
+from zsrbook.training import train as train_network
 
 #: pairs of which NeuMF scores so many at once
 PAIRS_AT_ONCE = 1 << 17
@@ -47,7 +48,7 @@ class NeuralMatrixModel(MatrixModel):
 
     Attributes:
         settings: with a ``training`` part.
-        curve: one row an epoch, as ``training.train`` returns it.
+        curve: one row an epoch, as ``training.train`` returns it; empty where everybody has everything, and nothing was to be learned.
     """
 
     network: nn.Module
@@ -63,9 +64,9 @@ class NeuralMatrixModel(MatrixModel):
     def settle(self) -> None:
         """Bring what ``scores`` reads up to date with the weights."""
 
-    def fit(self, train_: csr_array, valid: csr_array | None = None) -> Self:
+    def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
         name, settings = type(self).__name__, self.settings.training
-        self.train = with_ones(train_, name)
+        self.train = with_ones(train, name)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.network = self.build(self.train).to(self.device).eval()
@@ -78,7 +79,7 @@ class NeuralMatrixModel(MatrixModel):
             self.settle()
             return -validation_ndcg(self, valid)
 
-        self.curve = train(
+        self.curve = train_network(
             self.network,
             lambda epoch: self.batches(np.random.default_rng((settings.seed, epoch))),
             settings,
