@@ -99,6 +99,12 @@ def test_ease_of_more_items_than_a_block():
     assert np.allclose(EASE(EASESettings(10.0)).fit(csr_array(many)).weights, weights, atol=1e-4)
 
 
+def test_a_penalty_lost_in_float32_is_refused():
+    """An item that nobody took, and one that ten thousand did: λ is all that there is of the first."""
+    with pytest.raises(ValueError, match=r"in float32 λ = 1e-46 is lost beside the counts of 3 items; raise lam"):
+        EASE(EASESettings(1e-46)).fit(csr_array(np.hstack([np.ones((9, 2)), np.zeros((9, 1))]).astype(np.float32)))
+
+
 def test_a_catalogue_too_large_for_ease_is_refused():
     with pytest.raises(DataError, match=r"EASE: 12 items need .* expected at most 11"):
         EASE(EASESettings(largest=11)).fit(csr_array(X))

@@ -84,6 +84,14 @@ def test_a_split_is_named_by_its_hash(market, split):
     assert split.sha256 == split_matrix(market).sha256 != split_matrix(market, seed=1).sha256
 
 
+def test_shares_may_be_rounded_down(market, split):
+    counts = np.diff((split.known + split.test).indptr)
+    down = split_matrix(market, rounding="down")
+    assert (np.diff(down.test.indptr) == counts // 10).all()
+    assert (np.diff(down.valid.indptr) == counts // 10).all()
+    assert abs(np.diff(split.test.indptr) - counts / 10).max() < 1
+
+
 def test_shares_that_leave_nothing_are_refused(market):
     with pytest.raises(DataError, match="a sum below 1"):
         split_matrix(market, 0.5, 0.5)

@@ -129,6 +129,7 @@ class EASE(MatrixModel):
 
     Raises:
         DataError: from ``fit``, where the catalogue is larger than the settings allow.
+        ValueError: from ``fit``, where λ is too small for float32.
     """
 
     knows = "users"
@@ -147,9 +148,11 @@ class EASE(MatrixModel):
         gram = (self.train.T @ self.train).toarray(order="F").astype(np.float32, copy=False)
         diagonal = np.einsum("ii->i", gram)  # a view
         diagonal += self.settings.lam
-        lapack.spotrf(gram, lower=True, clean=False, overwrite_a=True)
-        lapack.spotri(gram, lower=True, overwrite_c=True)  # P, in the lower triangle
-        self.weights = _mirrored(gram.T)  # row order: the upper triangle holds P
+        factor, failed = lapack.spotrf(gram, lower=True, clean=False, overwrite_a=True)
+        if failed:
+            raise ValueError(f"EASE: in float32 λ = {self.settings.lam:g} is lost beside the counts of {n_items:,} items; raise lam")
+        p, _ = lapack.spotri(factor, lower=True, overwrite_c=True)
+        self.weights = _mirrored(p.T)  # now in row order, with P in the upper triangle
         self.weights /= -np.einsum("ii->i", self.weights).copy()
         np.fill_diagonal(self.weights, 0)
         return self
