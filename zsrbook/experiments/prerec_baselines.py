@@ -4,6 +4,7 @@ The paper's full text was not to be had, and no table of it is known, so there i
 (Zhao et al. 2021) publishes what its implementations reach on MovieLens-1M, tuned, with filter and split stated: ``book/papers/recbole_ml1m.csv``
 holds them, and ``recbole_split`` makes the same kind of split from the official file: ratings of 3 stars or more, 10-core (834,449 of them, the
 very number that they state), 8 : 1 : 1 within each user at random, the two small parts rounded down.
+Its row of popularity is lower than popularity really is: that implementation counts an item once a batch, so the most popular ones tie.
 """
 
 from __future__ import annotations
