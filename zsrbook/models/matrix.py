@@ -76,6 +76,9 @@ def with_ones(train: csr_array, name: str) -> csr_array:
 def not_taken(train: csr_array, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n,) int64 an item for each of these users, drawn evenly from those that the user doesn't have; −1 for a user of everything.
 
+    Args:
+        train: with sorted indices, as from ``with_ones``.
+
     >>> not_taken(csr_array([[1, 0, 1], [1, 1, 1]]), np.array([0, 1]), np.random.default_rng(0)).tolist()
     [1, -1]
     """

@@ -284,7 +284,7 @@ class LightGCNSettings:
     layers: int = 3  #: how far vectors travel; paper. 0: matrix factorisation
     decay: float = 1e-4  #: λ, of the squared length of the first vectors of a triple; paper
     batch: int = 16_384  #: triples a step; the paper's 2,048 take as many passes over the graph as there are steps
-    training: Training = field(default_factory=lambda: Training(epochs=60, optimizer="adam", learning_rate=0.02, clip=None, patience=10))
+    training: Training = field(default_factory=lambda: Training(epochs=40, optimizer="adam", learning_rate=0.02, clip=None, patience=10))
 
 
 class Triples(NamedTuple):
