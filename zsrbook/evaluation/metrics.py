@@ -96,7 +96,7 @@ def sampled(table: RankTable, name: str = "Recall@10", negatives: int = 100) -> 
         raise ValueError(f"asked for {negatives} sampled negatives, but a prediction has only {others.min()} other candidates; ask for fewer")
     gains = GAINS[metric](np.arange(1.0, k + 1))
     order = np.argsort(others, kind="stable")
-    factorials = gammaln(np.arange(others.max(initial=0) + 2.0))  # the logarithm of 0!, 1!, …
+    factorials = gammaln(np.arange(1.0, others.max(initial=0) + 2.0))  # the logarithm of 0!, 1!, …
     columns = (column[order].astype(np.int64) for column in (table.greater, table.ties, others))
     result = np.empty(len(table))
     result[order] = _sampled(*columns, gains, negatives, factorials)
