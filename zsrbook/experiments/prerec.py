@@ -211,8 +211,16 @@ def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> Ma
     return model(replace(settings, seed=seed) if training is None else replace(settings, training=replace(training, seed=seed)))
 
 
-#: the baselines' settings, chosen on validation (``tuning``); a data set that is not named has those of the book
-TUNED: dict[str, dict[str, object]] = {}
+#: settings of baselines that did best on validation, of the ``GRIDS`` of ``experiments.prerec_baselines``; where a data set or a family is not
+#: named, the families' own did best or nothing was tried
+TUNED: dict[str, dict[str, object]] = {
+    "grocery": {
+        "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=0.0),
+        "BPR-MF": BPRSettings(learning_rate=0.1, lam=0.02),
+        "LightGCN": LightGCNSettings(layers=1, decay=1e-3),
+        "Mult-VAE": MultVAESettings(dropout=0.7),
+    }
+}
 
 
 def baselines(spec: Spec) -> list[System]:
