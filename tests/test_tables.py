@@ -10,7 +10,7 @@ from test_claims import record_of
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.records import RecordError
-from zsrbook.tables import PAPERS, beside, paper_numbers
+from zsrbook.tables import PAPERS, beside, measured, paper_numbers
 
 RECORDS = [
     record_of("POP", 0.10, seeds=1, source=None),
@@ -163,3 +163,19 @@ def test_every_paper_table_names_its_place():
         assert numbers.notna().all(axis=None)
         levels = numbers[numbers["quantity"] != "difference in %"] if "quantity" in numbers else numbers
         assert levels["value"].ge(0).all()
+
+
+def test_our_runs_alone_are_held_against_a_yardstick():
+    found = measured(RECORDS, ("Recall@20", "NDCG@20"), "POP", "ours")
+    frame = found.frame
+    gap = difference(RECORDS[1].per_user("Recall@20"), RECORDS[0].per_user("Recall@20"))
+    row = frame.loc["ZESRec-H", "Recall@20"]
+    assert row["difference"] == pytest.approx(gap.value, abs=1e-6)
+    assert row["below"] == pytest.approx(gap.low, abs=1e-6)
+    assert np.isnan(frame.loc["POP", ("Recall@20", "difference")])
+    page = found._repr_html_()
+    assert "to POP" in page
+    assert page.count("<strong>") == 1 + 2  # the title, and the best of each metric, which is not the ceiling
+    assert "(+0.000)" in page or "(-0.00" in page or "(+0.00" in page  # ZESRec-G can't be told from POP
+    with pytest.raises(ValueError, match="no record of the yardstick HRNN"):
+        measured(RECORDS, ("Recall@20",), "HRNN", "ours")

@@ -278,7 +278,7 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
         "prerec-3": ("20 bins of each number", with_features(bins=20)),
         "prerec-4": ("50 bins of each number", with_features(bins=50)),
         "prerec-5": ("100 bins of each number", with_features(bins=100)),
-        "prerec-6": ("half as many clusters of nodes", with_features(clusters=25)),
+        "prerec-6": ("25 clusters of nodes", with_features(clusters=25)),
         "prerec-7": ("200 clusters of nodes", with_features(clusters=200)),
         "prerec-8": ("density of a node cluster as closeness to its centre", with_features(density="distance")),
         "prerec-9": ("pairs as averages of their nodes", with_features(operator="average")),
