@@ -43,6 +43,7 @@ ZESREC = (
 )
 MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
 SEARCH = ("judged", "held-out", "deviations", "encoders")
+PREREC = (*prerec.ROWS, "tails")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -261,7 +262,7 @@ def run_search(
 
 @runs.command("prerec")
 def run_prerec(
-    experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(prerec.ROWS)}")],
+    experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(PREREC)}")],
     data: Annotated[str, typer.Argument(help="such as grocery (toy), ml-1m (small), or all")],
     source: Annotated[str, typer.Option(help="of a transfer: what was learned from; default every other data set")] = "",
     seeds: Seeds = 5,
@@ -273,13 +274,17 @@ def run_prerec(
     Records are written seed by seed. Say the same again after it was stopped, and it goes on with the seeds that this very code has not
     recorded yet.
     """
-    if experiment not in prerec.ROWS:
-        raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(prerec.ROWS)}")
+    if experiment not in PREREC:
+        raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(PREREC)}")
     scale = scale or current_scale()
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
         for spec, of in prerec.tasks(experiment, data, source, scale):
+            if experiment == "tails":  # nothing is trained
+                for record in prerec.tail_records(spec):
+                    written(record, version, "exponent")
+                continue
             rows = named(only, experiment, prerec.ROWS[experiment](spec))
             found = records.find(records.RUNS, paper=prerec.PAPER, source=of and of.label, target=spec.label, scale=scale)
             stamp = (of and of.label, version, prerec.load(spec).sha256)

@@ -740,20 +740,40 @@ def sizes(scale: Scale) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["users", "items", "ones", "ones a user", "ones an item", "density"])
 
 
-def tails(scale: Scale) -> pd.DataFrame:
-    """The power law fitted to the ones of users and of items, one row a data set and side.
+def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
+    """The power law fitted to the ones of users, and of items, as records: ``exponent``, ``from`` (the smallest degree of the tail), ``share``
+    (of the nodes that it holds), ``p`` (how often the law itself would lie as far from its fit), ``log-normal`` (log-likelihood ratio of the power
+    law to it), ``its p``, ``Gini``.
 
-    Returns:
-        columns ``exponent``, ``from`` (the smallest degree of the tail), ``share`` (of the nodes that it holds), ``p`` (how often the law itself
-        would lie as far from its fit), ``log-normal`` (log-likelihood ratio of the power law to it) and its p, ``Gini``.
+    Args:
+        draws: of the goodness-of-fit test.
     """
-    rows = {}
-    for name in DATA[scale]:
-        for side, ones in zip(("users", "items"), degrees(load(Spec(name, scale)).train), strict=True):
-            fit = fit_tail(ones, draws=500)
-            rows[name, side] = (fit.exponent, fit.minimum, fit.tail / fit.nodes, fit.p, fit.lognormal.ratio, fit.lognormal.p, gini(ones[ones > 0]))
-    columns = ["exponent", "from", "share", "p", "log-normal", "its p", "Gini"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).set_axis(pd.MultiIndex.from_tuples(rows), axis=0)
+    split, found = load(spec), []
+    for side, ones in zip(("users", "items"), degrees((split.known + split.test).tocsr()), strict=True):
+        began, fit = time.perf_counter(), fit_tail(ones, draws=draws)
+        numbers = {"exponent": fit.exponent, "from": fit.minimum, "share": fit.tail / fit.nodes, "p": fit.p}
+        numbers |= {"log-normal": fit.lognormal.ratio, "its p": fit.lognormal.p, "Gini": gini(ones[ones > 0])}
+        record = RunRecord(
+            paper=PAPER,
+            experiment="tails",
+            target=spec.label,
+            method=side,
+            scale=spec.scale,
+            protocol=rules(spec).settings(),
+            config={"draws": draws},
+            seeds=[0],
+            metrics={name: [float(value)] for name, value in numbers.items()},
+            data_sha256=split.sha256,
+            minutes=round((time.perf_counter() - began) / 60, 3),
+        )
+        found.append(record)
+    return found
+
+
+def tails(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """``tail_records`` as a table: one row a data set and side."""
+    rows = {(r.target, r.method): {name: values_[0] for name, values_ in r.metrics.items()} for r in records}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "of"]) if rows else pd.DataFrame()
 
 
 def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
