@@ -17,7 +17,7 @@ from zsrbook import claims as ledger
 from zsrbook import records
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.experiments import mail, prerec, search, zesrec
+from zsrbook.experiments import mail, preprec, prerec, search, zesrec
 from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
@@ -49,7 +49,7 @@ WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
 MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
-Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System)
+Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System, preprec.System)
 
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")]
 Only = Annotated[str, typer.Option(help="rows to run, split by ';'; default all")]
@@ -295,6 +295,36 @@ def run_prerec(
 
             makes, drawn = partial(prerec.made_by, experiment), partial(prerec.draws, experiment)
             for record in seed_by_seed(known, rows, range(seeds), makes, drawn, run):
+                written(record, version, "NDCG@20")
+
+
+@runs.command("preprec")
+def run_preprec(
+    data: Annotated[str, typer.Argument(help="with time stamps, such as grocery (toy), ml-100k (small); or all, with the chapter's transfers")],
+    source: Annotated[str, typer.Option(help="of a transfer: what was learned from")] = "",
+    seeds: Seeds = 5,
+    only: Only = "",
+    scale: AtScale = None,
+) -> None:
+    """PrepRec, the successor in the PreRec chapter, beside popularity that looks at the clock.
+
+    Records are written seed by seed. Say the same again after it was stopped, and it goes on with the seeds that this very code has not
+    recorded yet.
+    """
+    scale = scale or current_scale()
+    with errors_for_people(*MENDABLE):
+        records.check_clean()
+        version = records.code_version()
+        for spec, of in preprec.tasks(data, source, scale):
+            rows = named(only, preprec.EXPERIMENT, preprec.systems(spec, of))
+            found = records.find(records.RUNS, paper=prerec.PAPER, experiment=preprec.EXPERIMENT, target=spec.name, scale=scale)
+            stamp = (of and of.name, version, preprec.load(spec).sha256)
+            known = {(r.experiment, r.method): r for r in found if (r.source, r.code_version, r.data_sha256) == stamp}
+
+            def run(row: preprec.System, seed: int, spec: preprec.Spec = spec, of: preprec.Spec | None = of) -> list[RunRecord]:
+                return preprec.run(spec, [seed], [row], of)
+
+            for record in seed_by_seed(known, rows, range(seeds), lambda row: [(preprec.EXPERIMENT, row.name)], lambda row: row.chance, run):
                 written(record, version, "NDCG@20")
 
 

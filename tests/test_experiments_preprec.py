@@ -1,0 +1,167 @@
+"""The successor's experiment in a market so small that it is trained in a moment."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from zsrbook.data.dataset import Columns
+from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.ranks import rank_targets
+from zsrbook.experiments import preprec, prerec
+from zsrbook.experiments.preprec import EMPTY, RULES, TUNED, Spec
+from zsrbook.models.baselines import RecentPopularity, RecentPopularitySettings
+from zsrbook.records import RunRecord
+from zsrbook.scale import Scale
+
+GROCERY, PANTRY = (Spec(name, Scale.TOY) for name in ("grocery", "pantry"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_world():
+    """A hundred and twenty people a market and two epochs."""
+    quick = preprec.SETTINGS[Scale.TOY]
+    quick = replace(quick, width=8, training=replace(quick.training, epochs=2))
+    world = ToyWorld(ToySettings(users=(120, 120, 120), items=(60, 60, 60), history=20.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(preprec.SETTINGS, Scale.TOY, quick)
+        patch.setitem(preprec.PAIRS, Scale.TOY, (("grocery", "pantry"),))
+        patch.setattr(prerec, "toy_world", lambda **dials: world)
+        for cached in (preprec.load, preprec.fitted):
+            cached.cache_clear()
+        yield
+    for cached in (preprec.load, preprec.fitted):
+        cached.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def home() -> dict[str, RunRecord]:
+    return {r.method: r for r in preprec.run(PANTRY, [0, 1], preprec.systems(PANTRY))}
+
+
+@pytest.fixture(scope="module")
+def moved() -> dict[str, RunRecord]:
+    return {r.method: r for r in preprec.run(PANTRY, [0, 1], preprec.systems(PANTRY, GROCERY), GROCERY)}
+
+
+def test_the_newest_item_of_each_user_is_judged_and_nobody_has_it_yet():
+    split = preprec.load(GROCERY)
+    frame = split.test.data.interactions
+    assert not frame.duplicated([Columns.USER, Columns.ITEM]).any()
+    for column in (Columns.USER, Columns.ITEM):
+        assert frame[column].value_counts().min() >= 5
+    assert split.test.targets.sum() == split.test.data.n_users
+    assert len(split.train) == len(frame) - 2 * split.test.data.n_users
+
+
+def test_records_hold_what_their_ranks_give(home, moved):
+    for record in (*home.values(), *moved.values()):
+        assert not list(record.contradictions())
+        assert record.protocol == RULES.settings()
+    assert list(home) == [row.name for row in preprec.systems(PANTRY)]
+    assert home["MostPop"].seeds == home[TUNED].seeds == [0]
+    assert home["PrepRec"].seeds == [0, 1]
+    assert home["PrepRec"].metrics["NDCG@20"][0] != home["PrepRec"].metrics["NDCG@20"][1]
+    assert list(moved) == ["PrepRec", EMPTY]
+    assert moved["PrepRec"].path.parent.name == "grocery--pantry"
+    assert moved["PrepRec"].data_sha256 == home["PrepRec"].data_sha256
+
+
+def test_the_window_is_chosen_on_validation(home, monkeypatch):
+    (chosen,) = home[TUNED].metrics["days"]
+    assert chosen in preprec.WINDOWS
+    assert home[TUNED].metrics["NDCG@20"] == home[f"Recent popularity ({chosen:g} days)"].metrics["NDCG@20"]
+    valid = preprec.load(PANTRY).valid
+    worth = {}
+    for days in preprec.WINDOWS:
+        table = rank_targets(RecentPopularity(RecentPopularitySettings(days)).fit(valid.data), valid, remove_history=True, last_only=True)
+        worth[days] = RULES.summary(table, ("NDCG@20",))["NDCG@20"]
+    assert worth[chosen] == max(worth.values())
+
+
+def test_without_histories_everybody_gets_the_same_at_one_moment():
+    model = preprec.without_history(PANTRY, GROCERY, 0)
+    sequences = preprec.load(PANTRY).test.sequences
+    now = np.full(len(sequences), sequences.times.max())
+    scores = model.scores(replace(sequences, now=now))
+    assert (scores == scores[:1]).all()
+    other = model.scores(replace(sequences, now=now - 60 * 86_400))
+    assert not torch.equal(other[0], scores[0])
+    assert not torch.equal(model.inner.scores(replace(sequences, now=now))[0], scores[0])
+
+
+def test_no_weight_moves_on_the_way(moved):
+    weights = preprec.fitted(GROCERY, 0)[0].network.state_dict()
+    served = preprec.preprec(PANTRY, GROCERY, 0).network.state_dict()
+    assert all(torch.equal(value, served[name]) for name, value in weights.items())
+    drawn = preprec.untrained(PANTRY, None, 0).network.state_dict()
+    assert not torch.equal(drawn["item.0.weight"], weights["item.0.weight"])
+
+
+def test_a_page_shows_the_rows_at_home_and_then_those_from_elsewhere(home, moved, monkeypatch):
+    recorded = [*home.values(), *moved.values()]
+    monkeypatch.setattr(preprec, "find", lambda **asked: recorded)
+    monkeypatch.setattr(preprec, "shown", lambda found, scale, run: found)  # as at a larger scale
+    shown = preprec.judged_on(PANTRY)
+    assert [r.method for r in shown] == [*home, "PrepRec from grocery", f"{EMPTY} from grocery"]
+    assert "PrepRec from grocery" in prerec.table(shown, TUNED, "pantry", preprec.SHOWN)._repr_html_()
+    monkeypatch.setattr(preprec, "find", lambda **asked: [])
+    assert preprec.judged_on(PANTRY) == []
+
+
+def test_each_preprec_is_held_against_its_target_and_its_own_control(home, moved):
+    found = preprec.contrasts([*home.values(), *moved.values()])
+    assert len(found) == 2 * len(preprec.YARDSTICKS)
+    there = found[found["source"] == "grocery"].set_index("yardstick")
+    assert (there["target"] == "pantry").all()
+    for yardstick, base in (("Popularity so far", home), (TUNED, home), (EMPTY, moved)):
+        gap = moved["PrepRec"].mean("NDCG@20") - base[yardstick].mean("NDCG@20")
+        assert there.loc[yardstick, "gap"] == pytest.approx(gap)
+        assert there.loc[yardstick, "low"] <= gap <= there.loc[yardstick, "high"]
+
+
+def test_words_count_what_lies_clear_of_the_yardstick():
+    columns = ["source", "target", "yardstick", "value", "gap", "low", "high"]
+    rows = [
+        ("a", "b", TUNED, 0.1, 0.02, 0.01, 0.03),
+        ("b", "a", TUNED, 0.1, 0.02, -0.01, 0.05),
+        ("a", "a", TUNED, 0.1, -0.02, -0.03, -0.01),
+        ("a", "a", EMPTY, 0.1, 0.0, -0.01, 0.01),
+    ]
+    said = preprec.in_words(pd.DataFrame(rows, columns=columns)).split(". ")
+    assert said[0].endswith(
+        "is above in 0 of 1, below in 1, and level in 0; against itself without histories it is above in 0 of 1, below in 0, and level in 1"
+    )
+    assert said[1].startswith(
+        "PrepRec carried to a catalogue that it has never seen: against recent popularity (tuned) it is above in 1 of 2, below in 0"
+    )
+    assert preprec.in_words(pd.DataFrame([], columns=columns)) == "Not recorded at this scale yet."
+
+
+def test_among_few_candidates_more_is_found(home):
+    sampled = preprec.among_sampled(home.values(), negatives=10)
+    assert list(sampled.index) == list(home)
+    assert all(sampled[name] >= record.mean("Recall@10") for name, record in home.items())
+
+
+def test_courses_follow_three_items_through_time():
+    frame = preprec.courses(GROCERY, among=0.5)
+    assert list(frame) == ["rose most", "fell most", "steadiest"]
+    assert frame.index.is_monotonic_increasing
+    assert (frame.max() <= 100 + 1e-6).all()
+    assert (frame.min() > 0).all()
+    begin = frame.iloc[len(frame) // 4]
+    change = frame.iloc[-1] - begin
+    assert change["rose most"] >= change["steadiest"] >= change["fell most"]
+
+
+def test_what_run_is_asked_for_becomes_tasks():
+    assert preprec.tasks("pantry", "", Scale.TOY) == [(PANTRY, None)]
+    assert preprec.tasks("pantry", "films", Scale.TOY) == [(PANTRY, Spec("films", Scale.TOY))]
+    assert preprec.tasks("all", "", Scale.TOY) == [(GROCERY, None), (PANTRY, GROCERY)]
+    assert preprec.tasks("all", "films", Scale.TOY) == []
+    for scale, pairs in preprec.PAIRS.items():
+        if scale is not Scale.TOY:
+            assert {name for pair in pairs for name in pair} <= set(preprec.DATA[scale])

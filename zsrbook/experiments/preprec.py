@@ -1,0 +1,331 @@
+"""What came after PreRec: PrepRec (Wang, Rathi and Sundaram 2024, arXiv 2401.01497) at home and in a shop that it has never seen.
+
+PrepRec reads how popular items are becoming. Whatever it finds must therefore be held against what popularity alone finds when it, too, may
+look at the clock: counts up to the moment of prediction, and counts of the last days. A trained PrepRec that is given no histories is the
+other control: what is left of it is a curve of popularity, the same for everybody at that moment.
+
+The newest item of each user is judged, in the full catalogue without what the user has. Popularity so far, recent popularity and PrepRec read
+interactions strictly before the moment of each prediction; ``MostPop`` counts the training part of leave-one-out and so knows of the future.
+The records are experiment ``successor`` of the PreRec chapter.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+from typing import NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from zsrbook.data.dataset import Dataset, Sequences
+from zsrbook.data.splits import Fold, Split, at_least, compact, split_leave_one_out, subset_of_users, without_repeats
+from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.metrics import average, sampled
+from zsrbook.evaluation.protocol import Protocol, evaluate
+from zsrbook.experiments import prerec
+from zsrbook.experiments.seeds import shown
+from zsrbook.models.base import Recommender
+from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
+from zsrbook.models.preprec import FULL, PopularityClock, PrepRec, PrepRecSettings
+from zsrbook.records import RunRecord, find
+from zsrbook.scale import Scale
+from zsrbook.training import Training
+
+EXPERIMENT = "successor"
+#: at toy scale a market in which popularity does not move, so that nothing is to be had from watching it
+DATA = {Scale.TOY: ("grocery",), Scale.SMALL: ("ml-100k", "amazon-musical-instruments-2014", "ml-latest-small"), Scale.PAPER: ()}
+#: (source, target) that share no user and no item
+PAIRS = {
+    Scale.TOY: (),
+    Scale.SMALL: (("ml-100k", "amazon-musical-instruments-2014"), ("amazon-musical-instruments-2014", "ml-100k")),
+    Scale.PAPER: (),
+}
+#: interactions of random users that the toy market is cut down to, so that a page can train on it
+TOY_INTERACTIONS = 12_000
+#: days of recent popularity
+WINDOWS = (30.0, 90.0, 365.0)
+RULES = Protocol(positions="last", history="removed")
+METRICS = ("NDCG@20", "Recall@20", "MRR@20", "NDCG@10", "Recall@10")
+SHOWN = METRICS[:2]
+
+TUNED, EMPTY = "Recent popularity (tuned)", "PrepRec (empty histories)"
+#: what a PrepRec is held against; the words of a column
+YARDSTICKS = ("Popularity so far", TUNED, EMPTY)
+
+
+def _adam(**changes: int) -> Training:
+    return Training(optimizer="adam", learning_rate=1e-3, **changes)
+
+
+#: by scale; the code's, but that they stop earlier (it waits for 20 epochs)
+SETTINGS = {
+    Scale.TOY: PrepRecSettings(max_length=50, training=_adam(epochs=20, patience=3)),
+    Scale.SMALL: PrepRecSettings(training=_adam(epochs=60, patience=8)),
+    Scale.PAPER: PrepRecSettings(),
+}
+
+
+# ---------------------------------------------------------------- data
+
+
+class Spec(NamedTuple):
+    """Names the data exactly."""
+
+    name: str
+    scale: Scale
+
+
+@lru_cache(maxsize=8)
+def load(spec: Spec) -> Split:
+    """Five or more interactions a user and an item; the newest of each user for the test, the one before it for validation.
+
+    Raises:
+        DataError: the data is missing or bad; the message says what to do.
+    """
+    data = prerec.raw(prerec.Spec(*spec))
+    if spec.scale is Scale.TOY and len(data) > TOY_INTERACTIONS:
+        data = subset_of_users(data, TOY_INTERACTIONS, seed=0)
+    return split_leave_one_out(compact(at_least(without_repeats(data), user=5, item=5)))
+
+
+def tasks(data: str, source: str, scale: Scale) -> list[tuple[Spec, Spec | None]]:
+    """(target, source) of what ``run preprec`` is asked for; source None where a model stays at home."""
+    if data != "all":
+        return [(Spec(data, scale), Spec(source, scale) if source else None)]
+    pairs = [(Spec(to, scale), Spec(of, scale)) for of, to in PAIRS[scale] if source in ("", of)]
+    return pairs if source else [*((Spec(name, scale), None) for name in DATA[scale]), *pairs]
+
+
+# ---------------------------------------------------------------- rows
+
+
+class NoHistory(Recommender):
+    """A trained PrepRec that is asked as if each user were new; only the moment is passed on."""
+
+    zero_shot = True
+
+    def __init__(self, inner: PrepRec):
+        self.inner = inner
+
+    @property
+    def n_items(self) -> int:
+        return self.inner.n_items
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.inner.fit(data, valid)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        self.inner = self.inner.transfer(target)
+
+    def scores(self, histories: Sequences) -> Tensor:
+        empty = Sequences.of([[]] * len(histories))
+        return self.inner.scores(replace(empty, now=histories.moments(self.inner.clock.end)))
+
+
+@dataclass(frozen=True)
+class System:
+    """A row.
+
+    Attributes:
+        serve: (target, source, seed) -> a model that is ready to rank the test items of the target.
+        config: the settings as a record keeps them.
+        trained: whether weights are learned, in the source if there is one; if not, the row belongs to the target alone.
+        chance: whether seeds differ.
+    """
+
+    name: str
+    serve: Callable[[Spec, Spec | None, int], Recommender]
+    config: dict = field(default_factory=dict)
+    trained: bool = False
+    chance: bool = False
+
+
+@lru_cache(maxsize=32)
+def fitted(spec: Spec, seed: int) -> tuple[PrepRec, float]:
+    """PrepRec as trained on a data set, and the seconds that it took; every target is served by the same weights."""
+    began, split, settings = time.perf_counter(), load(spec), SETTINGS[spec.scale]
+    model = PrepRec(replace(settings, training=replace(settings.training, seed=seed))).fit(split.train, split.valid)
+    return model, time.perf_counter() - began
+
+
+def preprec(target: Spec, source: Spec | None, seed: int) -> PrepRec:
+    """No weight moves here; what is read of the target are its counts before each moment."""
+    return fitted(source or target, seed)[0].transfer(load(target).test.data)
+
+
+def without_history(target: Spec, source: Spec | None, seed: int) -> NoHistory:
+    return NoHistory(preprec(target, source, seed))
+
+
+def untrained(target: Spec, source: Spec | None, seed: int) -> PrepRec:
+    """Weights as they are drawn."""
+    settings = SETTINGS[target.scale]
+    model = PrepRec(replace(settings, training=replace(settings.training, seed=seed)))
+    model.build()
+    model.bind(load(target).test.data)
+    return model
+
+
+def most_popular(target: Spec, source: Spec | None, seed: int) -> Popularity:
+    return Popularity().fit(load(target).train)
+
+
+def recent(target: Spec, source: Spec | None, seed: int, days: float) -> RecentPopularity:
+    return RecentPopularity(RecentPopularitySettings(days)).fit(load(target).test.data)
+
+
+def tuned(target: Spec, source: Spec | None, seed: int) -> RecentPopularity:
+    """The window that ranks the validation items best."""
+    valid = load(target).valid
+
+    def worth(days: float) -> float:
+        table = evaluate(RecentPopularity(RecentPopularitySettings(days)).fit(valid.data), valid, RULES)
+        return RULES.summary(table, ("NDCG@20",))["NDCG@20"]
+
+    return recent(target, source, seed, max(WINDOWS, key=worth))
+
+
+def systems(spec: Spec, source: Spec | None = None) -> list[System]:
+    """The rows of a data set, or of the transfer into it: those that learned elsewhere."""
+    settings = asdict(SETTINGS[spec.scale])
+    rows = [
+        System("MostPop", most_popular),
+        System("Popularity so far", partial(recent, days=math.inf)),
+        System(TUNED, tuned, {"windows": list(WINDOWS)}),
+        *(System(f"Recent popularity ({days:g} days)", partial(recent, days=days), {"days": days}) for days in WINDOWS),
+        System("PrepRec", preprec, settings, trained=True, chance=True),
+        System(EMPTY, without_history, settings, trained=True, chance=True),
+        System("PrepRec (untrained)", untrained, settings, chance=True),
+    ]
+    return [row for row in rows if row.trained or source is None]
+
+
+# ---------------------------------------------------------------- runs and records
+
+
+def scored(spec: Spec, row: System, seed: int, source: Spec | None = None) -> prerec.Run:
+    """Where the newest items stand, by one row on one seed."""
+    began = time.perf_counter()
+    model = row.serve(spec, source, seed)
+    seconds = fitted(source or spec, seed)[1] if row.trained else time.perf_counter() - began
+    beside = {"days": model.settings.days} if row.name == TUNED else {}
+    return prerec.Run(evaluate(model, load(spec).test, RULES), seconds, beside)
+
+
+def run(spec: Spec, seeds: Sequence[int], rows: Iterable[System], source: Spec | None = None) -> list[RunRecord]:
+    """The records of rows, in their order; ``minutes`` are those of training."""
+    found = []
+    for row in rows:
+        runs = {seed: scored(spec, row, seed, source) for seed in (seeds if row.chance else seeds[:1])}
+        sums = [RULES.summary(one.table, METRICS) | one.beside for one in runs.values()]
+        record = RunRecord(
+            paper=prerec.PAPER,
+            experiment=EXPERIMENT,
+            source=source and source.name,
+            target=spec.name,
+            method=row.name,
+            scale=spec.scale,
+            protocol=RULES.settings(),
+            config=row.config,
+            seeds=list(runs),
+            metrics={name: [s[name] for s in sums] for name in sums[0]},
+            data_sha256=load(spec).sha256,
+            minutes=round(sum(one.seconds for one in runs.values()) / 60, 3),
+            ranks={seed: one.table for seed, one in runs.items()},
+        )
+        found.append(record)
+    return found
+
+
+# ---------------------------------------------------------------- what the chapter makes of the records
+
+
+def results(spec: Spec, source: Spec | None = None) -> list[RunRecord]:
+    """What a page shows of a data set, or of the transfer into it, in the order of the rows: at toy scale seed 0 runs now, the rest was recorded."""
+    rows = systems(spec, source)
+    recorded = find(paper=prerec.PAPER, experiment=EXPERIMENT, target=spec.name, scale=spec.scale)
+    recorded = [r for r in recorded if r.source == (source and source.name)]
+    named = {r.method: r for r in shown(recorded, spec.scale, lambda seeds: run(spec, seeds, rows, source))}
+    return [named[row.name] for row in rows if row.name in named]
+
+
+def judged_on(spec: Spec) -> list[RunRecord]:
+    """All that was judged on a data set: its own rows, then models that come from elsewhere, with their source in their name."""
+    found = results(spec)
+    for of, to in PAIRS[spec.scale]:
+        if to == spec.name:
+            found += [replace(r, method=f"{r.method} from {of}") for r in results(spec, Spec(of, spec.scale))]
+    return found
+
+
+def contrasts(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """Each trained PrepRec less each yardstick on the same users, with 95 % intervals.
+
+    Args:
+        records: those of ``results``, of any number of data sets and pairs.
+
+    Returns:
+        columns ``source``, ``target``, ``yardstick``, ``value``, ``gap``, ``low``, ``high``; at home the source is the target.
+    """
+    records, rows = list(records), []
+    popular = {(r.target, r.method): r for r in records if r.source is None}
+    own = {r.pair: r for r in records if r.method == EMPTY}
+    for record in records:
+        for yardstick in YARDSTICKS if record.method == "PrepRec" else ():
+            base = own.get(record.pair) if yardstick == EMPTY else popular.get((record.target, yardstick))
+            if base is not None:
+                found = difference(record.per_user(metric), base.per_user(metric))
+                rows.append((record.source or record.target, record.target, yardstick, record.mean(metric), found.value, found.low, found.high))
+    return pd.DataFrame(rows, columns=["source", "target", "yardstick", "value", "gap", "low", "high"])
+
+
+def in_words(found: pd.DataFrame) -> str:
+    """What ``contrasts`` come to; the counts are looked up, never written."""
+    sentences, home = [], found["source"] == found["target"]
+    for words, kind in (("trained at home", home), ("carried to a catalogue that it has never seen", ~home)):
+        parts = []
+        for yardstick in YARDSTICKS:
+            some = found[kind & (found["yardstick"] == yardstick)]
+            if len(some):
+                above, below = (some["low"] > 0).sum(), (some["high"] < 0).sum()
+                against = "itself without histories" if yardstick == EMPTY else yardstick[0].lower() + yardstick[1:]
+                parts.append(f"against {against} it is above in {above} of {len(some)}, below in {below}, and level in {len(some) - above - below}")
+        if parts:
+            sentences.append(f"PrepRec {words}: {'; '.join(parts)}.")
+    return " ".join(sentences) or "Not recorded at this scale yet."
+
+
+def among_sampled(records: Iterable[RunRecord], metric: str = "Recall@10", negatives: int = 100) -> pd.Series:
+    """Method -> the metric as the authors' code has it, each newest item among so many random others; exact, from the ranks, mean over seeds."""
+    return pd.Series(
+        {r.method: np.mean([average(table, sampled(table, metric, negatives)) for table in r.ranks.values()]) for r in records},
+        dtype=float,
+        name=f"{metric} (1+{negatives})",
+    )
+
+
+def courses(spec: Spec, among: float = 0.1) -> pd.DataFrame:
+    """The coarse percentile, through time, of the item that rose most, of the one that fell most, and of the steadiest.
+
+    Args:
+        among: share of the catalogue, the most taken items, that the three are chosen from, if they were known after a quarter of the windows.
+
+    Returns:
+        index: when each window ended; one column an item; values in (0, 100], NaN before anybody had taken the item.
+    """
+    data = load(spec).test.data
+    coarse = PopularityClock.of(data, SETTINGS[spec.scale]).coarse
+    table, begin = coarse.table[1:] * (100 / FULL), len(coarse.windows) // 4
+    often = np.argsort(-np.bincount(data.interactions["item"], minlength=data.n_items), kind="stable")[: max(3, round(among * data.n_items))]
+    often = often[table[begin, often] > 0]
+    change, spread = table[-1, often] - table[begin, often], table[begin:, often].std(0)
+    chosen = {"rose most": often[change.argmax()], "fell most": often[change.argmin()], "steadiest": often[spread.argmin()]}
+    ended = pd.to_datetime((coarse.windows + 1) * coarse.seconds, unit="s")
+    frame = pd.DataFrame({words: table[:, item] for words, item in chosen.items()}, index=ended.rename("window ended"))
+    return frame.where(frame > 0)
