@@ -15,7 +15,7 @@ from zsrbook import records
 from zsrbook.__main__ import app
 from zsrbook.claims import load as load_claims
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.experiments import commands, mail, search, zesrec
+from zsrbook.experiments import commands, mail, preprec, prerec, search, zesrec
 from zsrbook.scale import Scale
 from zsrbook.training import Training
 
@@ -348,3 +348,30 @@ def test_run_search_of_held_out_links_deviations_and_encoders(search_root):
     assert "expected one of judged, held-out, deviations, encoders" in call("run", "search", "clicks", "grocery", exit_code=2)
     assert "the toy world has no market 'moon'" in call("run", "search", "judged", "moon", exit_code=1)
     assert "no search data is called 'moon'" in call("run", "search", "judged", "moon", "--scale", "small", exit_code=1)
+
+
+def test_run_preprec_at_home_and_from_elsewhere(root, monkeypatch):
+    small = ToyWorld(ToySettings(users=(120, 120, 20), items=(60, 60, 20), history=20.0))
+    monkeypatch.setattr(prerec, "toy_world", lambda **dials: small)
+    quick = preprec.SETTINGS[Scale.TOY]
+    monkeypatch.setitem(preprec.SETTINGS, Scale.TOY, replace(quick, width=8, training=replace(quick.training, epochs=1)))
+    for cached in (preprec.load, preprec.fitted):
+        cached.cache_clear()
+    asked = ("run", "preprec", "pantry", "--only", "MostPop;PrepRec")
+    call(*asked, "--seeds", "1")
+    call("run", "preprec", "pantry", "--source", "grocery", "--only", "PrepRec", "--seeds", "1")
+    assert names(root) == [f"prerec/successor/{name}.toy.json" for name in ("grocery--pantry/preprec", "pantry/mostpop", "pantry/preprec")]
+    first = {r.pair: r for r in records.find(root, method="PrepRec")}
+    ran = []
+    run = preprec.run
+    monkeypatch.setattr(preprec, "run", lambda spec, seeds, rows, of: ran.append((seeds, rows[0].name)) or run(spec, seeds, rows, of))
+    call(*asked, "--seeds", "2")
+    assert ran == [([1], "PrepRec")]
+    (grown,) = (r for r in records.find(root, method="PrepRec") if r.pair == "pantry")
+    assert grown.seeds == [0, 1]
+    assert grown.metrics["NDCG@20"][0] == first["pantry"].metrics["NDCG@20"][0]
+    said = call("run", "preprec", "pantry", "--source", "grocery", "--only", "MostPop", exit_code=2)
+    assert "successor has no row MostPop; it has PrepRec; PrepRec (empty" in " ".join(said.replace("│", " ").split())
+    assert "the toy world has no market 'moon'" in call("run", "preprec", "moon", exit_code=1)
+    for cached in (preprec.load, preprec.fitted):
+        cached.cache_clear()

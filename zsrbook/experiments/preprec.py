@@ -42,7 +42,12 @@ DATA = {Scale.TOY: ("grocery",), Scale.SMALL: ("ml-100k", "amazon-musical-instru
 #: (source, target) that share no user and no item
 PAIRS = {
     Scale.TOY: (),
-    Scale.SMALL: (("ml-100k", "amazon-musical-instruments-2014"), ("amazon-musical-instruments-2014", "ml-100k")),
+    Scale.SMALL: (
+        ("ml-100k", "amazon-musical-instruments-2014"),
+        ("ml-latest-small", "amazon-musical-instruments-2014"),
+        ("amazon-musical-instruments-2014", "ml-100k"),
+        ("amazon-musical-instruments-2014", "ml-latest-small"),
+    ),
     Scale.PAPER: (),
 }
 #: interactions of random users that the toy market is cut down to, so that a page can train on it
@@ -54,8 +59,15 @@ METRICS = ("NDCG@20", "Recall@20", "MRR@20", "NDCG@10", "Recall@10")
 SHOWN = METRICS[:2]
 
 TUNED, EMPTY = "Recent popularity (tuned)", "PrepRec (empty histories)"
-#: what a PrepRec is held against; the words of a column
-YARDSTICKS = ("Popularity so far", TUNED, EMPTY)
+BEST, HOME = "best window in hindsight", "PrepRec at home"
+#: what a PrepRec is held against, and how a sentence says so
+YARDSTICKS = {
+    "Popularity so far": "popularity so far",
+    TUNED: "recent popularity with the window that validation chose",
+    BEST: "recent popularity with the window that is best in hindsight",
+    EMPTY: "itself without histories",
+    HOME: "the PrepRec that was trained there",
+}
 
 
 def _adam(**changes: int) -> Training:
@@ -268,37 +280,41 @@ def contrasts(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataF
     """Each trained PrepRec less each yardstick on the same users, with 95 % intervals.
 
     Args:
-        records: those of ``results``, of any number of data sets and pairs.
+        records: those of ``judged_on``, of any number of data sets.
 
     Returns:
         columns ``source``, ``target``, ``yardstick``, ``value``, ``gap``, ``low``, ``high``; at home the source is the target.
     """
-    records, rows = list(records), []
-    popular = {(r.target, r.method): r for r in records if r.source is None}
-    own = {r.pair: r for r in records if r.method == EMPTY}
-    for record in records:
-        for yardstick in YARDSTICKS if record.method == "PrepRec" else ():
-            base = own.get(record.pair) if yardstick == EMPTY else popular.get((record.target, yardstick))
+    named = {(r.source, r.target, r.method.removesuffix(f" from {r.source}")): r for r in records}
+    rows = []
+    for (source, target, method), record in named.items():
+        if method != "PrepRec":
+            continue
+        windows = [r for (of, to, name), r in named.items() if of is None and to == target and name.endswith("days)")]
+        bases = {name: named.get((None, target, name)) for name in ("Popularity so far", TUNED)}
+        bases |= {BEST: max(windows, key=lambda r: r.mean(metric), default=None), EMPTY: named.get((source, target, EMPTY))}
+        bases |= {HOME: named.get((None, target, "PrepRec"))} if source else {}
+        for yardstick, base in bases.items():
             if base is not None:
                 found = difference(record.per_user(metric), base.per_user(metric))
-                rows.append((record.source or record.target, record.target, yardstick, record.mean(metric), found.value, found.low, found.high))
+                rows.append((source or target, target, yardstick, record.mean(metric), found.value, found.low, found.high))
     return pd.DataFrame(rows, columns=["source", "target", "yardstick", "value", "gap", "low", "high"])
 
 
 def in_words(found: pd.DataFrame) -> str:
     """What ``contrasts`` come to; the counts are looked up, never written."""
     sentences, home = [], found["source"] == found["target"]
-    for words, kind in (("trained at home", home), ("carried to a catalogue that it has never seen", ~home)):
+    for words, what, kind in (("Trained at home", "data set", home), ("Carried to items and people that it has never seen", "transfer", ~home)):
         parts = []
-        for yardstick in YARDSTICKS:
+        for yardstick, against in YARDSTICKS.items():
             some = found[kind & (found["yardstick"] == yardstick)]
             if len(some):
                 above, below = (some["low"] > 0).sum(), (some["high"] < 0).sum()
-                against = "itself without histories" if yardstick == EMPTY else yardstick[0].lower() + yardstick[1:]
-                parts.append(f"against {against} it is above in {above} of {len(some)}, below in {below}, and level in {len(some) - above - below}")
+                parts.append(f"above {against} in {above} and below in {below}")
         if parts:
-            sentences.append(f"PrepRec {words}: {'; '.join(parts)}.")
-    return " ".join(sentences) or "Not recorded at this scale yet."
+            n = len(found[kind].groupby(["source", "target"]))
+            sentences.append(f"{words}, in {n} {what}{'s' * (n > 1)}, PrepRec is {'; '.join(parts)}.")
+    return " ".join([*sentences, "What is neither above nor below has an interval that holds 0."]) if sentences else "Not recorded at this scale yet."
 
 
 def among_sampled(records: Iterable[RunRecord], metric: str = "Recall@10", negatives: int = 100) -> pd.Series:
