@@ -135,13 +135,12 @@ def test_words_count_what_lies_clear_of_the_yardstick():
         ("a", "a", TUNED, 0.1, -0.02, -0.03, -0.01),
         ("a", "a", EMPTY, 0.1, 0.0, -0.01, 0.01),
     ]
-    home, moved, _ = preprec.in_words(pd.DataFrame(rows, columns=columns)).split(". ")
-    assert home == (
-        "Trained at home, in 1 data set, PrepRec is above recent popularity with the window that validation chose in 0 and below in 1;"
-        " above itself without histories in 0 and below in 0"
+    assert preprec.in_words(pd.DataFrame(rows, columns=columns)) == (
+        "PrepRec trained at home (1 data set): held against recent popularity with the window that validation chose, it is below it in 1 of 1;"
+        " against itself without histories no interval keeps clear of 0."
+        " PrepRec carried to items and people that it has never seen (2 transfers):"
+        " held against recent popularity with the window that validation chose, it is above it in 1 of 2."
     )
-    assert moved.startswith("Carried to items and people that it has never seen, in 2 transfers, PrepRec is above recent popularity")
-    assert moved.endswith("in 1 and below in 0")
     assert preprec.in_words(pd.DataFrame([], columns=columns)) == "Not recorded at this scale yet."
 
 

@@ -304,17 +304,21 @@ def contrasts(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataF
 def in_words(found: pd.DataFrame) -> str:
     """What ``contrasts`` come to; the counts are looked up, never written."""
     sentences, home = [], found["source"] == found["target"]
-    for words, what, kind in (("Trained at home", "data set", home), ("Carried to items and people that it has never seen", "transfer", ~home)):
-        parts = []
+    for words, what, kind in (("trained at home", "data set", home), ("carried to items and people that it has never seen", "transfer", ~home)):
+        clear, level = [], []
         for yardstick, against in YARDSTICKS.items():
             some = found[kind & (found["yardstick"] == yardstick)]
-            if len(some):
-                above, below = (some["low"] > 0).sum(), (some["high"] < 0).sum()
-                parts.append(f"above {against} in {above} and below in {below}")
-        if parts:
+            sides = {"above": (some["low"] > 0).sum(), "below": (some["high"] < 0).sum()}
+            said = " and ".join(f"{side} it in {n}" for side, n in sides.items() if n)
+            if said:
+                clear.append(f"held against {against}, it is {said} of {len(some)}")
+            elif len(some):
+                level.append(against)
+        if clear or level:
             n = len(found[kind].groupby(["source", "target"]))
-            sentences.append(f"{words}, in {n} {what}{'s' * (n > 1)}, PrepRec is {'; '.join(parts)}.")
-    return " ".join([*sentences, "What is neither above nor below has an interval that holds 0."]) if sentences else "Not recorded at this scale yet."
+            level = [f"against {', '.join(level)} no interval keeps clear of 0"] if level else []
+            sentences.append(f"PrepRec {words} ({n} {what}{'s' * (n > 1)}): {'; '.join([*clear, *level])}.")
+    return " ".join(sentences) or "Not recorded at this scale yet."
 
 
 def among_sampled(records: Iterable[RunRecord], metric: str = "Recall@10", negatives: int = 100) -> pd.Series:
