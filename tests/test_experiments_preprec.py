@@ -137,7 +137,7 @@ def test_words_count_what_lies_clear_of_the_yardstick():
     ]
     assert preprec.in_words(pd.DataFrame(rows, columns=columns)) == (
         "PrepRec trained at home (1 data set): held against recent popularity with the window that validation chose, it is below it in 1 of 1;"
-        " against itself without histories no interval keeps clear of 0."
+        " no difference keeps clear of 0 against itself without histories."
         " PrepRec carried to items and people that it has never seen (2 transfers):"
         " held against recent popularity with the window that validation chose, it is above it in 1 of 2."
     )

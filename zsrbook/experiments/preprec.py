@@ -316,8 +316,9 @@ def in_words(found: pd.DataFrame) -> str:
                 level.append(against)
         if clear or level:
             n = len(found[kind].groupby(["source", "target"]))
-            level = [f"against {', '.join(level)} no interval keeps clear of 0"] if level else []
-            sentences.append(f"PrepRec {words} ({n} {what}{'s' * (n > 1)}): {'; '.join([*clear, *level])}.")
+            if level:
+                clear.append(f"no difference keeps clear of 0 against {', nor against '.join(level)}")
+            sentences.append(f"PrepRec {words} ({n} {what}{'s' * (n > 1)}): {'; '.join(clear)}.")
     return " ".join(sentences) or "Not recorded at this scale yet."
 
 
