@@ -778,8 +778,10 @@ def tails(records: Iterable[RunRecord]) -> pd.DataFrame:
 
 def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
     """Strangers of each kind: one row a method, one column a kind."""
-    rows = {(r.method, STRANGERS[r.experiment]): r.mean(metric) for r in records}
-    return pd.Series(rows, dtype=float).unstack().reindex(columns=list(STRANGERS.values()))
+    rows: dict[str, dict[str, float]] = {}
+    for record in records:
+        rows.setdefault(record.method, {})[STRANGERS[record.experiment]] = record.mean(metric)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(STRANGERS.values()))
 
 
 def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
@@ -872,8 +874,8 @@ def in_short(scale: Scale) -> str:
     if moved and other in popular:
         row = gains(moved, popular).iloc[0]
         sentences.append(
-            f"Carried to another market with no shared user or item, it stands {row.gain:+.0f} % from popularity there"
-            f" (95 %: {row.low:+.0f} to {row.high:+.0f})."
+            f"Carried to another market with no shared user or item, it reaches {row.value:.3f}, where popularity has {row.base:.3f}"
+            f" ({row.gain:+.0f} %, 95 %: {row.low:+.0f} to {row.high:+.0f})."
         )
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
