@@ -16,20 +16,20 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from zsrbook.data.dataset import Dataset, Sequences
-from zsrbook.data.splits import Fold, Split, at_least, compact, split_leave_one_out, subset_of_users, without_repeats
+from zsrbook.data.dataset import Sequences
+from zsrbook.data.splits import Split, at_least, compact, split_leave_one_out, subset_of_users, without_repeats
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.metrics import average, sampled
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.experiments import prerec
 from zsrbook.experiments.seeds import shown
-from zsrbook.models.base import Recommender
+from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
 from zsrbook.models.preprec import FULL, PopularityClock, PrepRec, PrepRecSettings
 from zsrbook.records import RunRecord, find
@@ -116,24 +116,8 @@ def tasks(data: str, source: str, scale: Scale) -> list[tuple[Spec, Spec | None]
 # ---------------------------------------------------------------- rows
 
 
-class NoHistory(Recommender):
+class NoHistory(Wrapper):
     """A trained PrepRec that is asked as if each user were new; only the moment is passed on."""
-
-    zero_shot = True
-
-    def __init__(self, inner: PrepRec):
-        self.inner = inner
-
-    @property
-    def n_items(self) -> int:
-        return self.inner.n_items
-
-    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
-        self.inner.fit(data, valid)
-        return self
-
-    def bind(self, target: Dataset) -> None:
-        self.inner = self.inner.transfer(target)
 
     def scores(self, histories: Sequences) -> Tensor:
         empty = Sequences.of([[]] * len(histories))

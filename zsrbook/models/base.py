@@ -80,6 +80,34 @@ class Recommender(ABC):
         return self
 
 
+class Wrapper(Recommender):
+    """Another recommender, asked or answered otherwise; subclasses say how in ``scores``."""
+
+    def __init__(self, inner: Recommender):
+        self.inner = inner
+
+    @property
+    def zero_shot(self) -> bool:
+        return self.inner.zero_shot
+
+    @property
+    def n_items(self) -> int:
+        return self.inner.n_items
+
+    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
+        self.inner.fit(data, valid)
+        return self
+
+    def bind(self, target: Dataset) -> None:
+        self.inner = self.inner.transfer(target)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.inner.state()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.inner.restore(state)
+
+
 class VectorRecommender(Recommender):
     """Score = inner product of a user vector and an item vector, so all positions of a user cost one pass."""
 

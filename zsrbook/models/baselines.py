@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import Recommender, VectorRecommender, features_of, in_chunks
+from zsrbook.models.base import Recommender, VectorRecommender, Wrapper, features_of, in_chunks
 
 
 class Popularity(VectorRecommender):
@@ -196,27 +196,12 @@ class EmbKNN(VectorRecommender):
         self.n_items = len(self.vectors)
 
 
-class NewOnly(Recommender):
+class NewOnly(Wrapper):
     """Another recommender that never offers what the user already has: those items get minus infinity."""
 
     def __init__(self, inner: Recommender):
-        self.inner = inner
+        super().__init__(inner)
         self.settings = inner.settings
-
-    @property
-    def zero_shot(self) -> bool:
-        return self.inner.zero_shot
-
-    @property
-    def n_items(self) -> int:
-        return self.inner.n_items
-
-    def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
-        self.inner.fit(data, valid)
-        return self
-
-    def bind(self, target: Dataset) -> None:
-        self.inner = self.inner.transfer(target)
 
     def scores(self, histories: Sequences) -> Tensor:
         return self._without(self.inner.scores(histories), histories)
@@ -229,12 +214,6 @@ class NewOnly(Recommender):
     def _without(scores: Tensor, histories: Sequences) -> Tensor:
         scores[torch.as_tensor(histories.rows), torch.as_tensor(histories.items, dtype=torch.int64)] = -torch.inf
         return scores
-
-    def state(self) -> dict[str, Tensor]:
-        return self.inner.state()
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        self.inner.restore(state)
 
 
 def history_vectors(items: Tensor, sequences: Sequences, pooling: str, decay: float) -> Tensor:
