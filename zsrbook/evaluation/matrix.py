@@ -19,7 +19,7 @@ from zsrbook.data.matrix import MatrixSplit, rows_of
 from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import parse, sampled, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
-from zsrbook.evaluation.retrieval import judge, rank_relevant
+from zsrbook.evaluation.retrieval import judge, rank_relevant, runs_of
 from zsrbook.models.matrix import MatrixModel
 
 #: what a table shows; the last two rank against 100 sampled negatives, as the authors' later work does
@@ -139,15 +139,11 @@ def auc(table: RankTable, group: np.ndarray) -> np.ndarray:
 
 def alone(table: RankTable, group: np.ndarray) -> RankTable:
     """The same with the user's other held-out ones taken out of the candidates, so that each stands against negatives alone."""
-    order = np.lexsort((table.greater, group))
-    mine, greater = group[order], table.greater[order]
-    new = np.append(True, (mine[1:] != mine[:-1]) | (greater[1:] != greater[:-1]))  # ones of a user that tie have equal counts above
-    run = np.cumsum(new) - 1
-    above, level = np.empty((2, len(order)), np.int32)
-    above[order] = np.flatnonzero(new)[run] - np.searchsorted(mine, mine)
-    level[order] = np.bincount(run)[run] - 1
+    order, higher, level = runs_of(table, group)  # ones of a user that tie have equal counts above
+    above, beside = np.empty((2, len(order)), np.int32)
+    above[order], beside[order] = higher, level - 1
     others = (np.bincount(group) - 1)[group]
-    return replace(table, greater=table.greater - above, ties=table.ties - level, n_candidates=(table.n_candidates - others).astype(np.int32))
+    return replace(table, greater=table.greater - above, ties=table.ties - beside, n_candidates=(table.n_candidates - others).astype(np.int32))
 
 
 def against_sample(table: RankTable, metric: str, negatives: int = 100) -> np.ndarray:

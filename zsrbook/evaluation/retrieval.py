@@ -175,7 +175,7 @@ def judge(table: RankTable, metric: str, group: np.ndarray) -> np.ndarray:
     return np.bincount(group, worth * found) / relevant
 
 
-def _runs(table: RankTable, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def runs_of(table: RankTable, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Order of the pairs by group and rank; and in this order how many of the group stand above each, and how many stand level, itself included."""
     order = np.lexsort((table.greater, group))
     mine, greater = group[order], table.greater[order]
@@ -192,7 +192,7 @@ def _precision(table: RankTable, group: np.ndarray) -> np.ndarray:
     β = (r − 1) / (s − 1). The mean over i of (c + 1 + (i − 1) β) / (g + i) needs nothing but a difference of harmonic numbers:
     with i − 1 = (g + i) − (g + 1) it is β + (c + 1 − (g + 1) β) (H(g + s) − H(g)) / s.
     """
-    order, c, r = _runs(table, group)
+    order, c, r = runs_of(table, group)
     g, s = table.greater[order].astype(float), table.ties[order] + 1.0
     beta = (r - 1) / np.maximum(s - 1, 1)
     found = np.empty(len(table))
@@ -202,7 +202,7 @@ def _precision(table: RankTable, group: np.ndarray) -> np.ndarray:
 
 def _reciprocal(table: RankTable, group: np.ndarray, k: int) -> np.ndarray:
     """(groups,) expected reciprocal rank of the first relevant item: of r among s level ones it takes place m if none took a place before."""
-    order, _, r = _runs(table, group)
+    order, _, r = runs_of(table, group)
     first = np.searchsorted(group[order], np.arange(group.max() + 1))
     best = order[first]
     g, s = table.greater[best][:, None], table.ties[best][:, None] + 1

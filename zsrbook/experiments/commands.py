@@ -246,8 +246,7 @@ def run_search(
         rows_of_it = {"deviations": search.deviating, "encoders": search.encoding}.get(experiment)
         suffix = f"-{experiment}" if rows_of_it else ""
         rows = named(only, experiment, (rows_of_it or search.systems)(spec))
-        found = records.find(records.RUNS, paper=search.PAPER, target=data, scale=spec.scale)
-        known = {(r.experiment, r.method): r for r in found if (r.code_version, r.data_sha256) == (version, search.load(spec).sha256)}
+        known = own_records(search.PAPER, None, data, spec.scale, version, search.load(spec).sha256)
         ways = [way + suffix for way in search.judged(spec)]
         models: dict[int, dict] = {seed: {} for seed in range(seeds)}  # rows of one seed stand on one another
 
@@ -286,9 +285,7 @@ def run_prerec(
                     written(record, version, "exponent")
                 continue
             rows = named(only, experiment, prerec.ROWS[experiment](spec))
-            found = records.find(records.RUNS, paper=prerec.PAPER, source=of and of.label, target=spec.label, scale=scale)
-            stamp = (of and of.label, version, prerec.load(spec).sha256)
-            known = {(r.experiment, r.method): r for r in found if (r.source, r.code_version, r.data_sha256) == stamp}
+            known = own_records(prerec.PAPER, of and of.label, spec.label, scale, version, prerec.load(spec).sha256)
 
             def run(row: prerec.System, seed: int, spec: prerec.Spec = spec, of: prerec.Spec | None = of) -> list[RunRecord]:
                 return prerec.run(spec, experiment, [seed], [row], of)
@@ -317,15 +314,19 @@ def run_preprec(
         version = records.code_version()
         for spec, of in preprec.tasks(data, source, scale):
             rows = named(only, preprec.EXPERIMENT, preprec.systems(spec, of))
-            found = records.find(records.RUNS, paper=prerec.PAPER, experiment=preprec.EXPERIMENT, target=spec.name, scale=scale)
-            stamp = (of and of.name, version, preprec.load(spec).sha256)
-            known = {(r.experiment, r.method): r for r in found if (r.source, r.code_version, r.data_sha256) == stamp}
+            known = own_records(prerec.PAPER, of and of.name, spec.name, scale, version, preprec.load(spec).sha256)
 
             def run(row: preprec.System, seed: int, spec: preprec.Spec = spec, of: preprec.Spec | None = of) -> list[RunRecord]:
                 return preprec.run(spec, [seed], [row], of)
 
             for record in seed_by_seed(known, rows, range(seeds), lambda row: [(preprec.EXPERIMENT, row.name)], lambda row: row.chance, run):
                 written(record, version, "NDCG@20")
+
+
+def own_records(paper: str, source: str | None, target: str, scale: Scale, version: str, data_sha256: str) -> dict[tuple[str, str], RunRecord]:
+    """(experiment, method) -> what this very code has recorded on this very data; source None where the target itself was learned from."""
+    found, stamp = records.find(records.RUNS, paper=paper, target=target, scale=scale), (source, version, data_sha256)
+    return {(r.experiment, r.method): r for r in found if (r.source, r.code_version, r.data_sha256) == stamp}
 
 
 def seed_by_seed(

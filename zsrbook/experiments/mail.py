@@ -30,7 +30,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
-from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.llae import LLAE, LLAESettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -324,19 +324,18 @@ def as_record(spec: Spec, experiment: str, row: System, runs: dict[int, Run]) ->
     tables = {seed: table for seed, (table, _, _) in runs.items()}
     sums = [spec.protocol.summary(table) for table in tables.values()]
     curve = next(iter(runs.values()))[2]
-    return RunRecord(
+    return record_of(
+        tables,
+        sums,
+        sum(seconds for _, seconds, _ in runs.values()),
+        spec.protocol,
         paper=PAPER,
         experiment=experiment,
         target=load(spec).name,
         method=row.name,
         scale=spec.scale,
-        protocol=spec.protocol.settings(),
         config=row.config | ({"curve": curve} if curve else {}),
-        seeds=list(tables),
-        metrics={name: [s[name] for s in sums] for name in sums[0]},
         data_sha256=load(spec).sha256,
-        minutes=round(sum(seconds for _, seconds, _ in runs.values()) / 60, 3),
-        ranks=tables,
     )
 
 

@@ -28,7 +28,7 @@ from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.metrics import average, sampled
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.experiments import prerec
-from zsrbook.experiments.seeds import shown
+from zsrbook.experiments.seeds import record_of, shown
 from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
 from zsrbook.models.preprec import FULL, PopularityClock, PrepRec, PrepRecSettings
@@ -220,20 +220,19 @@ def run(spec: Spec, seeds: Sequence[int], rows: Iterable[System], source: Spec |
     for row in rows:
         runs = {seed: scored(spec, row, seed, source) for seed in (seeds if row.chance else seeds[:1])}
         sums = [RULES.summary(one.table, METRICS) | one.beside for one in runs.values()]
-        record = RunRecord(
+        record = record_of(
+            {seed: one.table for seed, one in runs.items()},
+            sums,
+            sum(one.seconds for one in runs.values()),
+            RULES,
             paper=prerec.PAPER,
             experiment=EXPERIMENT,
             source=source and source.name,
             target=spec.name,
             method=row.name,
             scale=spec.scale,
-            protocol=RULES.settings(),
             config=row.config,
-            seeds=list(runs),
-            metrics={name: [s[name] for s in sums] for name in sums[0]},
             data_sha256=load(spec).sha256,
-            minutes=round(sum(one.seconds for one in runs.values()) / 60, 3),
-            ranks={seed: one.table for seed, one in runs.items()},
         )
         found.append(record)
     return found

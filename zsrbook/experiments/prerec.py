@@ -29,7 +29,7 @@ from zsrbook.evaluation.heavy_tails import fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, against_sample, alone, evaluate
 from zsrbook.evaluation.metrics import values
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
 from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings, ItemKNN, ItemKNNSettings, MostPop
 from zsrbook.models.matrix import MatrixModel, degrees
 from zsrbook.models.neural_collaborative import LightGCN, LightGCNSettings, MultVAE, MultVAESettings, NeuMF, NeuMFSettings
@@ -466,20 +466,19 @@ def as_record(spec: Spec, experiment: str, method: str, row: System, runs: dict[
     """The runs of one row, seed by seed, as its record."""
     protocol = rules(spec, experiment)
     sums = [protocol.summary(one.table) | one.beside for one in runs.values()]
-    return RunRecord(
+    return record_of(
+        {seed: one.table for seed, one in runs.items()},
+        sums,
+        sum(one.seconds for one in runs.values()),
+        protocol,
         paper=PAPER,
         experiment=experiment,
         source=source and source.label,
         target=spec.label,
         method=method,
         scale=spec.scale,
-        protocol=protocol.settings(),
         config=row.config,
-        seeds=list(runs),
-        metrics={name: [s[name] for s in sums] for name in sums[0]},
         data_sha256=load(spec).sha256,
-        minutes=round(sum(one.seconds for one in runs.values()) / 60, 3),
-        ranks={seed: one.table for seed, one in runs.items()},
     )
 
 

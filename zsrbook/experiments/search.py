@@ -26,7 +26,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
-from zsrbook.experiments.seeds import SEEDS, stamp_of, still_holds, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
 from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import (
@@ -338,19 +338,18 @@ def as_record(spec: Spec, experiment: str, rules: SearchProtocol, row: System, r
     """The runs of one row, seed by seed, judged in one way, as its record."""
     tables = {seed: table for seed, (table, _) in runs.items()}
     sums = [rules.summary(table) for table in tables.values()]
-    return RunRecord(
+    return record_of(
+        tables,
+        sums,
+        sum(seconds for _, seconds in runs.values()),
+        rules,
         paper=PAPER,
         experiment=experiment,
         target=load(spec).name,
         method=row.name,
         scale=spec.scale,
-        protocol=rules.settings(),
         config=row.config,
-        seeds=list(tables),
-        metrics={name: [s[name] for s in sums] for name in sums[0]},
         data_sha256=load(spec).sha256,
-        minutes=round(sum(seconds for _, seconds in runs.values()) / 60, 3),
-        ranks=tables,
     )
 
 

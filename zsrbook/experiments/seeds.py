@@ -1,18 +1,36 @@
-"""What a page shows of an experiment: seed 0 as it runs now, and the further seeds from the records."""
+"""The seeds of a row as one record, and what a page shows of it: seed 0 as it runs now, and the further seeds from the records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
-from zsrbook.records import RunRecord, find
+from zsrbook.evaluation.clicks import ClickRanks
+from zsrbook.evaluation.ranks import RankTable
+from zsrbook.records import AnyProtocol, RunRecord, find
 from zsrbook.scale import Scale
 
 #: of every row in which chance plays a part
 SEEDS = [0, 1, 2, 3, 4]
+
+
+def record_of(
+    tables: Mapping[int, RankTable | ClickRanks], sums: Sequence[Mapping[str, float]], seconds: float, protocol: AnyProtocol, **about: Any
+) -> RunRecord:
+    """The runs of one row, seed by seed, as its record.
+
+    Args:
+        sums: metric -> value, one mapping a seed.
+        seconds: of training, all seeds together.
+        about: the keys of the record that say what ran on which data.
+    """
+    metrics = {name: [s[name] for s in sums] for name in sums[0]}
+    minutes = round(seconds / 60, 3)
+    return RunRecord(protocol=protocol.settings(), seeds=list(tables), metrics=metrics, minutes=minutes, ranks=tables, **about)
 
 
 def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:

@@ -39,7 +39,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
-from zsrbook.experiments.seeds import SEEDS, shown, stamp_of, still_holds
+from zsrbook.experiments.seeds import SEEDS, record_of, shown, stamp_of, still_holds
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -347,9 +347,9 @@ def configuration(model: Recommender) -> dict:
 def together(experiment: str, system: System, runs: Mapping[int, tuple[RankTable, float, dict]], pair: Pair, protocol: Protocol) -> RunRecord:
     """The runs of one row, seed by seed, as its record."""
     tables = {seed: table for seed, (table, _, _) in runs.items()}
-    minutes = sum(seconds for _, seconds, _ in runs.values()) / 60
+    took = sum(seconds for _, seconds, _ in runs.values())
     config = next(iter(runs.values()))[2]
-    return as_record(experiment, system.name, tables, pair, protocol, config, minutes, learned=system.learns_from == "source")
+    return as_record(experiment, system.name, tables, pair, protocol, config, took, learned=system.learns_from == "source")
 
 
 def as_record(
@@ -359,25 +359,24 @@ def as_record(
     pair: Pair,
     protocol: Protocol,
     config: dict,
-    minutes: float,
+    seconds: float,
     learned: bool = True,
 ) -> RunRecord:
     """Rank tables, one a seed, as a run record. ``learned``: whether the source is part of its name."""
     sums = [protocol.summary(table) for table in tables.values()]
-    return RunRecord(
+    return record_of(
+        tables,
+        sums,
+        seconds,
+        protocol,
         paper=PAPER,
         experiment=experiment,
         source=pair.source.name if learned else None,
         target=pair.target.name,
         method=method,
         scale=pair.scale,
-        protocol=protocol.settings(),
         config=config,
-        seeds=list(tables),
-        metrics={name: [s[name] for s in sums] for name in sums[0]},
         data_sha256=pair.target_split.sha256,
-        minutes=round(minutes, 3),
-        ranks=tables,
     )
 
 

@@ -100,7 +100,6 @@ def neighbours(user_starts, users, item_starts, items, k, shrinkage):
         met = np.flatnonzero(together)
         likeness = together[met] / (norms[item] * norms[met] + np.float32(shrinkage))
         together[met] = 0
-        together[item] = 0
         if len(met) > k:
             order = np.argsort(-likeness, kind="mergesort")[:k]  # stable: of those level the first
             met, likeness = met[order], likeness[order]

@@ -400,7 +400,7 @@ class PreRec(MatrixModel):
         def validate() -> float:
             return float(self.networks(kept)[0]) / len(kept[0])
 
-        if not len(learned) or not len(pairs(learned, 0)[0]):
+        if not (np.diff(train.indptr)[user[learned]] < train.shape[1]).any():
             raise DataError(
                 "no user of the questions lacks an item, so there is nothing that a one could be told from; expected blanks to learn from"
             )
@@ -468,9 +468,9 @@ class PreRec(MatrixModel):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``state``; call ``bind`` with a matrix before ``scores``."""
-        self.weight = float(state.pop("weight"))
+        self.weight = float(state["weight"])
         self.networks = Networks(self.settings)
-        self.networks.load_state_dict(state)
+        self.networks.load_state_dict({name: value for name, value in state.items() if name != "weight"})
         self.networks.eval()
 
 
