@@ -3,13 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
+from itertools import product
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from scipy.sparse import csr_array
 from tiny import WORDS
 
@@ -56,13 +60,14 @@ def small_world(*told: float) -> ToyWorld:
 
 
 def forget() -> None:
-    for cached in (load, tuned, tuning):
+    for cached in (load, tuning):
         cached.cache_clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    """Few people, one epoch or two sweeps, narrow vectors, two settings to choose from, bags of words for the text encoder, one thread."""
+def tiny_world(tmp_path_factory):
+    """Few people, one epoch or two sweeps, narrow vectors, four settings to choose from at first, bags of words for the text encoder, one
+    thread, a cache of its own."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sizes = search.SIZES[Scale.TOY]
@@ -77,7 +82,9 @@ def tiny_world():
         patch.setenv("ZSRBOOK_WORKERS", "1")
         patch.setattr(search, "toy_world", small_world)
         patch.setattr(search, "CLICKS", 1000)
-        patch.setattr(search, "GRID", ((0.03, 0.03), (3.0, 0.3)))
+        patch.setattr(search, "LAMBDAS", (0.03, 0.3))
+        patch.setattr(search, "OMEGAS", (0.03, 0.3))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(TextEncoder, "encode", lambda self, texts, cache=True: WORDS.transform(texts).toarray().astype(np.float16))
         patch.setitem(search.SIZES, Scale.TOY, short)
         forget()
@@ -138,7 +145,7 @@ class Spy(Retriever):
 
 def test_rows_are_there_once_and_have_what_they_stand_on(rows):
     names = [row.name for row in rows]
-    assert len(set(names)) == len(names) == 32 + 9
+    assert len(set(names)) == len(names) == 40 + 11
     assert all(below in rows for row in rows for below in row.on)
     assert {row.name for row in rows if not row.chance} == {"BM25", "Sentences", "Popular"}
     assert {row.name for row in rows if row.shuffled} == {"ZSL_ME (shuffled)", "ZSL_TE (shuffled)"}
@@ -354,15 +361,43 @@ def test_shuffled_rows_learn_from_links_between_other_items(data, seed):
 # ---------------------------------------------------------------- settings without a query
 
 
-def test_the_best_of_the_grid_is_taken(data):
+@pytest.mark.parametrize("stems", [False, True])
+def test_the_best_of_the_grid_is_taken(data, stems):
     for name in SQUARE:
-        scores, chosen = tuning(SPEC, name)["MAP"], tuned(SPEC, name)
-        assert tuple(scores.index) == search.GRID
+        scores, chosen = tuning(SPEC, name, stems)["MAP"], tuned(SPEC, name, stems)
+        lams, omegas = (list(level) for level in scores.index.levels)
+        assert list(scores.index) == list(product(lams, omegas)), "a full grid"
         assert scores.index.names == ["λ", "ω₀"]
         assert scores.max() == scores[chosen.lam, chosen.omega]
-        assert scores.nunique() == len(search.GRID)
-        assert chosen == replace(search.SIZES[Scale.TOY].square, lam=chosen.lam, omega=chosen.omega)
-        assert tuned(HELD, name) == chosen
+        assert scores.nunique() > 1
+        words = search.STEMS if stems else {}
+        assert chosen == replace(search.SIZES[Scale.TOY].square, lam=chosen.lam, omega=chosen.omega, **words)
+        assert tuned(HELD, name, stems) == chosen
+        for best, values, limits in ((chosen.lam, lams, search.LAMBDA_LIMITS), (chosen.omega, omegas, search.OMEGA_LIMITS)):
+            assert min(values) < best < max(values) or best in limits, "the best has neighbours on both sides, or there are none"
+
+
+def test_the_grid_grows_towards_a_best_at_its_edge_and_no_further(data, monkeypatch):
+    fits = []
+
+    def summary(self, table, metrics):
+        fits.append(table)
+        return {"MAP": -abs(np.log(table["lam"] / 20)) - abs(np.log(table["omega"] / 0.2))}
+
+    monkeypatch.setattr(search, "kept", lambda key, make: make())
+    monkeypatch.setattr(search, "evaluate", lambda model, asked, rules: {"lam": model.settings.lam, "omega": model.settings.omega})
+    monkeypatch.setattr(search.SearchProtocol, "summary", summary)
+    monkeypatch.setitem(search.SQUARE, "STL", lambda settings: SimpleNamespace(fit=lambda data: SimpleNamespace(settings=settings)))
+    scores = tuning.__wrapped__(SPEC, "STL")["MAP"]
+    assert scores.idxmax() == (30.0, 0.3)
+    assert [list(level) for level in scores.index.levels] == [[0.03, 0.3, 3.0, 30.0, 300.0], [0.03, 0.3, 1.0]]
+    assert len(fits) == len(scores) == 15, "each of them once"
+
+
+def test_what_was_tuned_is_not_fitted_again(data, monkeypatch):
+    before = tuning(SPEC, "ZSL_TE")
+    monkeypatch.setattr(search, "evaluate", lambda *_: pytest.fail("fitted again"))
+    pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, "ZSL_TE"), before, check_exact=True)
 
 
 def test_tuning_finds_held_out_neighbours_by_text(data):
@@ -516,7 +551,8 @@ def test_at_a_larger_scale_a_page_shows_the_records_alone(data, monkeypatch):
 
 def test_deviations_change_one_setting_each():
     found = search.deviation_settings(SPEC)
-    assert list(found) == [f"search-{i}" for i in range(1, len(found) + 1)]
+    papers = yaml.safe_load((Path(__file__).parents[1] / "book/deviations.yml").read_text(encoding="utf-8"))
+    assert set(found) <= {entry["id"] for entry in next(paper["deviations"] for paper in papers if paper["paper"] == "Search")}
     for row, (key, (words, model, settings)) in zip(deviating(SPEC), found.items(), strict=True):
         assert words
         assert row.name == f"{model} ({key})"

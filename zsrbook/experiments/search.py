@@ -6,6 +6,9 @@ relevant item, so that tables, intervals and claims can be computed from them, w
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -18,15 +21,19 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from zsrbook.cache import kept
 from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns
 from zsrbook.data.search import SearchData
 from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
 from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
+from zsrbook.models import coordinate_descent
+from zsrbook.models import search as models_search
 from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import (
@@ -194,6 +201,7 @@ def systems(spec: Spec) -> list[System]:
     """Every row of Tables 1 to 3 and Figures 3 and 4, the baselines, and the controls."""
     sizes = SIZES[spec.scale]
     zero_shot = {name: square_row(name, name, tuned(spec, name)) for name in SQUARE}
+    stems = {name: square_row(f"{name} (stems)", name, tuned(spec, name, stems=True)) for name in SQUARE}
     smc = softmax_row("SMC", SMC, replace(sizes.softmax, score="dot"), log=True)
     cosine = softmax_row("SMC (cosine)", SMC, replace(sizes.softmax, score="cosine"), log=True)
     bm25 = System("BM25", partial(without_seed, make=BM25), asdict(BM25Settings()), chance=False)
@@ -202,7 +210,9 @@ def systems(spec: Spec) -> list[System]:
     rows = [
         *zero_shot.values(),
         *(square_row(f"{name} (paper's λ, ω₀)", name, sizes.square) for name in SQUARE),
+        *stems.values(),
         *softmax_rows(spec, "bow"),
+        *softmax_rows(spec, "bow", stems=True),
         replace(zero_shot["ZSL_ME"], name="ZSL_ME (shuffled)", shuffled=True),
         replace(zero_shot["ZSL_TE"], name="ZSL_TE (shuffled)", shuffled=True),
         square_row("ZSL_TE (folded in)", "ZSL_TE", replace(tuned(spec, "ZSL_TE"), fold_in=True)),
@@ -216,17 +226,21 @@ def systems(spec: Spec) -> list[System]:
         System("Sentences", partial(without_seed, make=SentenceSearch), {"encoder": "all-MiniLM-L6-v2"}, chance=False),
         on_top("BM25 + ZSL_TE", Hybrid, bm25, zero_shot["ZSL_TE"]),
         on_top("BM25 + ZSL_ME", Hybrid, bm25, zero_shot["ZSL_ME"]),
+        on_top("BM25 + ZSL_TE (stems)", Hybrid, bm25, stems["ZSL_TE"]),
+        on_top("BM25 + ZSL_ME (stems)", Hybrid, bm25, stems["ZSL_ME"]),
         System("Popular", partial(without_seed, make=PopularItems), {}, chance=False),
         System("Random", RandomItems, {}),
     ]
     return [row for row in rows if not row.log or len(load(spec).log)]
 
 
-def softmax_rows(spec: Spec, encoder: Encoder) -> list[System]:
+def softmax_rows(spec: Spec, encoder: Encoder, stems: bool = False) -> list[System]:
     """The three zero-shot models under cross-entropy, all with about as many steps: STL has one pair an item, the others one a link."""
     settings, links = replace(SIZES[spec.scale].softmax, encoder=encoder), load(spec).links.nnz / load(spec).n_items
+    settings = replace(settings, **STEMS) if stems else settings
     longer = replace(settings, training=replace(settings.training, epochs=round(settings.training.epochs * max(1.0, links))))
-    return [softmax_row(f"{name} ({ENCODERS[encoder]})", model, longer if name == "STL" else settings) for name, model in SOFTMAX.items()]
+    how = f"{ENCODERS[encoder]}, stems" if stems else ENCODERS[encoder]
+    return [softmax_row(f"{name} ({how})", model, longer if name == "STL" else settings) for name, model in SOFTMAX.items()]
 
 
 def encoding(spec: Spec) -> list[System]:
@@ -236,32 +250,60 @@ def encoding(spec: Spec) -> list[System]:
 
 # ---------------------------------------------------------------- settings without a query
 
-#: λ and ω₀ that are tried; the paper's own, 4 and 0.001, are a row apart
-GRID = tuple(product((0.003, 0.03, 0.3, 3.0), (0.003, 0.03, 0.3)))
+#: λ and ω₀ that are tried first; where the best stands at an edge, ten times as much, or a tenth, is tried too, until it does not. The
+#: paper's own, 4 and 0.001, are a row apart
+LAMBDAS, OMEGAS = (0.003, 0.03, 0.3, 3.0), (0.003, 0.03, 0.3)
+#: and how far that goes; a pair that is not there can't weigh more than one that is
+LAMBDA_LIMITS, OMEGA_LIMITS = (3e-5, 300.0), (3e-5, 1.0)
+#: changes to the settings that give a model the words of BM25 and LSI: stems, without stop words, and also those that are rare
+STEMS = {"stem": True, "stop": True, "at_least": LSISettings().at_least}
 
 
-@lru_cache(maxsize=32)
-def tuned(spec: Spec, name: str) -> SquareSettings:
-    """The λ and ω₀ of ``GRID`` with which the texts of items find held-out neighbours best.
+def tuned(spec: Spec, name: str, stems: bool = False) -> SquareSettings:
+    """The λ and ω₀ with which the texts of items find held-out neighbours best, of the grid of ``tuning``.
 
     A search that may see no query can't be tuned on queries. What it has are links, so a tenth of the linked pairs is held out, the text
     of one item of each is asked, and the other should be found: a query and an answer of the kind that the models learn from. Seed 0.
+
+    Args:
+        stems: of the model that has the words of ``STEMS``.
     """
-    base, scores = SIZES[spec.scale].square, tuning(replace(spec, held_out=False), name)
+    scores = tuning(replace(spec, held_out=False), name, stems)
     lam, omega = scores["MAP"].idxmax()
-    return replace(base, lam=lam, omega=omega)
+    return replace(SIZES[spec.scale].square, lam=lam, omega=omega, **(STEMS if stems else {}))
 
 
 @lru_cache(maxsize=32)
-def tuning(spec: Spec, name: str) -> pd.DataFrame:
-    """Index ``λ``, ``ω₀``; column ``MAP`` of held-out neighbours asked for by text."""
-    data, base = load(replace(spec, held_out=True)), SIZES[spec.scale].square
+def tuning(spec: Spec, name: str, stems: bool = False) -> pd.DataFrame:
+    """Index ``λ``, ``ω₀``, a full grid; column ``MAP`` of held-out neighbours asked for by text. What was fitted once is kept on disk."""
+    data, base = load(replace(spec, held_out=True)), replace(SIZES[spec.scale].square, **(STEMS if stems else {}))
     asked = texts_as_queries(data)
-    found = {}
-    for lam, omega in GRID:
-        model = SQUARE[name](replace(base, lam=lam, omega=omega)).fit(data)
-        found[lam, omega] = JUDGED["corpus"].summary(evaluate(model, asked, JUDGED["corpus"]), ("MAP",))["MAP"]
-    return pd.DataFrame({"MAP": found}).rename_axis(["λ", "ω₀"])
+    code = [inspect.getsource(module) for module in (coordinate_descent, models_search, retrieval)]
+
+    def precision(settings: SquareSettings) -> float:
+        model = SQUARE[name](settings).fit(data)
+        return JUDGED["corpus"].summary(evaluate(model, asked, JUDGED["corpus"]), ("MAP",))["MAP"]
+
+    def found(settings: SquareSettings) -> float:
+        digest = hashlib.sha256(json.dumps([data.sha256, name, asdict(settings), *code]).encode()).hexdigest()
+        return float(kept(f"search/{digest[:32]}", lambda: np.array(precision(settings))))
+
+    lams, omegas, scores = list(LAMBDAS), list(OMEGAS), {}
+    while new := [point for point in product(lams, omegas) if point not in scores]:
+        scores |= {(lam, omega): found(replace(base, lam=lam, omega=omega)) for lam, omega in new}
+        lam, omega = max(scores, key=scores.get)
+        lams, omegas = beyond(lams, lam, LAMBDA_LIMITS), beyond(omegas, omega, OMEGA_LIMITS)
+    return pd.DataFrame({"MAP": scores}).rename_axis(["λ", "ω₀"]).sort_index()
+
+
+def beyond(values: list[float], best: float, limits: tuple[float, float]) -> list[float]:
+    """The values, sorted, and where the best is the least or the largest of them, one more in that direction, within the limits.
+
+    >>> beyond([0.03, 0.3], 0.3, (0.001, 1.0)), beyond([0.03, 0.3, 1.0], 1.0, (0.001, 1.0)), beyond([0.03, 0.3, 1.0], 0.3, (0.001, 1.0))
+    ([0.03, 0.3, 1.0], [0.03, 0.3, 1.0], [0.03, 0.3, 1.0])
+    """
+    further = [step for step, edge in ((best / 10, min(values)), (best * 10, max(values))) if best == edge]
+    return sorted({*values, *(float(f"{min(max(step, limits[0]), limits[1]):.6g}") for step in further)})
 
 
 def texts_as_queries(data: SearchData) -> SearchData:
@@ -423,6 +465,8 @@ def deviation_settings(spec: Spec) -> dict[str, tuple[str, str, SquareSettings]]
         "search-7": ("ω₀ so that negatives weigh as in the paper", "ZSL_TE", replace(base["ZSL_TE"], omega=omega_at_scale(load(spec)))),
         "search-8": ("unigrams alone", "ZSL_TE", replace(base["ZSL_TE"], bigrams=False)),
         "search-9": ("English stems", "ZSL_TE", replace(base["ZSL_TE"], stem=True)),
+        "search-19": ("rare words too, from two texts on", "ZSL_TE", replace(base["ZSL_TE"], at_least=STEMS["at_least"])),
+        "search-43": ("no stop words", "ZSL_TE", replace(base["ZSL_TE"], stop=True)),
     }
     return found
 
