@@ -1,5 +1,6 @@
 """The experiments of the search chapter on a tiny toy world: what each row learns from and is judged on, and numbers whose answer is known."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
@@ -75,6 +76,7 @@ def tiny_world(tmp_path_factory):
         replace(sizes.square, width=8, sweeps=2),
         replace(sizes.softmax, width=8, batch=1024, longest=8, training=replace(sizes.softmax.training, epochs=1)),
         lsi=8,
+        draws=2,
         kept=3,
         until=8,
     )
@@ -391,7 +393,7 @@ def test_the_grid_grows_towards_a_best_at_its_edge_and_no_further(data, monkeypa
     scores = tuning.__wrapped__(SPEC, "STL")["MAP"]
     assert scores.idxmax() == (30.0, 0.3)
     assert [list(level) for level in scores.index.levels] == [[0.03, 0.3, 3.0, 30.0, 300.0], [0.03, 0.3, 1.0]]
-    assert len(fits) == len(scores) == 15, "each of them once"
+    assert len(fits) == 2 * len(scores) == 30, "each of them once a draw"
 
 
 def test_what_was_tuned_is_not_fitted_again(data, monkeypatch):
@@ -400,31 +402,52 @@ def test_what_was_tuned_is_not_fitted_again(data, monkeypatch):
     pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, "ZSL_TE"), before, check_exact=True)
 
 
-def test_tuning_finds_held_out_neighbours_by_text(data):
-    held = load(HELD)
-    model = SQUARE["ZSL_TE"](replace(search.SIZES[Scale.TOY].square, lam=0.03, omega=0.03)).fit(replace(held, held_out=None))
-    precisions = []
-    for asked in np.unique(held.held_out.nonzero()[1]):
-        relevant = held.held_out.nonzero()[0][held.held_out.nonzero()[1] == asked]
-        order = np.argsort(-model.scores([held.items[Columns.TEXT][asked]])[0], kind="stable")
-        places = np.sort(np.flatnonzero(np.isin(order, relevant))) + 1
-        precisions.append(np.mean(np.arange(1, len(places) + 1) / places))
-    assert tuning(SPEC, "ZSL_TE")["MAP"][0.03, 0.03] == pytest.approx(np.mean(precisions), abs=1e-4)
+def test_tuning_asks_for_two_words_of_a_text(data):
+    means, settings = [], replace(search.SIZES[Scale.TOY].square, lam=0.03, omega=0.03)
+    for draw in range(2):
+        held = data.hold_out(seed=draw)
+        model, precisions = SQUARE["ZSL_TE"](replace(settings, seed=draw)).fit(replace(held, held_out=None)), []
+        asked = search.made_up(held, draw)
+        for query, text in enumerate(asked.queries["text"]):
+            relevant = asked.relevance.loc[asked.relevance["query"] == query, Columns.ITEM]
+            order = np.argsort(-model.scores([text])[0], kind="stable")
+            places = np.sort(np.flatnonzero(np.isin(order, relevant))) + 1
+            precisions.append(np.mean(np.arange(1, len(places) + 1) / places))
+        means.append(np.mean(precisions))
+    assert tuning(SPEC, "ZSL_TE")["MAP"][0.03, 0.03] == pytest.approx(np.mean(means), abs=1e-4)
+
+
+def test_made_up_queries_are_words_of_an_item_that_answers_them_with_its_held_out_neighbours(data):
+    held = data.hold_out()
+    asked, others = search.made_up(held, 3), search.made_up(held, 4)
+    assert list(asked.queries["text"]) != list(others.queries["text"])
+    pd.testing.assert_frame_equal(asked.relevance, others.relevance)
+    texts = [set(re.findall(r"\w+", text.lower())) for text in held.items[Columns.TEXT]]
+    item, of = held.held_out.nonzero()
+    seen = []
+    for query, text in enumerate(asked.queries["text"]):
+        words, relevant = set(text.split()), set(asked.relevance.loc[asked.relevance["query"] == query, Columns.ITEM])
+        assert len(words) == search.TYPED
+        mine = [j for j in relevant if words <= texts[j] and relevant == {j, *item[of == j]}]
+        assert mine, text
+        seen += mine
+    assert set(seen) >= set(of.tolist())
+    assert len(asked.queries) == len(set(of.tolist()))
 
 
 def test_tuning_uses_no_query(data, monkeypatch):
-    before = {name: tuning(SPEC, name) for name in SQUARE}
-    held, asked = load(HELD), []
+    before, asked = {name: tuning(SPEC, name) for name in SQUARE}, []
 
     def other(spec: Spec) -> SearchData:
         asked.append(spec)
-        queries = held.queries.assign(text="tea")[:3]
-        return replace(held, queries=queries, relevance=pd.DataFrame({"query": [2], Columns.ITEM: [5], "grade": [1]}), log=held.log[:0])
+        queries = data.queries.assign(text="tea")[:3]
+        return replace(data, queries=queries, relevance=pd.DataFrame({"query": [2], Columns.ITEM: [5], "grade": [1]}), log=data.log[:0])
 
     monkeypatch.setattr(search, "load", other)
+    monkeypatch.setattr(search, "kept", lambda key, make: make())
     for name in SQUARE:
         pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, name), before[name], check_exact=True)
-    assert set(asked) == {HELD}
+    assert set(asked) == {SPEC}
 
 
 # ---------------------------------------------------------------- the ceiling
@@ -549,15 +572,17 @@ def test_at_a_larger_scale_a_page_shows_the_records_alone(data, monkeypatch):
 # ---------------------------------------------------------------- what departs from the paper
 
 
-def test_deviations_change_one_setting_each():
+def test_deviations_change_one_setting_each(monkeypatch):
+    settings = search.SIZES[Scale.TOY].square
+    monkeypatch.setattr(search, "tuned", lambda spec, name: settings)
     found = search.deviation_settings(SPEC)
     papers = yaml.safe_load((Path(__file__).parents[1] / "book/deviations.yml").read_text(encoding="utf-8"))
     assert set(found) <= {entry["id"] for entry in next(paper["deviations"] for paper in papers if paper["paper"] == "Search")}
-    for row, (key, (words, model, settings)) in zip(deviating(SPEC), found.items(), strict=True):
+    for row, (key, (words, model, changed)) in zip(deviating(SPEC), found.items(), strict=True):
         assert words
         assert row.name == f"{model} ({key})"
-        base = {"model": model, **asdict(tuned(SPEC, model))}
-        assert row.config == {"model": model, **asdict(settings)}
+        base = {"model": model, **asdict(settings)}
+        assert row.config == {"model": model, **asdict(changed)}
         assert row.config.keys() == base.keys()
         assert sum(row.config[name] != base[name] for name in base) == 1
 
