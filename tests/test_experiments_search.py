@@ -641,6 +641,27 @@ def test_kinds_split_the_labels_by_query(data, rows):
     assert np.average(found[found["method"] == "LSI"]["value"], weights=weight) == pytest.approx(named["LSI"].mean("Recall@R"))
 
 
+def test_gaps_are_of_rows_that_were_both_recorded_on_this_data(records):
+    labels = [r for (way, _), r in records.items() if way == "labels"]
+    found = search.gaps(labels, [("ZSL_ME", "STL"), ("nobody", "STL"), ("STL", "BM25")])
+    assert found[["a", "b"]].to_numpy().tolist() == [["ZSL_ME", "STL"], ["STL", "BM25"]]
+    for row in found.itertuples():
+        one, two = (records["labels", name].metrics["Recall@R"][0] for name in (row.a, row.b))
+        assert row.difference == pytest.approx(one - two)
+        assert row.low <= row.difference <= row.high
+    other = [replace(r, data_sha256="0") if r.method == "STL" else r for r in labels]
+    assert search.gaps(other, [("ZSL_ME", "STL")]).empty
+    assert list(search.gaps([], [("ZSL_ME", "STL")]).columns) == list(found.columns)
+
+
+def test_answers_are_judged_in_the_corpus_where_that_was_recorded(records):
+    stl, bm25 = records["labels", "STL"], records["labels", "BM25"]
+    corpus, other = replace(stl, experiment="corpus"), replace(bm25, target="elsewhere")
+    found = search.answers([stl, bm25, corpus, records["links", "STL"], other, replace(stl, experiment="labels-deviations")])
+    assert found == {"grocery": {"STL": corpus}, "elsewhere": {"BM25": other}}
+    assert search.answers([]) == {}
+
+
 # ---------------------------------------------------------------- the daily refresh
 
 

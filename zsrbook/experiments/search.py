@@ -644,6 +644,32 @@ def table(records: Iterable[RunRecord], experiment: str, metrics: Sequence[str])
     return frame.sort_values((metrics[0], "mean"), ascending=False) if rows else frame
 
 
+def gaps(records: Iterable[RunRecord], pairs: Iterable[tuple[str, str]], metric: str = "Recall@R") -> pd.DataFrame:
+    """How much more one row finds than another, by the records of one experiment on one data set.
+
+    Args:
+        pairs: names of two rows; left out where either was not recorded, or the two on different data.
+
+    Returns:
+        one row a pair that is there: ``a``, ``b``, ``difference``, ``low``, ``high``, ``p``, ``detectable``; see ``bootstrap.difference``.
+    """
+    named, rows = {r.method: r for r in records}, []
+    for a, b in pairs:
+        if a in named and b in named and named[a].data_sha256 == named[b].data_sha256:
+            e = difference(named[a].per_user(metric), named[b].per_user(metric))
+            rows.append((a, b, e.value, e.low, e.high, e.p, e.detectable))
+    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "detectable"])
+
+
+def answers(records: Iterable[RunRecord]) -> dict[str, dict[str, RunRecord]]:
+    """Data set -> row -> the record of how it answers queries: in the whole corpus where that was judged, else in the pool."""
+    found: dict[str, dict[str, dict[str, RunRecord]]] = {}
+    for r in records:
+        if r.experiment in ("corpus", "labels"):
+            found.setdefault(r.target, {}).setdefault(r.experiment, {})[r.method] = r
+    return {name: ways.get("corpus", ways.get("labels", {})) for name, ways in found.items()}
+
+
 def curve(record: RunRecord, cuts: Sequence[int]) -> pd.DataFrame:
     """Index K; columns ``value``, ``low``, ``high`` of Recall@K (Figure 4)."""
     rules = JUDGED["log"]
