@@ -608,6 +608,20 @@ def test_landscape_is_of_worlds_of_their_own():
             assert table.loc[name, "STL"] == pytest.approx(np.mean(mine))
 
 
+def test_the_audit_counts_what_a_page_should_know(data):
+    fine = search.audit(data)
+    assert fine.iloc[:3].tolist() == [0, 0, True]
+    assert fine["judged queries without a word that some text holds, which count as misses"] == 0
+    texts = data.items[Columns.TEXT].where(data.items.index != 4, "  ")
+    queries = data.queries.assign(text=data.queries["text"].where(data.queries.index != data.relevance["query"].iloc[0], "xyzzy"))
+    links = data.links.tolil()
+    links[4] = 0
+    odd = search.audit(replace(data, items=data.items.assign(**{Columns.TEXT: texts}), queries=queries, links=csr_array(links)))
+    assert odd["judged queries without a word that some text holds, which count as misses"] == 1
+    assert odd["items without text"] == 1
+    assert odd["items without a link"] == fine["items without a link"] + 1
+
+
 # ---------------------------------------------------------------- Table 2 and Figure 3
 
 

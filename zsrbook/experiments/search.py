@@ -611,6 +611,8 @@ def audit(data: SearchData) -> pd.Series:
     held = data.hold_out()
     both = held.links.multiply(held.held_out).nnz
     linked = data.links.sum(0) + data.links.sum(1)
+    judged_queries = data.queries["text"].iloc[data.relevance["query"].unique()]
+    known = Vocabulary.of(data.items[Columns.TEXT], longest=1).matrix(judged_queries).sum(1)
     return pd.Series(
         {
             "links that are trained on and held out at once": both,
@@ -621,6 +623,7 @@ def audit(data: SearchData) -> pd.Series:
             "share of judged queries that SMC has met": float(data.relevance["query"].drop_duplicates().isin(older.log["query"]).mean()),
             "items without a link": int((data.links.sum(1) == 0).sum()),
             "items without text": int((data.items[Columns.TEXT].str.strip() == "").sum()),
+            "judged queries without a word that some text holds, which count as misses": int((known == 0).sum()),
             "relevant pairs whose item has no link": int((linked[data.relevance[Columns.ITEM]] == 0).sum()),
         },
         name=data.name,
