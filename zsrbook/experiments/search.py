@@ -476,7 +476,7 @@ def deviation_settings(spec: Spec) -> dict[str, tuple[str, str, SquareSettings]]
     base = {name: tuned(spec, name) for name in SQUARE}
     found = {
         "search-1": ("an item's words combined into one pair, as in section 4.1", "STL", replace(base["STL"], combined=True)),
-        "search-2": ("the same", "ZSL_ME", replace(base["ZSL_ME"], combined=True)),
+        "search-2": ("an item's words combined into one pair", "ZSL_ME", replace(base["ZSL_ME"], combined=True)),
         "search-3": ("links turned round, so that the earlier item predicts the later", "ZSL_TE", replace(base["ZSL_TE"], direction="transposed")),
         "search-4": ("links in both directions", "ZSL_TE", replace(base["ZSL_TE"], direction="symmetric")),
         "search-5": ("inner product in place of cosine", "ZSL_TE", replace(base["ZSL_TE"], score="dot")),
