@@ -200,8 +200,9 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
         reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
     else:
         parts = [f"holds on {outcomes.count(Outcome.REPRODUCED)} of {len(outcomes)}, asked for {claim.enough}"] if claim.enough else []
-        parts += [f"{counts[o]} of {tested} comparisons {words}" for o, words in _WORDS.items() if counts.get(o, 0)]
-        parts += [f"{counts[Outcome.NOT_TESTABLE]} more have no record"] if tested < len(findings) else []
+        parts += [_counted(counts[o], tested, *words) for o, words in _WORDS.items() if counts.get(o, 0)]
+        untested = len(findings) - tested
+        parts += [f"{untested} more {'has' if untested == 1 else 'have'} no record"] if untested else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
         reason = "; ".join(parts)
     return Verdict(claim, scale, outcome, reason, tuple(findings), variant)
@@ -247,7 +248,7 @@ def _row(verdict: Verdict) -> str:
     cells = [html.escape(str(c)) for c in cells]
     cells[1] = f"<strong>{cells[1]}</strong>"
     if details:
-        cells[2] += f"<details><summary>{len(verdict.findings)} comparisons</summary><ul>{details}</ul></details>"
+        cells[2] += f"<details><summary>{_comparisons(len(verdict.findings))}</summary><ul>{details}</ul></details>"
     anchor, text = html.escape(f"claim-{verdict.claim.id}-{verdict.scale}"), html.escape(verdict.claim.text)
     claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}</th>'
     tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
@@ -258,7 +259,19 @@ def _arrow(pair: str) -> str:
     return pair.replace("--", " → ")
 
 
-_WORDS = {Outcome.REPRODUCED: "hold", Outcome.PARTLY: "are too close to call", Outcome.NOT_REPRODUCED: "fail"}
+_WORDS = {
+    Outcome.REPRODUCED: ("holds", "hold"),
+    Outcome.PARTLY: ("is too close to call", "are too close to call"),
+    Outcome.NOT_REPRODUCED: ("fails", "fail"),
+}
+
+
+def _comparisons(n: int) -> str:
+    return "1 comparison" if n == 1 else f"{n} comparisons"
+
+
+def _counted(n: int, tested: int, one: str, several: str) -> str:
+    return f"the one comparison {one}" if tested == 1 else f"{n} of {tested} comparisons {one if n == 1 else several}"
 
 
 def _all(outcomes: Sequence[Outcome]) -> Outcome:
