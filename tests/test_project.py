@@ -60,9 +60,12 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
 
 
 def test_one_repository_address():
+    from zsrbook.records import ADDRESS
+
     address = PROJECT["project"]["urls"]["Repository"]
     assert yaml.safe_load((ROOT / "book/_config.yml").read_text())["repository"]["url"] == address
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+    assert address == ADDRESS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
@@ -28,7 +28,7 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast, ratio_difference
-from zsrbook.records import REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
+from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
 CLAIMS = REPOSITORY / "book" / "claims"
@@ -232,11 +232,18 @@ class Verdicts(list[Verdict]):
         return framed(table, "Claims and verdicts", f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %")
 
 
-def framed(table: str, title: str, caption: str) -> str:
-    """The rows of an HTML table as a figure that fits a phone: the caption wraps, the table below it scrolls and takes the keyboard."""
+def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -> str:
+    """The rows of an HTML table as a figure that fits a phone: the caption wraps, the table below it scrolls and takes the keyboard.
+
+    Args:
+        records: ``RunRecord.path`` of each row; the caption links to the folders of those that are in the repository.
+    """
+    folders = dict.fromkeys(path.parent.as_posix() for path in records if (RUNS / path).exists())
+    links = ", ".join(f'<a href="{ADDRESS}/tree/main/book/runs/{folder}"><code>{folder}</code></a>' for folder in folders)
     name = f"zsr-{crc32((title + caption + table).encode()):08x}"
     return (
-        f'<figure style="margin:1rem 0"><figcaption id="{name}"><strong>{html.escape(title)}</strong><br>{html.escape(caption)}</figcaption>'
+        f'<figure style="margin:1rem 0"><figcaption id="{name}"><strong>{html.escape(title)}</strong><br>{html.escape(caption)}'
+        f"{f'<br>Run records: {links}' if links else ''}</figcaption>"
         f'<div class="zsr-scroll" role="region" aria-labelledby="{name}" tabindex="0" style="overflow-x:auto">'
         f'<table aria-labelledby="{name}">{table}</table></div></figure>'
     )

@@ -36,11 +36,13 @@ class Table:
         frame: index ``method``; columns (metric, ``paper`` | ``ours`` | ``low`` | ``high``) and (``verdict``, "").
         title: what stands in it.
         caption: protocol, scale, data, device, date, seeds.
+        records: where the records stand that the rows were made from.
     """
 
     frame: pd.DataFrame
     title: str
     caption: str
+    records: tuple[Path, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the numbers; what was not run is NaN."""
@@ -68,7 +70,7 @@ class Table:
             verdict = f'<td style="min-width:10em">{html.escape(row["verdict", ""])}</td>'  # before the numbers, which may not all fit the page
             rows.append(f'<tr><th scope="row">{html.escape(str(method))}</th>{verdict}{tds}</tr>')
         head = f'<tr><th scope="col" rowspan="2">Method</th><th scope="col" rowspan="2">Verdict</th>{groups}</tr><tr>{heads}</tr>'
-        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, self.caption)
+        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, self.caption, self.records)
 
     def _best(self, metric: str, column: str) -> float:
         return self.frame[metric, column].drop(CEILING, errors="ignore").max()
@@ -81,7 +83,7 @@ class Measured:
     Attributes:
         frame: index ``method``; columns (metric, ``ours`` | ``low`` | ``high`` | ``difference`` | ``below`` | ``above``), the last three against the
             yardstick, with a 95 % interval.
-        title, caption: as in ``Table``.
+        title, caption, records: as in ``Table``.
         yardstick: the row that all others are held against.
     """
 
@@ -89,6 +91,7 @@ class Measured:
     title: str
     caption: str
     yardstick: str
+    records: tuple[Path, ...] = ()
 
     def _repr_html_(self) -> str:
         metrics = list(self.frame.columns.get_level_values(0).unique())
@@ -108,7 +111,7 @@ class Measured:
         heads = f'<th scope="col">± 95 %</th><th scope="col">to {html.escape(self.yardstick)}</th>' * len(metrics)
         head = f'<tr><th scope="col" rowspan="2">Method</th>{groups}</tr><tr>{heads}</tr>'
         caption = f"{self.caption} · in brackets: a difference whose interval holds 0"
-        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, caption)
+        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, caption, self.records)
 
 
 def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: str, title: str) -> Measured:
@@ -130,7 +133,8 @@ def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: st
         rows[method] = cells
     frame = pd.DataFrame.from_dict(rows, orient="index")
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    return Measured(frame.rename_axis("method"), title, _caption(named, records[0].scale, metrics[0], yardstick), yardstick)
+    caption, paths = _caption(named, records[0].scale, metrics[0], yardstick), tuple(r.path for r in named.values())
+    return Measured(frame.rename_axis("method"), title, caption, yardstick, paths)
 
 
 def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
@@ -209,6 +213,7 @@ def beside(
         frame.rename_axis("method"),
         f"{first['citation']}, {first['where']} ({paper_pair.replace('--', ' → ')}), beside our {arrow}",
         _caption(ours, scale, metrics[0], yardstick),
+        tuple(r.path for r in ours.values()),
     )
 
 

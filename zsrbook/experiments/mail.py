@@ -584,7 +584,8 @@ def in_short(scale: Scale) -> str:
         for row in found[found["metric"] == "AUC (new)"].itertuples():
             word = "raises" if row.low > 0 else "lowers" if row.high < 0 else "leaves"
             sentences.append(
-                f"In the toy world, {where}, MAIL {word} the AUC of new users by {row.improvement:+.2f} % (95 %: {row.low:+.2f} to {row.high:+.2f})."
+                f"In the toy world, {where}, MAIL {word} the AUC of new users by {abs(row.improvement):.2f} %"
+                f" (95 %: {row.low:+.2f} to {row.high:+.2f})."
                 if word != "leaves"
                 else f"In the toy world, {where}, MAIL moves the AUC of new users by {row.improvement:+.2f} %, which its interval"
                 f" ({row.low:+.2f} to {row.high:+.2f}) can't tell from nothing."
