@@ -59,6 +59,26 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
     assert not any("+" in version for version in pins.values()), "a local version, such as +cpu, exists on one platform only"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_twins_hold_no_markup_that_jupyter_does_not_know(build, path):
+    for solutions in ("folded", "open", "none"):
+        cells = json.loads(build.twin(path.read_text(encoding="utf-8"), solutions))["cells"]
+        words = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        assert not re.findall(r"\{[a-z:-]+\}`|^[`:]{3,}\{.*|^\([\w-]+\)=|\]\((?!https?:|#).*", words, re.MULTILINE)
+        assert set(re.findall(r"\]\(#([^)]*)\)", words)) <= set(re.findall(r'<a name="([^"]*)">', words))
+        exercises = words.count("### Exercise: ")
+        assert exercises
+        assert words.count("<details") == (0 if solutions == "none" else exercises)
+        assert words.count("<details open") == (exercises if solutions == "open" else 0)
+
+
+def test_citations_become_words_in_a_twin(build):
+    said = build.plain("As {cite:t}`krichene2020sampled` say {cite:p}`hidasi2016gru4rec,maaten2008tsne`.")
+    assert re.fullmatch(
+        r"As \[Krichene and Rendle \(2020\)\]\(http.*\) say \(\[Hidasi et al\., 2016\]\(http.*\); .*van der Maaten and Hinton, 2008.*\)\.", said
+    )
+
+
 def test_one_repository_address():
     from zsrbook.records import ADDRESS
 
