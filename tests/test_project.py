@@ -86,6 +86,14 @@ def test_one_repository_address():
     assert yaml.safe_load((ROOT / "book/_config.yml").read_text())["repository"]["url"] == address
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
     assert address == ADDRESS
+    assert f"{{{address}}}" in (ROOT / "book/cite.md").read_text()
+
+
+def test_one_version():
+    from zsrbook import __version__
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert f"version = {{{__version__}}}" in (ROOT / "book/cite.md").read_text()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
