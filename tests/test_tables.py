@@ -74,6 +74,15 @@ def test_verdicts_on_the_papers_own_data_are_two_sided():
     assert said(2.0) == "far above the paper: look for leaks"
 
 
+def test_in_papers_on_clicks_the_third_decimal_counts():
+    numbers = paper_numbers("mail_table2").query("pair == 'alimama' and metric == 'AUC (new)'").set_index("method")["value"]
+    verdict = beside("mail_table2", "alimama", "grocery", "toy", ("clicks",), metrics=("AUC (new)",), yardstick="BaseDNN").to_frame()["verdict", ""]
+    assert numbers["MAIL-Base"] > numbers["BaseDNN"] + 0.005
+    assert verdict["MAIL-Base"].endswith("as in the paper")
+    assert verdict["LLAE"].endswith("in the paper level with it")
+    assert verdict["Emblr"].endswith("as in the paper")
+
+
 def test_caption_holds_protocol_scale_data_device_and_date():
     caption = table().caption
     for part in (Protocol().caption(), "toy scale", "pantry (abababab)", "a device", "2021-05-18", "1 to 3 seeds"):

@@ -22,8 +22,10 @@ PAPERS = REPOSITORY / "book" / "papers"
 #: the row that knows the truth of a generated world; it is a ceiling, not a method, so it is never printed as the best
 CEILING = "Bayes-optimal"
 NOT_RUN = "not run here"
-#: relative difference that still counts as the paper's number
+#: relative difference that still counts as the paper's number, and as level with the yardstick in the paper, which prints no intervals
 CLOSE = 0.1
+#: the same for AUC and GAUC, which begin at 0.5 and are argued about in the third decimal: relative to the paper's number, and from the yardstick
+CLOSE_AUC, LEVEL_AUC = 0.01, 0.001
 #: half a unit of the third decimal, to which the papers' tables of Recall are printed
 _ROUNDING = 0.0005
 
@@ -250,8 +252,9 @@ def _beside_paper(cells: dict[tuple[str, str], object], metrics: Sequence[str]) 
     pairs = [(ours, paper) for ours, paper in pairs if pd.notna(ours) and pd.notna(paper)]
     if any(ours > SUSPICIOUS * (paper + _ROUNDING) for ours, paper in pairs):
         return "far above the paper: look for leaks"
-    off = {1 if ours > paper else -1 for ours, paper in pairs if abs(ours - paper) > CLOSE * paper + _ROUNDING}
-    return {(): f"as in the paper, within {CLOSE:.0%}", (1,): "above the paper", (-1,): "below the paper"}.get(
+    close = CLOSE_AUC if all("AUC" in m for m in metrics) else CLOSE
+    off = {1 if ours > paper else -1 for ours, paper in pairs if abs(ours - paper) > close * paper + _ROUNDING}
+    return {(): f"as in the paper, within {close:.0%}", (1,): "above the paper", (-1,): "below the paper"}.get(
         tuple(off), "above and below the paper"
     )
 
@@ -271,7 +274,8 @@ def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFra
     if method not in paper.index or yardstick not in paper.index or metric not in paper:
         return said
     gap = paper.at[method, metric] - paper.at[yardstick, metric]
-    there = _side(gap > CLOSE * paper.at[yardstick, metric], gap < -CLOSE * paper.at[yardstick, metric])
+    level = LEVEL_AUC if "AUC" in metric else CLOSE * paper.at[yardstick, metric]
+    there = _side(gap > level, gap < -level)
     return f"{said}, {'as in the paper' if here == there else f'in the paper {there} it'}"
 
 

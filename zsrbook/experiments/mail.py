@@ -390,7 +390,7 @@ def statistics(data: ClickData) -> pd.Series:
             "item features": len(data.layout.item),
             "mean behaviours": float(lengths[lengths > 0].mean()),
             "impressions": len(data),
-            "clicks": float(data.click.mean()),
+            "clicks an impression": float(data.click.mean()),
         },
         name=data.name,
     )
