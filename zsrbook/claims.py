@@ -227,9 +227,18 @@ class Verdicts(list[Verdict]):
     def _repr_html_(self) -> str:
         scale = self[0].scale if self else ""
         variant = f" · {self[0].variant} settings where they were run" if self and self[0].variant else ""
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
-        table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v) for v in self)}</tbody>"
-        return framed(table, "Claims and verdicts", f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %")
+        caption = f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %"
+        open_, judged = ([v for v in self if (v.outcome == Outcome.NOT_TESTABLE) is untested] for untested in (True, False))
+        tables = [framed(_table(judged), "Claims and verdicts", caption)] if judged else []
+        if open_:
+            words = f"{len(open_)} {'more ' * bool(judged)}claim{'s' * (len(open_) > 1)} that can't be judged here, and why"
+            tables.append(f'<details class="zsr-static"><summary>{words}</summary>{framed(_table(open_), words, caption)}</details>')
+        return "".join(tables)
+
+
+def _table(verdicts: Sequence[Verdict]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v) for v in verdicts)}</tbody>"
 
 
 def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -> str:
