@@ -93,10 +93,10 @@ def plain(text: str) -> str:
     text = re.sub(r"^```\{solution-end\}\n```$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^:::\{(\w+)\}\n(.*?)^:::$", lambda box: quoted(box[1].capitalize(), box[2]), text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"\{cite:([pt])\}`([^`]+)`", lambda cited: citation(cited[2].split(","), in_text=cited[1] == "t"), text)
-    text = re.sub(r"^\([\w-]+\)=\n", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\]\(\.\./book/", f"]({REPOSITORY}/book/", text)
-    text = re.sub(r"\]\((?:\.\./notebooks/)?([\w-]+)\.md", r"](\1.ipynb", text)
-    text = re.sub(r"\[([^\]]+)\]\([\w-]+\)", r"*\1*", text)  # a label within the book leads nowhere here
+    text = re.sub(r"^\(([\w-]+)\)=$", r'<a name="\1"></a>', text, flags=re.MULTILINE)
+    text = re.sub(r"\]\(\.\./(book/[\w./-]+)\)", rf"]({REPOSITORY}/\1)", text)  # Colab has this notebook and no other file
+    text = re.sub(r"\]\((?:\.\./notebooks/)?([\w-]+)\.md", rf"]({REPOSITORY}/notebooks/\1.ipynb", text)
+    text = re.sub(r"\]\(([a-z][\w-]*)\)", r"](#\1)", text)
     if left := MYST.search(text):
         raise ValueError(f"{left[0]} has no plain form yet; give it one in book/editions.py")
     return text.strip("\n")
@@ -131,7 +131,7 @@ def authors(entry: Entry) -> str:
 def notes_on(chapter: str) -> str:
     """What ``book/teaching.md`` says of a chapter: from its label ``(teach-CHAPTER)=`` to the next, without the heading."""
     page = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
-    section = re.search(rf"^\(teach-{chapter}\)=\n##[^\n]*\n(.*?)(?=^\(teach-|^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    section = re.search(rf"^\(teach-{chapter}\)=\n##[^\n]*\n(.*?)(?=^\(teach-|^##|\Z)", page, re.DOTALL | re.MULTILINE)
     return section[1].strip() if section else ""
 
 

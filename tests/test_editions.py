@@ -78,6 +78,13 @@ def test_the_twin_says_the_same_and_has_no_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_links_within_an_edition_lead_somewhere(path):
+    words = text_of(editions.edition(path.read_text(encoding="utf-8"), "twin"))
+    assert set(re.findall(r"\]\(#([^)]*)\)", words)) <= set(re.findall(r'<a name="([^"]*)">', words))
+    assert not re.findall(r"\]\((?!https?:|#)[^)]*\.(?:md|ipynb|html)", words)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_every_exercise_has_a_check_a_solution_and_a_proof(path):
     text = path.read_text(encoding="utf-8")
     asked, answered = (re.findall(pattern, text, re.MULTILINE) for pattern in (r"^:label: ([\w-]+)$", r"^```\{solution-start\} ([\w-]+)$"))
@@ -112,7 +119,8 @@ def test_markup_becomes_plain():
     text = text_of(editions.edition(HEAD + LESSON, "twin"))
     assert "As [Ding et al. (2021)](https://arxiv.org/abs/2105.08318) say (" in text
     assert "([Wu et al., 2020](https://arxiv.org/abs/2008.02930); [Feng et al., 2021](https://doi.org/10.1145/3459637.3482312))" in text
-    assert "see *wheels* and [MAIL](mail.ipynb)" in text
+    assert f"see [wheels](#lesson-wheels) and [MAIL]({editions.REPOSITORY}/notebooks/mail.ipynb)" in text
+    assert '<a name="lesson-wheels"></a>\n## Wheels' in text
     assert "> **Important.**\n>\n> Count twice." in text
     assert "### Exercise: Count\n\nHow many wheels has `cart`?" in text
     assert "{" not in text.replace("{cart}", "")

@@ -59,9 +59,20 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
 
 
 def test_one_repository_address():
+    from zsrbook.records import ADDRESS
+
     address = PROJECT["project"]["urls"]["Repository"]
     assert yaml.safe_load((ROOT / "book/_config.yml").read_text())["repository"]["url"] == address
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+    assert address == ADDRESS
+    assert f"{{{address}}}" in (ROOT / "book/cite.md").read_text()
+
+
+def test_one_version():
+    from zsrbook import __version__
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert f"version = {{{__version__}}}" in (ROOT / "book/cite.md").read_text()
 
 
 def test_the_first_page_is_honest_about_what_is_there():

@@ -399,7 +399,7 @@ def statistics(data: ClickData) -> pd.Series:
             "item features": len(data.layout.item),
             "mean behaviours": float(lengths[lengths > 0].mean()),
             "impressions": len(data),
-            "clicks": float(data.click.mean()),
+            "clicks an impression": float(data.click.mean()),
         },
         name=data.name,
     )
@@ -593,7 +593,8 @@ def in_short(scale: Scale) -> str:
         for row in found[found["metric"] == "AUC (new)"].itertuples():
             word = "raises" if row.low > 0 else "lowers" if row.high < 0 else "leaves"
             sentences.append(
-                f"In the toy world, {where}, MAIL {word} the AUC of new users by {row.improvement:+.2f} % (95 %: {row.low:+.2f} to {row.high:+.2f})."
+                f"In the toy world, {where}, MAIL {word} the AUC of new users by {abs(row.improvement):.2f} %"
+                f" (95 %: {row.low:+.2f} to {row.high:+.2f})."
                 if word != "leaves"
                 else f"In the toy world, {where}, MAIL moves the AUC of new users by {row.improvement:+.2f} %, which its interval"
                 f" ({row.low:+.2f} to {row.high:+.2f}) can't tell from nothing."
