@@ -72,6 +72,15 @@ def test_twins_hold_no_markup_that_jupyter_does_not_know(build, path):
         assert words.count("<details open") == (exercises if solutions == "open" else 0)
 
 
+def test_course_editions_differ_in_their_solutions(build, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "BUILD", tmp_path)
+    build.write_course(NOTEBOOKS[:1])
+    students, instructors = ((tmp_path / "course" / who / NOTEBOOKS[0].with_suffix(".ipynb").name).read_text() for who in ("students", "instructors"))
+    assert "<details" not in students
+    assert "<details open>" in instructors
+    assert "### Exercise: " in students
+
+
 def test_citations_become_words_in_a_twin(build):
     said = build.plain("As {cite:t}`krichene2020sampled` say {cite:p}`hidasi2016gru4rec,maaten2008tsne`.")
     assert re.fullmatch(
