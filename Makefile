@@ -51,8 +51,8 @@ notebooks: $(READY)  ## run every notebook from top to bottom, without building 
 	@$(BIN)/python book/build.py --twins
 	ZSRBOOK_NOTEBOOKS=run $(BIN)/python -m pytest tests/test_notebooks.py -n $(WORKERS)
 
-course: $(READY)  ## notebooks for a class into build/course: students' without solutions, instructors' with them
-	@$(BIN)/python book/build.py --course
+course: $(READY)  ## student and instructor editions of the notebooks, into build/course
+	@$(BIN)/python book/editions.py build/course
 
 bench: $(READY)  ## measure speed against named peers; writes build/bench.json
 	$(BIN)/python -m zsrbook.bench

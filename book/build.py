@@ -1,7 +1,6 @@
-"""Build the book into ``build/html``: python book/build.py [--force | --twins | --course]
+"""Build the book into ``build/html``: python book/build.py [--force | --twins]
 
-``--force`` starts from nothing, ``--twins`` only writes the .ipynb twins of the notebooks, ``--course`` only writes them into
-``build/course``, once for students, without solutions, and once for instructors, with the solutions open.
+``--force`` starts from nothing, ``--twins`` only writes the .ipynb twins of the notebooks.
 
 What is built is told by one hash over everything that a page can depend on. Same hash: nothing to do. Otherwise the pages are
 written from nothing, since Sphinx does not read a page again that failed the last time, while cells whose code, package, data and
@@ -17,13 +16,9 @@ import shutil
 import subprocess
 import sys
 import time
-from functools import lru_cache
 from pathlib import Path
 
-import jupytext
-import yaml
-from nbformat.v4 import new_code_cell
-from pybtex.database import Entry, parse_file
+from editions import edition, write_course
 
 from zsrbook.scale import Scale, current_scale, data_folder
 
@@ -44,10 +39,7 @@ NOISE = re.compile(r"\[IPKernelApp\] WARNING|\.\.\. .*(\[ *\d+%\]|done)")
 
 
 def main() -> int:
-    notebooks = sorted((ROOT / "notebooks").glob("*.md"))
-    if "--course" in sys.argv[1:]:
-        return write_course(notebooks)
-    for notebook in notebooks:
+    for notebook in sorted((ROOT / "notebooks").glob("*.md")):
         sync(notebook)
     if "--twins" in sys.argv[1:]:
         return 0
@@ -78,6 +70,7 @@ def main() -> int:
         return 1
     shutil.move(work / "_build" / "html", PAGES)
     shutil.rmtree(work)
+    write_course(PAGES / "course")
     STAMP.write_text(everything)
     return done(scale, f"took {time.monotonic() - start:.0f} s")
 
@@ -115,98 +108,9 @@ def folder_listing(folder: Path) -> str:
     return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-#: the second cell of every twin; the records come with the clone
-INSTALL = """\
-# On Colab this fetches zsrbook and its recorded runs (a minute); elsewhere it does nothing.
-import importlib.util
-import sys
-
-if "google.colab" in sys.modules and importlib.util.find_spec("zsrbook") is None:
-    !git clone -q --depth 1 https://github.com/zsrbook/zsrbook zsrbook-book
-    !pip install -q -e ./zsrbook-book
-    sys.path.insert(0, "zsrbook-book")"""
-
-
-def twin(text: str, solutions: str = "folded") -> str:
-    """The .ipynb without outputs that says the same as a notebook in MyST Markdown, and begins by installing what it needs.
-
-    Args:
-        solutions: ``folded``, ``open`` or ``none``: how an exercise's solution stands below it.
-    """
-    notebook = jupytext.reads(text, fmt="md:myst")
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell["source"] = plain(cell.source, solutions)
-    notebook.cells = [cell for cell in notebook.cells if cell.source.strip()]
-    notebook.cells.insert(1, new_code_cell(INSTALL))
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"  # jupytext makes up new ones each time
-    return jupytext.writes(notebook, fmt="ipynb") + "\n"
-
-
-def plain(text: str, solutions: str = "folded") -> str:
-    """MyST Markdown as Jupyter and Colab show it: citations as words, exercises under a heading, solutions folded, links that lead out."""
-
-    def exercise(match: re.Match) -> str:
-        return f"### Exercise: {match['title']}\n\n{match['body'].strip()}"
-
-    def solution(match: re.Match) -> str:
-        if solutions == "none":
-            return ""
-        return f"<details{' open' * (solutions == 'open')}><summary><b>Solution</b></summary>\n\n{match['body'].strip()}\n\n</details>"
-
-    def note(match: re.Match) -> str:
-        return "\n".join(f"> {line}".rstrip() for line in match["body"].strip().split("\n"))
-
-    for kind, replaced in (("exercise", exercise), ("solution", solution)):
-        fence = rf"^(?P<fence>`{{3,}})\{{{kind}\}} *(?P<title>.*)\n(?P<options>(?::\w+:.*\n)*)(?P<body>(?s:.*?))^(?P=fence)$"
-        text = re.sub(fence, replaced, text, flags=re.MULTILINE)
-    text = re.sub(r"^(?P<fence>:{3,})\{\w+\}.*\n(?P<body>(?s:.*?))^(?P=fence)$", note, text, flags=re.MULTILINE)
-    text = re.sub(r"\{cite:([pt])\}`([^`]+)`", lambda m: cited(m[2].split(","), textual=m[1] == "t"), text)
-    text = re.sub(r"^\(([\w-]+)\)=$", r'<a name="\1"></a>\n', text, flags=re.MULTILINE)
-    pages = yaml.safe_load((ROOT / "book" / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"] + "/blob/main"
-    text = re.sub(r"\]\(\.\./(book/[\w./-]+)\)", rf"]({pages}/\1)", text)
-    text = re.sub(r"\]\(([\w-]+)\.md\)", rf"]({pages}/notebooks/\1.ipynb)", text)
-    return re.sub(r"\]\(([a-z][\w-]*)\)", r"](#\1)", text)
-
-
-def cited(keys: list[str], textual: bool) -> str:
-    """``(Ding et al., 2021)``, or in a sentence ``Ding et al. (2021)``, each with its link where the bibliography has one."""
-    found = [(entry, names(entry), entry.fields["year"]) for entry in (bibliography()[key.strip()] for key in keys)]
-    if textual:
-        return " and ".join(linked(entry, f"{who} ({year})") for entry, who, year in found)
-    return f"({'; '.join(linked(entry, f'{who}, {year}') for entry, who, year in found)})"
-
-
-@lru_cache(1)
-def bibliography() -> dict[str, Entry]:
-    return dict(parse_file(str(ROOT / "book" / "references.bib")).entries)
-
-
-def names(entry: Entry) -> str:
-    last = [" ".join(map(str, [*person.rich_prelast_names, *person.rich_last_names])) for person in entry.persons["author"]]
-    return f"{last[0]} et al." if len(last) > 2 else " and ".join(last)
-
-
-def linked(entry: Entry, words: str) -> str:
-    address = entry.fields.get("url") or (f"https://doi.org/{entry.fields['doi']}" if "doi" in entry.fields else "")
-    return f"[{words}]({address})" if address else words
-
-
-def write_course(notebooks: list[Path]) -> int:
-    """Every notebook for students and for instructors, into ``build/course``."""
-    for edition, solutions in (("students", "none"), ("instructors", "open")):
-        folder = BUILD / "course" / edition
-        folder.mkdir(parents=True, exist_ok=True)
-        for notebook in notebooks:
-            (folder / notebook.with_suffix(".ipynb").name).write_text(twin(notebook.read_text(encoding="utf-8"), solutions), encoding="utf-8")
-        print(f"== wrote {len(notebooks)} notebooks for {edition}, solutions {'left out' if solutions == 'none' else 'open'}: {folder}")
-    return 0
-
-
 def sync(notebook: Path) -> None:
     """Write the twin that Colab opens, if it says something else."""
-    path, content = notebook.with_suffix(".ipynb"), twin(notebook.read_text(encoding="utf-8"))
+    path, content = notebook.with_suffix(".ipynb"), edition(notebook.read_text(encoding="utf-8"), "twin")
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         path.write_text(content, encoding="utf-8")
         print(f"== wrote {path.relative_to(ROOT)}")

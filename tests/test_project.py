@@ -1,7 +1,6 @@
-"""The repository keeps its own promises: one address, twins in step, no outputs, nothing private, one way to show a figure."""
+"""The repository keeps its own promises: one address, nothing private, one way to show a figure."""
 
 import importlib.util
-import json
 import re
 import subprocess
 import tomllib
@@ -59,35 +58,6 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
     assert not any("+" in version for version in pins.values()), "a local version, such as +cpu, exists on one platform only"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_twins_hold_no_markup_that_jupyter_does_not_know(build, path):
-    for solutions in ("folded", "open", "none"):
-        cells = json.loads(build.twin(path.read_text(encoding="utf-8"), solutions))["cells"]
-        words = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-        assert not re.findall(r"\{[a-z:-]+\}`|^[`:]{3,}\{.*|^\([\w-]+\)=|\]\((?!https?:|#).*", words, re.MULTILINE)
-        assert set(re.findall(r"\]\(#([^)]*)\)", words)) <= set(re.findall(r'<a name="([^"]*)">', words))
-        exercises = words.count("### Exercise: ")
-        assert exercises
-        assert words.count("<details") == (0 if solutions == "none" else exercises)
-        assert words.count("<details open") == (exercises if solutions == "open" else 0)
-
-
-def test_course_editions_differ_in_their_solutions(build, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "BUILD", tmp_path)
-    build.write_course(NOTEBOOKS[:1])
-    students, instructors = ((tmp_path / "course" / who / NOTEBOOKS[0].with_suffix(".ipynb").name).read_text() for who in ("students", "instructors"))
-    assert "<details" not in students
-    assert "<details open>" in instructors
-    assert "### Exercise: " in students
-
-
-def test_citations_become_words_in_a_twin(build):
-    said = build.plain("As {cite:t}`krichene2020sampled` say {cite:p}`hidasi2016gru4rec,maaten2008tsne`.")
-    assert re.fullmatch(
-        r"As \[Krichene and Rendle \(2020\)\]\(http.*\) say \(\[Hidasi et al\., 2016\]\(http.*\); .*van der Maaten and Hinton, 2008.*\)\.", said
-    )
-
-
 def test_one_repository_address():
     from zsrbook.records import ADDRESS
 
@@ -103,17 +73,6 @@ def test_one_version():
 
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
     assert f"version = {{{__version__}}}" in (ROOT / "book/cite.md").read_text()
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_the_twin_says_the_same_and_has_no_outputs(build, path):
-    twin = path.with_suffix(".ipynb")
-    assert twin.exists(), f"{twin.name} is missing; make book writes it"
-    text = twin.read_text(encoding="utf-8")
-    assert text == build.twin(path.read_text(encoding="utf-8")), f"{twin.name} is older than {path.name}; make book writes it anew"
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    assert cells
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
 
 
 def test_the_first_page_is_honest_about_what_is_there():
