@@ -106,6 +106,19 @@ def test_close_call_is_partly_and_names_the_interval(tmp_path):
     assert f"{better} − {worse} = +{abs(a - b):.4f} [-0." in verdict.findings[0].detail
 
 
+def test_a_failure_within_its_interval_says_so(tmp_path):
+    records = [record_of("A", 0.2, seeds=1), record_of("B", 0.2, seeds=1), record_of("C", 0.6, seeds=1)]
+    better, worse = ("A", "B") if records[0].mean("Recall@20") > records[1].mean("Recall@20") else ("B", "A")
+    narrow = judge(claim_of(tmp_path, {"better": {"a": worse, "b": better, "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert narrow.outcome == Outcome.NOT_REPRODUCED
+    assert narrow.reason == "the one comparison fails (by no more than the interval)"
+    assert "(not reproduced, by no more than the interval)" in Verdicts([narrow])._repr_html_()
+    both = judge(claim_of(tmp_path, {"better": {"a": worse, "b": [better, "C"], "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert both.reason == "2 of 2 comparisons fail (1 by no more than the interval)"
+    clear = judge(claim_of(tmp_path, {"better": {"a": worse, "b": "C", "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert clear.reason == "the one comparison fails"
+
+
 def test_far_better_than_the_paper_asks_for_a_leak_check(tmp_path):
     verdict = judge(claim_of(tmp_path, {"value": {"a": "A", "value": 0.15, "within": 0.1}}), RECORDS, "toy")
     assert verdict.outcome == Outcome.PARTLY  # above the lower bound, above the upper one too

@@ -7,7 +7,7 @@ here and there. A claim is asked of all its pairs, or of ``enough`` of them, and
 
 ``reproduced``           the whole 95 % interval lies on the claimed side
 ``partly``               the estimate lies on the claimed side, the interval reaches across; or some parts hold and others do not
-``not reproduced``       the estimate lies on the other side
+``not reproduced``       the estimate lies on the other side, be it by more or by less than the interval; the reason says how often by less
 ``not testable here``    there is no record to judge by; the reason says which
 """
 
@@ -74,6 +74,8 @@ class Finding:
     outcome: Outcome
     detail: str
     suspicious: bool = False
+    #: not reproduced, though the interval reaches over to the claimed side
+    maybe_luck: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
     else:
         parts = [f"holds on {outcomes.count(Outcome.REPRODUCED)} of {len(outcomes)}, asked for {claim.enough}"] if claim.enough else []
         parts += [_counted(counts[o], tested, *words) for o, words in _WORDS.items() if counts.get(o, 0)]
+        if luck := sum(f.maybe_luck for f in findings):
+            parts[-1] += f" ({f'{luck} ' if counts[Outcome.NOT_REPRODUCED] > 1 else ''}by no more than the interval)"
         untested = len(findings) - tested
         parts += [f"{untested} more {'has' if untested == 1 else 'have'} no record"] if untested else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
@@ -260,7 +264,7 @@ def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -
 
 def _row(verdict: Verdict) -> str:
     cells = [verdict.claim.where, verdict.outcome, verdict.reason]
-    details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({f.outcome})</em></li>" for f in verdict.findings)
+    details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({_said(f)})</em></li>" for f in verdict.findings)
     cells = [html.escape(str(c)) for c in cells]
     cells[1] = f"<strong>{cells[1]}</strong>"
     if details:
@@ -269,6 +273,10 @@ def _row(verdict: Verdict) -> str:
     claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}</th>'
     tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
     return f"<tr>{claim}{tds}</tr>"
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.outcome}{', by no more than the interval' if finding.maybe_luck else ''}"
 
 
 def _arrow(pair: str) -> str:
@@ -455,7 +463,7 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
         formula = " − ".join(f"{a.method} / {b.method} on {_arrow(place)}" for place, ((_, a), (_, b)) in zip(places, terms, strict=True))
     margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
-    return Finding(pair, text, outcome, detail, value > part.suspicious_above)
+    return Finding(pair, text, outcome, detail, value > part.suspicious_above, outcome == Outcome.NOT_REPRODUCED and high > part.above)
 
 
 def _in_variant(method: str, variant: str) -> str:
