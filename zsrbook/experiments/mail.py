@@ -30,7 +30,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
-from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.llae import LLAE, LLAESettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -367,20 +367,21 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), models: dict[
     Args:
         models: as for ``fitted``; gains those of the live rows.
     """
-    known = {r.method: r for r in find(paper=PAPER, experiment=experiment, target=spec.name, scale=spec.scale)}
+    known = {(experiment, r.method): r for r in find(paper=PAPER, experiment=experiment, target=spec.name, scale=spec.scale)}
     if spec.scale is not Scale.TOY:
         return list(known.values())
-    rows, data, models = systems(spec.scale), load(spec), {} if models is None else models
-    rules = spec.protocol.settings()
-    stale = [
-        row for row in rows if not still_holds(known.get(row.name), stamp_of(data.sha256, rules, row.config), SEEDS if row.chance else SEEDS[:1])
-    ]
-    found = known | {r.method: r for r in run(spec, SEEDS, stale, experiment)}
-    for row in rows:
-        if row.name in live and row not in stale:
-            now = as_record(spec, experiment, row, {0: scored(spec, [row], 0, models)[row.name]})
-            found[row.name] = with_seeds_of(now, known[row.name])
-    return [*(found[row.name] for row in rows), *ceiling(spec, experiment)]
+
+    def expected(row: System) -> tuple[list[int], dict[Key, str]]:
+        stamp = stamp_of(load(spec).sha256, spec.protocol.settings(), row.config)
+        return SEEDS if row.chance else SEEDS[:1], {(experiment, row.name): stamp}
+
+    def again(rows: list[System]) -> list[RunRecord]:
+        runs = scored(spec, rows, 0, models)
+        return [as_record(spec, experiment, row, {0: runs[row.name]}) for row in rows]
+
+    rows = systems(spec.scale)
+    found = complete(known, rows, expected, lambda seeds, some: run(spec, seeds, some, experiment), SEEDS, live, again)
+    return [*(found[experiment, row.name] for row in rows), *ceiling(spec, experiment)]
 
 
 # ---------------------------------------------------------------- Table 1

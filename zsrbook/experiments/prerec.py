@@ -29,7 +29,7 @@ from zsrbook.evaluation.heavy_tails import fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, against_sample, alone, evaluate
 from zsrbook.evaluation.metrics import values
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
 from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings, ItemKNN, ItemKNNSettings, MostPop
 from zsrbook.models.matrix import MatrixModel, degrees
 from zsrbook.models.neural_collaborative import LightGCN, LightGCNSettings, MultVAE, MultVAESettings, NeuMF, NeuMFSettings
@@ -522,22 +522,18 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), source: Spec 
     Args:
         only: names of rows; default all.
     """
-    found = find(paper=PAPER, source=source and source.label, target=spec.label, scale=spec.scale)
-    known = {(r.experiment, r.method): r for r in found if (r.source is None) == (source is None)}
+    recorded = find(paper=PAPER, source=source and source.label, target=spec.label, scale=spec.scale)
+    known = {(r.experiment, r.method): r for r in recorded if (r.source is None) == (source is None)}
     rows = [row for row in ROWS[experiment](spec) if only is None or row.name in set(only)]
     if spec.scale is not Scale.TOY:
         return [known[key] for row in rows for key in made_by(experiment, row) if key in known]
 
-    def holds(row: System) -> bool:
-        seeds = SEEDS if draws(experiment, row) else SEEDS[:1]
-        expected = {kind: stamp_of(load(spec).sha256, rules(spec, kind).settings(), row.config) for kind in (experiment, *STRANGERS)}
-        return all(still_holds(known.get(key), expected[key[0]], seeds) for key in made_by(experiment, row))
+    def expected(row: System) -> tuple[list[int], dict[Key, str]]:
+        stamps = {key: stamp_of(load(spec).sha256, rules(spec, key[0]).settings(), row.config) for key in made_by(experiment, row)}
+        return SEEDS if draws(experiment, row) else SEEDS[:1], stamps
 
-    stale = [row for row in rows if not holds(row)]
-    known |= {(r.experiment, r.method): r for r in run(spec, experiment, SEEDS, stale, source)}
-    for record in run(spec, experiment, SEEDS[:1], [row for row in rows if row.name in live and row not in stale], source):
-        known[record.experiment, record.method] = with_seeds_of(record, known[record.experiment, record.method])
-    return [known[key] for row in rows for key in made_by(experiment, row)]
+    found = complete(known, rows, expected, lambda seeds, some: run(spec, experiment, seeds, some, source), SEEDS, live)
+    return [found[key] for row in rows for key in made_by(experiment, row)]
 
 
 # ---------------------------------------------------------------- what the chapter makes of the records
