@@ -1,5 +1,6 @@
 """Verdicts from records whose truth is known, and the claims file against the paper's own numbers."""
 
+import re
 from dataclasses import replace
 from itertools import permutations
 
@@ -420,6 +421,14 @@ def test_records_at_hand_are_judged_without_a_folder():
     assert found["near-beats-popularity"].outcome == Outcome.PARTLY  # ZESRec-H holds, the other two have no record
     assert "3 of 3 comparisons hold; 6 more have no record" in found["near-beats-popularity"].reason
     assert {v.variant for v in found.values()} == {"tuned"}
+
+
+def test_a_reason_that_names_another_claim_links_to_it():
+    page = verdicts("mail", "toy", [])._repr_html_()
+    targets, anchors = set(re.findall(r'href="#(claim-[^"]+)"', page)), re.findall(r'id="(claim-[^"]+)"', page)
+    assert "claim-better-tower-toy" in targets
+    assert targets <= set(anchors)
+    assert len(anchors) == len(set(anchors)) == page.count('<th scope="row"')
 
 
 def test_html_is_escaped_and_shows_every_claim(tmp_path):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -233,16 +234,17 @@ class Verdicts(list[Verdict]):
         variant = f" · {self[0].variant} settings where they were run" if self and self[0].variant else ""
         caption = f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %"
         open_, judged = ([v for v in self if (v.outcome == Outcome.NOT_TESTABLE) is untested] for untested in (True, False))
-        tables = [framed(_table(judged), "Claims and verdicts", caption)] if judged else []
+        ids = [v.claim.id for v in self]
+        tables = [framed(_table(judged, ids), "Claims and verdicts", caption)] if judged else []
         if open_:
             words = f"{len(open_)} {'more ' * bool(judged)}claim{'s' * (len(open_) > 1)} that can't be judged here, and why"
-            tables.append(f'<details class="zsr-static"><summary>{words}</summary>{framed(_table(open_), words, caption)}</details>')
+            tables.append(f'<details class="zsr-static"><summary>{words}</summary>{framed(_table(open_, ids), words, caption)}</details>')
         return "".join(tables)
 
 
-def _table(verdicts: Sequence[Verdict]) -> str:
+def _table(verdicts: Sequence[Verdict], ids: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
-    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v) for v in verdicts)}</tbody>"
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v, ids) for v in verdicts)}</tbody>"
 
 
 def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -> str:
@@ -262,15 +264,20 @@ def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -
     )
 
 
-def _row(verdict: Verdict) -> str:
+def _row(verdict: Verdict, ids: Sequence[str]) -> str:
+    """One claim; where its reason names another of the claims, by its id, it links there."""
     cells = [verdict.claim.where, verdict.outcome, verdict.reason]
     details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({_said(f)})</em></li>" for f in verdict.findings)
     cells = [html.escape(str(c)) for c in cells]
     cells[1] = f"<strong>{cells[1]}</strong>"
+    others = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if name != verdict.claim.id)
+    if others:
+        cells[2] = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', cells[2])
     if details:
         cells[2] += f"<details><summary>{_comparisons(len(verdict.findings))}</summary><ul>{details}</ul></details>"
     anchor, text = html.escape(f"claim-{verdict.claim.id}-{verdict.scale}"), html.escape(verdict.claim.text)
-    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}</th>'
+    name = f'<br><code style="font-size:.85em">{html.escape(verdict.claim.id)}</code>'
+    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}{name}</th>'
     tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
     return f"<tr>{claim}{tds}</tr>"
 
