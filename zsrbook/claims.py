@@ -265,12 +265,12 @@ def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -
 
 
 def _row(verdict: Verdict, ids: Sequence[str]) -> str:
-    """One claim; where its reason names another of the claims, by its id, it links there."""
+    """One claim; where its reason names another of the claims, by its id, it links there (ids without a hyphen are words like others)."""
     cells = [verdict.claim.where, verdict.outcome, verdict.reason]
     details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({_said(f)})</em></li>" for f in verdict.findings)
     cells = [html.escape(str(c)) for c in cells]
     cells[1] = f"<strong>{cells[1]}</strong>"
-    others = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if name != verdict.claim.id)
+    others = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if "-" in name and name != verdict.claim.id)
     if others:
         cells[2] = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', cells[2])
     if details:
