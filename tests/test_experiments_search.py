@@ -1,15 +1,20 @@
 """The experiments of the search chapter on a tiny toy world: what each row learns from and is judged on, and numbers whose answer is known."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
+from itertools import product
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from scipy.sparse import csr_array
 from tiny import WORDS
 
@@ -56,13 +61,14 @@ def small_world(*told: float) -> ToyWorld:
 
 
 def forget() -> None:
-    for cached in (load, tuned, tuning):
+    for cached in (load, tuning):
         cached.cache_clear()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_world():
-    """Few people, one epoch or two sweeps, narrow vectors, two settings to choose from, bags of words for the text encoder, one thread."""
+def tiny_world(tmp_path_factory):
+    """Few people, one epoch or two sweeps, narrow vectors, four settings to choose from at first, bags of words for the text encoder, one
+    thread, a cache of its own."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sizes = search.SIZES[Scale.TOY]
@@ -70,6 +76,7 @@ def tiny_world():
         replace(sizes.square, width=8, sweeps=2),
         replace(sizes.softmax, width=8, batch=1024, longest=8, training=replace(sizes.softmax.training, epochs=1)),
         lsi=8,
+        draws=2,
         kept=3,
         until=8,
     )
@@ -77,7 +84,9 @@ def tiny_world():
         patch.setenv("ZSRBOOK_WORKERS", "1")
         patch.setattr(search, "toy_world", small_world)
         patch.setattr(search, "CLICKS", 1000)
-        patch.setattr(search, "GRID", ((0.03, 0.03), (3.0, 0.3)))
+        patch.setattr(search, "LAMBDAS", (0.03, 0.3))
+        patch.setattr(search, "OMEGAS", (0.03, 0.3))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(TextEncoder, "encode", lambda self, texts, cache=True: WORDS.transform(texts).toarray().astype(np.float16))
         patch.setitem(search.SIZES, Scale.TOY, short)
         forget()
@@ -138,7 +147,7 @@ class Spy(Retriever):
 
 def test_rows_are_there_once_and_have_what_they_stand_on(rows):
     names = [row.name for row in rows]
-    assert len(set(names)) == len(names) == 32 + 9
+    assert len(set(names)) == len(names) == 40 + 11
     assert all(below in rows for row in rows for below in row.on)
     assert {row.name for row in rows if not row.chance} == {"BM25", "Sentences", "Popular"}
     assert {row.name for row in rows if row.shuffled} == {"ZSL_ME (shuffled)", "ZSL_TE (shuffled)"}
@@ -354,42 +363,91 @@ def test_shuffled_rows_learn_from_links_between_other_items(data, seed):
 # ---------------------------------------------------------------- settings without a query
 
 
-def test_the_best_of_the_grid_is_taken(data):
+@pytest.mark.parametrize("stems", [False, True])
+def test_the_best_of_the_grid_is_taken(data, stems):
     for name in SQUARE:
-        scores, chosen = tuning(SPEC, name)["MAP"], tuned(SPEC, name)
-        assert tuple(scores.index) == search.GRID
+        scores, chosen = tuning(SPEC, name, stems)["MAP"], tuned(SPEC, name, stems)
+        lams, omegas = (list(level) for level in scores.index.levels)
+        assert list(scores.index) == list(product(lams, omegas)), "a full grid"
         assert scores.index.names == ["λ", "ω₀"]
         assert scores.max() == scores[chosen.lam, chosen.omega]
-        assert scores.nunique() == len(search.GRID)
-        assert chosen == replace(search.SIZES[Scale.TOY].square, lam=chosen.lam, omega=chosen.omega)
-        assert tuned(HELD, name) == chosen
+        assert scores.nunique() > 1
+        words = search.STEMS if stems else {}
+        assert chosen == replace(search.SIZES[Scale.TOY].square, lam=chosen.lam, omega=chosen.omega, **words)
+        assert tuned(HELD, name, stems) == chosen
+        for best, values, limits in ((chosen.lam, lams, search.LAMBDA_LIMITS), (chosen.omega, omegas, search.OMEGA_LIMITS)):
+            assert min(values) < best < max(values) or best in limits, "the best has neighbours on both sides, or there are none"
 
 
-def test_tuning_finds_held_out_neighbours_by_text(data):
-    held = load(HELD)
-    model = SQUARE["ZSL_TE"](replace(search.SIZES[Scale.TOY].square, lam=0.03, omega=0.03)).fit(replace(held, held_out=None))
-    precisions = []
-    for asked in np.unique(held.held_out.nonzero()[1]):
-        relevant = held.held_out.nonzero()[0][held.held_out.nonzero()[1] == asked]
-        order = np.argsort(-model.scores([held.items[Columns.TEXT][asked]])[0], kind="stable")
-        places = np.sort(np.flatnonzero(np.isin(order, relevant))) + 1
-        precisions.append(np.mean(np.arange(1, len(places) + 1) / places))
-    assert tuning(SPEC, "ZSL_TE")["MAP"][0.03, 0.03] == pytest.approx(np.mean(precisions), abs=1e-4)
+def test_the_grid_grows_towards_a_best_at_its_edge_and_no_further(data, monkeypatch):
+    fits = []
+
+    def summary(self, table, metrics):
+        fits.append(table)
+        return {"MAP": -abs(np.log(table["lam"] / 20)) - abs(np.log(table["omega"] / 0.2))}
+
+    monkeypatch.setattr(search, "kept", lambda key, make: make())
+    monkeypatch.setattr(search, "evaluate", lambda model, asked, rules: {"lam": model.settings.lam, "omega": model.settings.omega})
+    monkeypatch.setattr(search.SearchProtocol, "summary", summary)
+    monkeypatch.setitem(search.SQUARE, "STL", lambda settings: SimpleNamespace(fit=lambda data: SimpleNamespace(settings=settings)))
+    scores = tuning.__wrapped__(SPEC, "STL")["MAP"]
+    assert scores.idxmax() == (30.0, 0.3)
+    assert [list(level) for level in scores.index.levels] == [[0.03, 0.3, 3.0, 30.0, 300.0], [0.03, 0.3, 1.0]]
+    assert len(fits) == 2 * len(scores) == 30, "each of them once a draw"
+
+
+def test_what_was_tuned_is_not_fitted_again(data, monkeypatch):
+    before = tuning(SPEC, "ZSL_TE")
+    monkeypatch.setattr(search, "evaluate", lambda *_: pytest.fail("fitted again"))
+    pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, "ZSL_TE"), before, check_exact=True)
+
+
+def test_tuning_asks_for_two_words_of_a_text(data):
+    means, settings = [], replace(search.SIZES[Scale.TOY].square, lam=0.03, omega=0.03)
+    for draw in range(2):
+        held = data.hold_out(seed=draw)
+        model, precisions = SQUARE["ZSL_TE"](replace(settings, seed=draw)).fit(replace(held, held_out=None)), []
+        asked = search.made_up(held, draw)
+        for query, text in enumerate(asked.queries["text"]):
+            relevant = asked.relevance.loc[asked.relevance["query"] == query, Columns.ITEM]
+            order = np.argsort(-model.scores([text])[0], kind="stable")
+            places = np.sort(np.flatnonzero(np.isin(order, relevant))) + 1
+            precisions.append(np.mean(np.arange(1, len(places) + 1) / places))
+        means.append(np.mean(precisions))
+    assert tuning(SPEC, "ZSL_TE")["MAP"][0.03, 0.03] == pytest.approx(np.mean(means), abs=1e-4)
+
+
+def test_made_up_queries_are_words_of_an_item_that_answers_them_with_its_held_out_neighbours(data):
+    held = data.hold_out()
+    asked, others = search.made_up(held, 3), search.made_up(held, 4)
+    assert list(asked.queries["text"]) != list(others.queries["text"])
+    pd.testing.assert_frame_equal(asked.relevance, others.relevance)
+    texts = [set(re.findall(r"\w+", text.lower())) for text in held.items[Columns.TEXT]]
+    item, of = held.held_out.nonzero()
+    seen = []
+    for query, text in enumerate(asked.queries["text"]):
+        words, relevant = set(text.split()), set(asked.relevance.loc[asked.relevance["query"] == query, Columns.ITEM])
+        assert len(words) == search.TYPED
+        mine = [j for j in relevant if words <= texts[j] and relevant == {j, *item[of == j]}]
+        assert mine, text
+        seen += mine
+    assert set(seen) >= set(of.tolist())
+    assert len(asked.queries) == len(set(of.tolist()))
 
 
 def test_tuning_uses_no_query(data, monkeypatch):
-    before = {name: tuning(SPEC, name) for name in SQUARE}
-    held, asked = load(HELD), []
+    before, asked = {name: tuning(SPEC, name) for name in SQUARE}, []
 
     def other(spec: Spec) -> SearchData:
         asked.append(spec)
-        queries = held.queries.assign(text="tea")[:3]
-        return replace(held, queries=queries, relevance=pd.DataFrame({"query": [2], Columns.ITEM: [5], "grade": [1]}), log=held.log[:0])
+        queries = data.queries.assign(text="tea")[:3]
+        return replace(data, queries=queries, relevance=pd.DataFrame({"query": [2], Columns.ITEM: [5], "grade": [1]}), log=data.log[:0])
 
     monkeypatch.setattr(search, "load", other)
+    monkeypatch.setattr(search, "kept", lambda key, make: make())
     for name in SQUARE:
         pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, name), before[name], check_exact=True)
-    assert set(asked) == {HELD}
+    assert set(asked) == {SPEC}
 
 
 # ---------------------------------------------------------------- the ceiling
@@ -514,14 +572,17 @@ def test_at_a_larger_scale_a_page_shows_the_records_alone(data, monkeypatch):
 # ---------------------------------------------------------------- what departs from the paper
 
 
-def test_deviations_change_one_setting_each():
+def test_deviations_change_one_setting_each(monkeypatch):
+    settings = search.SIZES[Scale.TOY].square
+    monkeypatch.setattr(search, "tuned", lambda spec, name: settings)
     found = search.deviation_settings(SPEC)
-    assert list(found) == [f"search-{i}" for i in range(1, len(found) + 1)]
-    for row, (key, (words, model, settings)) in zip(deviating(SPEC), found.items(), strict=True):
+    papers = yaml.safe_load((Path(__file__).parents[1] / "book/deviations.yml").read_text(encoding="utf-8"))
+    assert set(found) <= {entry["id"] for entry in next(paper["deviations"] for paper in papers if paper["paper"] == "Search")}
+    for row, (key, (words, model, changed)) in zip(deviating(SPEC), found.items(), strict=True):
         assert words
         assert row.name == f"{model} ({key})"
-        base = {"model": model, **asdict(tuned(SPEC, model))}
-        assert row.config == {"model": model, **asdict(settings)}
+        base = {"model": model, **asdict(settings)}
+        assert row.config == {"model": model, **asdict(changed)}
         assert row.config.keys() == base.keys()
         assert sum(row.config[name] != base[name] for name in base) == 1
 
@@ -545,6 +606,20 @@ def test_landscape_is_of_worlds_of_their_own():
         for name in table.index:
             mine = [value for query, value in recall.items() if name in ("all", kind[query])]
             assert table.loc[name, "STL"] == pytest.approx(np.mean(mine))
+
+
+def test_the_audit_counts_what_a_page_should_know(data):
+    fine = search.audit(data)
+    assert fine.iloc[:3].tolist() == [0, 0, True]
+    assert fine["judged queries without a word that some text holds, which count as misses"] == 0
+    texts = data.items[Columns.TEXT].where(data.items.index != 4, "  ")
+    queries = data.queries.assign(text=data.queries["text"].where(data.queries.index != data.relevance["query"].iloc[0], "xyzzy"))
+    links = data.links.tolil()
+    links[4] = 0
+    odd = search.audit(replace(data, items=data.items.assign(**{Columns.TEXT: texts}), queries=queries, links=csr_array(links)))
+    assert odd["judged queries without a word that some text holds, which count as misses"] == 1
+    assert odd["items without text"] == 1
+    assert odd["items without a link"] == fine["items without a link"] + 1
 
 
 # ---------------------------------------------------------------- Table 2 and Figure 3
@@ -578,6 +653,27 @@ def test_kinds_split_the_labels_by_query(data, rows):
         assert row.low <= row.value <= row.high
     weight = [(kind == name).sum() for name in found[found["method"] == "LSI"]["kind"]]
     assert np.average(found[found["method"] == "LSI"]["value"], weights=weight) == pytest.approx(named["LSI"].mean("Recall@R"))
+
+
+def test_gaps_are_of_rows_that_were_both_recorded_on_this_data(records):
+    labels = [r for (way, _), r in records.items() if way == "labels"]
+    found = search.gaps(labels, [("ZSL_ME", "STL"), ("nobody", "STL"), ("STL", "BM25")])
+    assert found[["a", "b"]].to_numpy().tolist() == [["ZSL_ME", "STL"], ["STL", "BM25"]]
+    for row in found.itertuples():
+        one, two = (records["labels", name].metrics["Recall@R"][0] for name in (row.a, row.b))
+        assert row.difference == pytest.approx(one - two)
+        assert row.low <= row.difference <= row.high
+    other = [replace(r, data_sha256="0") if r.method == "STL" else r for r in labels]
+    assert search.gaps(other, [("ZSL_ME", "STL")]).empty
+    assert list(search.gaps([], [("ZSL_ME", "STL")]).columns) == list(found.columns)
+
+
+def test_answers_are_judged_in_the_corpus_where_that_was_recorded(records):
+    stl, bm25 = records["labels", "STL"], records["labels", "BM25"]
+    corpus, other = replace(stl, experiment="corpus"), replace(bm25, target="elsewhere")
+    found = search.answers([stl, bm25, corpus, records["links", "STL"], other, replace(stl, experiment="labels-deviations")])
+    assert found == {"grocery": {"STL": corpus}, "elsewhere": {"BM25": other}}
+    assert search.answers([]) == {}
 
 
 # ---------------------------------------------------------------- the daily refresh

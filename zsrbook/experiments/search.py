@@ -6,6 +6,9 @@ relevant item, so that tables, intervals and claims can be computed from them, w
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -18,15 +21,19 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from zsrbook.cache import kept
 from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns
-from zsrbook.data.search import SearchData
+from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
+from zsrbook.models import coordinate_descent
+from zsrbook.models import search as models_search
 from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import (
@@ -77,6 +84,7 @@ class Sizes:
     square: SquareSettings
     softmax: SoftmaxSettings
     lsi: int  #: width
+    draws: int  #: of held-out links that λ and ω₀ are chosen on
     kept: int  #: positions of the ensemble that are SMC's alone; 150 in the paper
     until: int  #: the last one that is filled in turns; 300 in the paper
 
@@ -90,11 +98,12 @@ SIZES = {
         SquareSettings(width=32, at_least=3),
         SoftmaxSettings(width=32, at_least=3, heads=2, training=_adam(epochs=30, precision="float32")),
         lsi=32,
+        draws=5,
         kept=5,
         until=10,
     ),
-    Scale.SMALL: Sizes(SquareSettings(), SoftmaxSettings(width=64, training=_adam()), lsi=200, kept=150, until=300),
-    Scale.PAPER: Sizes(SquareSettings(), SoftmaxSettings(width=200, training=_adam()), lsi=200, kept=150, until=300),
+    Scale.SMALL: Sizes(SquareSettings(), SoftmaxSettings(width=64, training=_adam()), lsi=200, draws=1, kept=150, until=300),
+    Scale.PAPER: Sizes(SquareSettings(), SoftmaxSettings(width=200, training=_adam()), lsi=200, draws=1, kept=150, until=300),
 }
 
 
@@ -194,6 +203,7 @@ def systems(spec: Spec) -> list[System]:
     """Every row of Tables 1 to 3 and Figures 3 and 4, the baselines, and the controls."""
     sizes = SIZES[spec.scale]
     zero_shot = {name: square_row(name, name, tuned(spec, name)) for name in SQUARE}
+    stems = {name: square_row(f"{name} (stems)", name, tuned(spec, name, stems=True)) for name in SQUARE}
     smc = softmax_row("SMC", SMC, replace(sizes.softmax, score="dot"), log=True)
     cosine = softmax_row("SMC (cosine)", SMC, replace(sizes.softmax, score="cosine"), log=True)
     bm25 = System("BM25", partial(without_seed, make=BM25), asdict(BM25Settings()), chance=False)
@@ -202,7 +212,9 @@ def systems(spec: Spec) -> list[System]:
     rows = [
         *zero_shot.values(),
         *(square_row(f"{name} (paper's λ, ω₀)", name, sizes.square) for name in SQUARE),
+        *stems.values(),
         *softmax_rows(spec, "bow"),
+        *softmax_rows(spec, "bow", stems=True),
         replace(zero_shot["ZSL_ME"], name="ZSL_ME (shuffled)", shuffled=True),
         replace(zero_shot["ZSL_TE"], name="ZSL_TE (shuffled)", shuffled=True),
         square_row("ZSL_TE (folded in)", "ZSL_TE", replace(tuned(spec, "ZSL_TE"), fold_in=True)),
@@ -216,17 +228,21 @@ def systems(spec: Spec) -> list[System]:
         System("Sentences", partial(without_seed, make=SentenceSearch), {"encoder": "all-MiniLM-L6-v2"}, chance=False),
         on_top("BM25 + ZSL_TE", Hybrid, bm25, zero_shot["ZSL_TE"]),
         on_top("BM25 + ZSL_ME", Hybrid, bm25, zero_shot["ZSL_ME"]),
+        on_top("BM25 + ZSL_TE (stems)", Hybrid, bm25, stems["ZSL_TE"]),
+        on_top("BM25 + ZSL_ME (stems)", Hybrid, bm25, stems["ZSL_ME"]),
         System("Popular", partial(without_seed, make=PopularItems), {}, chance=False),
         System("Random", RandomItems, {}),
     ]
     return [row for row in rows if not row.log or len(load(spec).log)]
 
 
-def softmax_rows(spec: Spec, encoder: Encoder) -> list[System]:
+def softmax_rows(spec: Spec, encoder: Encoder, stems: bool = False) -> list[System]:
     """The three zero-shot models under cross-entropy, all with about as many steps: STL has one pair an item, the others one a link."""
     settings, links = replace(SIZES[spec.scale].softmax, encoder=encoder), load(spec).links.nnz / load(spec).n_items
+    settings = replace(settings, **STEMS) if stems else settings
     longer = replace(settings, training=replace(settings.training, epochs=round(settings.training.epochs * max(1.0, links))))
-    return [softmax_row(f"{name} ({ENCODERS[encoder]})", model, longer if name == "STL" else settings) for name, model in SOFTMAX.items()]
+    how = f"{ENCODERS[encoder]}, stems" if stems else ENCODERS[encoder]
+    return [softmax_row(f"{name} ({how})", model, longer if name == "STL" else settings) for name, model in SOFTMAX.items()]
 
 
 def encoding(spec: Spec) -> list[System]:
@@ -236,39 +252,84 @@ def encoding(spec: Spec) -> list[System]:
 
 # ---------------------------------------------------------------- settings without a query
 
-#: λ and ω₀ that are tried; the paper's own, 4 and 0.001, are a row apart
-GRID = tuple(product((0.003, 0.03, 0.3, 3.0), (0.003, 0.03, 0.3)))
+#: λ and ω₀ that are tried first; where the best stands at an edge, ten times as much, or a tenth, is tried too, until it does not. The
+#: paper's own, 4 and 0.001, are a row apart
+LAMBDAS, OMEGAS = (0.03, 0.3, 3.0), (0.003, 0.03, 0.3)
+#: and how far that goes; a pair that is not there can't weigh more than one that is
+LAMBDA_LIMITS, OMEGA_LIMITS = (3e-5, 300.0), (3e-5, 1.0)
+#: changes to the settings that give a model the words of BM25 and LSI: stems, without stop words, and also those that are rare
+STEMS = {"stem": True, "stop": True, "at_least": LSISettings().at_least}
 
 
-@lru_cache(maxsize=32)
-def tuned(spec: Spec, name: str) -> SquareSettings:
-    """The λ and ω₀ of ``GRID`` with which the texts of items find held-out neighbours best.
+def tuned(spec: Spec, name: str, stems: bool = False) -> SquareSettings:
+    """The λ and ω₀ that answer ``made_up`` queries best, of the grid of ``tuning``.
 
-    A search that may see no query can't be tuned on queries. What it has are links, so a tenth of the linked pairs is held out, the text
-    of one item of each is asked, and the other should be found: a query and an answer of the kind that the models learn from. Seed 0.
+    Args:
+        stems: of the model that has the words of ``STEMS``.
     """
-    base, scores = SIZES[spec.scale].square, tuning(replace(spec, held_out=False), name)
+    scores = tuning(replace(spec, held_out=False), name, stems)
     lam, omega = scores["MAP"].idxmax()
-    return replace(base, lam=lam, omega=omega)
+    return replace(SIZES[spec.scale].square, lam=lam, omega=omega, **(STEMS if stems else {}))
 
 
 @lru_cache(maxsize=32)
-def tuning(spec: Spec, name: str) -> pd.DataFrame:
-    """Index ``λ``, ``ω₀``; column ``MAP`` of held-out neighbours asked for by text."""
-    data, base = load(replace(spec, held_out=True)), SIZES[spec.scale].square
-    asked = texts_as_queries(data)
-    found = {}
-    for lam, omega in GRID:
-        model = SQUARE[name](replace(base, lam=lam, omega=omega)).fit(data)
-        found[lam, omega] = JUDGED["corpus"].summary(evaluate(model, asked, JUDGED["corpus"]), ("MAP",))["MAP"]
-    return pd.DataFrame({"MAP": found}).rename_axis(["λ", "ω₀"])
+def tuning(spec: Spec, name: str, stems: bool = False) -> pd.DataFrame:
+    """Index ``λ``, ``ω₀``, a full grid; column ``MAP`` of ``made_up`` queries. What was fitted once is kept on disk.
+
+    Links are held out anew in each of the draws, and vectors begin elsewhere; the mean over draws is taken.
+    """
+    sizes, data = SIZES[spec.scale], load(replace(spec, held_out=False))
+    held = [data.hold_out(seed=draw) for draw in range(sizes.draws)]
+    asked, base = [made_up(one, draw) for draw, one in enumerate(held)], replace(sizes.square, **(STEMS if stems else {}))
+    code = [inspect.getsource(module) for module in (coordinate_descent, models_search, retrieval)]
+    stamps = [query.sha256 for query in asked]
+
+    def precision(settings: SquareSettings) -> float:
+        models = (SQUARE[name](replace(settings, seed=draw)).fit(one) for draw, one in enumerate(held))
+        tables = (evaluate(model, queries, JUDGED["corpus"]) for model, queries in zip(models, asked, strict=True))
+        return float(np.mean([JUDGED["corpus"].summary(table, ("MAP",))["MAP"] for table in tables]))
+
+    def found(settings: SquareSettings) -> float:
+        digest = hashlib.sha256(json.dumps([*stamps, name, asdict(settings), *code]).encode()).hexdigest()
+        return float(kept(f"search/{digest[:32]}", lambda: np.array(precision(settings))))
+
+    lams, omegas, scores = list(LAMBDAS), list(OMEGAS), {}
+    while new := [point for point in product(lams, omegas) if point not in scores]:
+        scores |= {(lam, omega): found(replace(base, lam=lam, omega=omega)) for lam, omega in new}
+        lam, omega = max(scores, key=scores.get)
+        lams, omegas = beyond(lams, lam, LAMBDA_LIMITS), beyond(omegas, omega, OMEGA_LIMITS)
+    return pd.DataFrame({"MAP": scores}).rename_axis(["λ", "ω₀"]).sort_index()
 
 
-def texts_as_queries(data: SearchData) -> SearchData:
-    """Held-out links as queries: the text of item j is asked, and relevant is each i that it is a held-out neighbour of."""
-    item, query = data.held_out.nonzero()
-    queries = pd.DataFrame({"text": data.items[Columns.TEXT], "kind": "text"})
-    return replace(data, queries=queries, relevance=pd.DataFrame({"query": query, Columns.ITEM: item, "grade": 1}), log=data.log[:0])
+def beyond(values: list[float], best: float, limits: tuple[float, float]) -> list[float]:
+    """The values, sorted, and where the best is the least or the largest of them, one more in that direction, within the limits.
+
+    >>> beyond([0.03, 0.3], 0.3, (0.001, 1.0)), beyond([0.03, 0.3, 1.0], 1.0, (0.001, 1.0)), beyond([0.03, 0.3, 1.0], 0.3, (0.001, 1.0))
+    ([0.03, 0.3, 1.0], [0.03, 0.3, 1.0], [0.03, 0.3, 1.0])
+    """
+    further = [step for step, edge in ((best / 10, min(values)), (best * 10, max(values))) if best == edge]
+    return sorted({*values, *(float(f"{min(max(step, limits[0]), limits[1]):.6g}") for step in further)})
+
+
+#: words of a query that is made up, as many as people typed
+TYPED = 2
+
+
+def made_up(data: SearchData, seed: int = 0) -> SearchData:
+    """Queries that nobody asked, made of texts and held-out links, the only questions and answers that a search may know before it is used.
+
+    Whoever types two words of an item's text may mean this item, or one that goes with it. So two words are drawn from the text of each item
+    j that has a held-out link; relevant are j itself and each i that j is a held-out neighbour of. Stop words are not drawn, nor words that
+    stand in one text alone. The words are the same for all models, however these cut a text.
+    """
+    item, of = data.held_out.nonzero()
+    asked = np.unique(of)
+    words = Vocabulary.of(data.items[Columns.TEXT], at_least=2, longest=1, stop=True)
+    held, rng = words.matrix(data.items[Columns.TEXT].iloc[asked]), np.random.default_rng(seed)
+    texts = [" ".join(words.words[code] for code in rng.permutation(row)[:TYPED]) for row in np.split(held.indices, held.indptr[1:-1])]
+    query = np.append(np.searchsorted(asked, of), np.arange(len(asked)))
+    relevance = pd.DataFrame({"query": query, Columns.ITEM: np.append(item, asked), "grade": 1})
+    return replace(data, queries=pd.DataFrame({"text": texts, "kind": "made up"}), relevance=relevance, log=data.log[:0])
 
 
 # ---------------------------------------------------------------- runs and records
@@ -413,7 +474,7 @@ def deviation_settings(spec: Spec) -> dict[str, tuple[str, str, SquareSettings]]
     base = {name: tuned(spec, name) for name in SQUARE}
     found = {
         "search-1": ("an item's words combined into one pair, as in section 4.1", "STL", replace(base["STL"], combined=True)),
-        "search-2": ("the same", "ZSL_ME", replace(base["ZSL_ME"], combined=True)),
+        "search-2": ("an item's words combined into one pair", "ZSL_ME", replace(base["ZSL_ME"], combined=True)),
         "search-3": ("links turned round, so that the earlier item predicts the later", "ZSL_TE", replace(base["ZSL_TE"], direction="transposed")),
         "search-4": ("links in both directions", "ZSL_TE", replace(base["ZSL_TE"], direction="symmetric")),
         "search-5": ("inner product in place of cosine", "ZSL_TE", replace(base["ZSL_TE"], score="dot")),
@@ -421,6 +482,8 @@ def deviation_settings(spec: Spec) -> dict[str, tuple[str, str, SquareSettings]]
         "search-7": ("ω₀ so that negatives weigh as in the paper", "ZSL_TE", replace(base["ZSL_TE"], omega=omega_at_scale(load(spec)))),
         "search-8": ("unigrams alone", "ZSL_TE", replace(base["ZSL_TE"], bigrams=False)),
         "search-9": ("English stems", "ZSL_TE", replace(base["ZSL_TE"], stem=True)),
+        "search-19": ("rare words too, from two texts on", "ZSL_TE", replace(base["ZSL_TE"], at_least=STEMS["at_least"])),
+        "search-43": ("no stop words", "ZSL_TE", replace(base["ZSL_TE"], stop=True)),
     }
     return found
 
@@ -546,6 +609,8 @@ def audit(data: SearchData) -> pd.Series:
     held = data.hold_out()
     both = held.links.multiply(held.held_out).nnz
     linked = data.links.sum(0) + data.links.sum(1)
+    judged_queries = data.queries["text"].iloc[data.relevance["query"].unique()]
+    known = Vocabulary.of(data.items[Columns.TEXT], longest=1).matrix(judged_queries).sum(1)
     return pd.Series(
         {
             "links that are trained on and held out at once": both,
@@ -556,6 +621,7 @@ def audit(data: SearchData) -> pd.Series:
             "share of judged queries that SMC has met": float(data.relevance["query"].drop_duplicates().isin(older.log["query"]).mean()),
             "items without a link": int((data.links.sum(1) == 0).sum()),
             "items without text": int((data.items[Columns.TEXT].str.strip() == "").sum()),
+            "judged queries without a word that some text holds, which count as misses": int((known == 0).sum()),
             "relevant pairs whose item has no link": int((linked[data.relevance[Columns.ITEM]] == 0).sum()),
         },
         name=data.name,
@@ -577,6 +643,32 @@ def table(records: Iterable[RunRecord], experiment: str, metrics: Sequence[str])
             }
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
     return frame.sort_values((metrics[0], "mean"), ascending=False) if rows else frame
+
+
+def gaps(records: Iterable[RunRecord], pairs: Iterable[tuple[str, str]], metric: str = "Recall@R") -> pd.DataFrame:
+    """How much more one row finds than another, by the records of one experiment on one data set.
+
+    Args:
+        pairs: names of two rows; left out where either was not recorded, or the two on different data.
+
+    Returns:
+        one row a pair that is there: ``a``, ``b``, ``difference``, ``low``, ``high``, ``p``, ``detectable``; see ``bootstrap.difference``.
+    """
+    named, rows = {r.method: r for r in records}, []
+    for a, b in pairs:
+        if a in named and b in named and named[a].data_sha256 == named[b].data_sha256:
+            e = difference(named[a].per_user(metric), named[b].per_user(metric))
+            rows.append((a, b, e.value, e.low, e.high, e.p, e.detectable))
+    return pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "p", "detectable"])
+
+
+def answers(records: Iterable[RunRecord]) -> dict[str, dict[str, RunRecord]]:
+    """Data set -> row -> the record of how it answers queries: in the whole corpus where that was judged, else in the pool."""
+    found: dict[str, dict[str, dict[str, RunRecord]]] = {}
+    for r in records:
+        if r.experiment in ("corpus", "labels"):
+            found.setdefault(r.target, {}).setdefault(r.experiment, {})[r.method] = r
+    return {name: ways.get("corpus", ways.get("labels", {})) for name, ways in found.items()}
 
 
 def curve(record: RunRecord, cuts: Sequence[int]) -> pd.DataFrame:

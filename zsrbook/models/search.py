@@ -35,6 +35,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -52,6 +53,13 @@ from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, aver
 from zsrbook.models.retriever import Retriever, Score, VectorRetriever
 
 Direction = Literal["literal", "transposed", "symmetric"]
+
+
+@lru_cache(maxsize=4)  # the seeds of a row and the settings of a grid read the same texts, and reading them is a third of a small fit
+def words_of(texts: tuple[str, ...], at_least: int, longest: int, stem: bool, stop: bool) -> tuple[Vocabulary, csr_array]:
+    """The words of these texts, and which text holds which; not to be changed."""
+    words = Vocabulary.of(texts, at_least, longest, stem, stop)
+    return words, words.matrix(texts)
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,11 @@ class SearchSettings:
 
     def vocabulary(self, texts: Sequence[str]) -> Vocabulary:
         """The words of these texts."""
-        return Vocabulary.of(texts, self.at_least, 2 if self.bigrams else 1, self.stem, self.stop)
+        return self.words(texts)[0]
+
+    def words(self, texts: Sequence[str]) -> tuple[Vocabulary, csr_array]:
+        """The same, and a (texts, m) matrix of ones: which text holds which."""
+        return words_of(tuple(texts), self.at_least, 2 if self.bigrams else 1, self.stem, self.stop)
 
 
 @dataclass(frozen=True)
@@ -210,8 +222,8 @@ class SquareLoss(TextRetriever):
 
     def _descend(self, data: SearchData, sweeps: int, old: Self | None = None) -> Self:
         settings, texts = self.settings, data.items[Columns.TEXT].tolist()
-        self.raw, self.vocabulary = data.items[Columns.RAW].tolist(), settings.vocabulary(texts)
-        held = self.vocabulary.matrix(texts)
+        self.raw = data.items[Columns.RAW].tolist()
+        self.vocabulary, held = settings.words(texts)
         tasks = self.tasks(held, oriented(data.links, settings.direction))
         rng = np.random.default_rng(settings.seed)
         items, words, contexts = (
