@@ -34,6 +34,7 @@ def small_world():
             prerec, "toy_world", lambda **dials: ToyWorld(ToySettings(**({"users": (300, 300, 300), "history": 25.0, "taste": 3.0} | dials)))
         )
         patch.setattr(prerec, "_WEIGHTS", {})
+        patch.setattr(prerec, "_MODELS", {})
         prerec.load.cache_clear()
         yield
     prerec.load.cache_clear()
@@ -77,6 +78,16 @@ def test_a_seed_repeats(single):
     (again,) = prerec.run(GROCERY, "single", [1], rows("single", GROCERY, ("PreRec",)))
     first = next(r for r in single if r.method == "PreRec")
     assert [again.metrics[name][0] for name in again.metrics] == [first.metrics[name][1] for name in again.metrics]
+
+
+def test_a_table_and_a_mixture_share_their_models_but_for_other_seeds_and_settings():
+    """The last few alone are kept, since some are large."""
+    (row,) = rows("single", GROCERY, ("EASE",))
+    model, _ = prerec.fitted(GROCERY, row, 0)
+    assert prerec.fitted(GROCERY, replace(row), 0)[0] is model
+    assert prerec.fitted(GROCERY, row, 1)[0] is not model
+    assert prerec.fitted(PANTRY, row, 0)[0] is not model
+    assert len(prerec._MODELS) <= prerec._MOST_MODELS
 
 
 def test_shuffled_descriptions_find_nothing(single):

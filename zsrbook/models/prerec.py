@@ -119,6 +119,7 @@ class Statistics:
             raise DataError(f"the matrix of {matrix.shape[0]} users and {matrix.shape[1]} items holds no one; there is nothing to describe")
         self.matrix, self.settings = matrix, settings
         self._rows: dict[int, np.ndarray] = {}
+        self._shuffled: dict[int, Statistics] = {}
         taken = degrees(matrix)
         self.users, self.items = (np.zeros((len(ones), 3), np.uint8) for ones in taken)
         for table, ones in ((self.users, taken[0]), (self.items, taken[1])):
@@ -222,12 +223,15 @@ class Statistics:
         return score.argmax(2).T.numpy().astype(np.uint8)
 
     def shuffled(self, seed: int) -> Statistics:
-        """The control: every user and every item gets the description of another one."""
+        """The control: every user and every item gets the description of another one. Kept, since each source is held against it."""
+        if seed in self._shuffled:
+            return self._shuffled[seed]
         rng, dealt = np.random.default_rng(seed), copy.copy(self)
         users, items = (rng.permutation(size) for size in self.matrix.shape)
         dealt.users, dealt.items, dealt._rows = self.users[users], self.items[items], {}
         if self.centres is not None:
             dealt.__dict__["vectors"] = self.vectors[0][users], self.vectors[1][items]  # in the place of what the property would work out
+        self._shuffled[seed] = dealt
         return dealt
 
 
@@ -258,7 +262,7 @@ class _Ones:
         return isinstance(other, _Ones) and self.sha256 == other.sha256
 
 
-@lru_cache(maxsize=6)  # many models, from many sources, are judged on one target
+@lru_cache(maxsize=12)  # many models, from many sources, are judged on one target; five data sets have two matrices each, guarded and whole
 def _statistics(ones: _Ones, settings: FeatureSettings, families: frozenset[Family]) -> Statistics:
     return Statistics(ones.matrix, settings, families)
 
