@@ -90,6 +90,31 @@ def test_a_table_and_a_mixture_share_their_models_but_for_other_seeds_and_settin
     assert len(prerec._MODELS) <= prerec._MOST_MODELS
 
 
+def test_the_truth_is_ahead_of_all_that_learns_and_is_popularity_where_there_is_no_more():
+    learned = {r.method: r.mean("NDCG@20") for r in prerec.run(GROCERY, "single", [0], rows("single", GROCERY, ("MostPop", "EASE", "Truth")))}
+    assert learned["Truth"] > 1.1 * learned["EASE"]
+    (row,) = rows("single", CROWD, ("Truth",))
+    truth, split = row.make(0).fit(prerec.load(CROWD).train), prerec.load(CROWD)
+    market = prerec.toy_world(structure=0.0)
+    scores = truth.scores(np.array([0, 5]))
+    popular = market.popularity(prerec.OTHER_STATISTICS["crowd"][0])[truth.places]
+    assert scores.shape == (2, split.train.shape[1])
+    assert np.argsort(-scores[1]).tolist() == np.argsort(-popular).tolist()
+
+
+def test_a_family_is_carried_alone():
+    names = ("PreRec (activity)", "PreRec (co-occurrence, sides apart)")
+    found = prerec.run(PANTRY, "carried", [0], rows("carried", PANTRY, names), GROCERY)
+    assert [(r.method, r.pair) for r in found] == [(name, "grocery--pantry") for name in names]
+    assert prerec.tasks("carried", "pantry", "grocery", Scale.TOY) == [(PANTRY, GROCERY)]
+    popular = prerec.popularity_of(prerec.run(PANTRY, "single", [0], rows("single", PANTRY, ("MostPop",))))
+    table = prerec.carried(found, popular)
+    assert table.index.tolist() == [name[8:-1] for name in names]
+    assert table["NDCG@20"].tolist() == [r.mean("NDCG@20") for r in found]
+    assert (table["lowest"] == table["highest"]).all()
+    assert table.loc[names[1][8:-1], "gain"] > table.loc["activity", "gain"]
+
+
 def test_shuffled_descriptions_find_nothing(single):
     named = {r.method: r.mean("AUC") for r in single}
     assert named["PreRec (shuffled)"] == pytest.approx(0.5, abs=0.05)

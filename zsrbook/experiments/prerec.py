@@ -192,6 +192,29 @@ class Random(MatrixModel):
         return np.stack([np.random.default_rng((self.seed, user)).random(self.train.shape[1], dtype=np.float32) for user in users])
 
 
+class Truth(MatrixModel):
+    """Who knows the toy world's popularity, tastes and habits, and of each user what everybody knows: ``ToyWorld.set_scores``."""
+
+    knows = "users"
+
+    def __init__(self, spec: Spec):
+        self.spec = spec
+
+    def fit(self, train, valid=None):
+        market, changes, _ = OTHER_STATISTICS.get(self.spec.name, (self.spec.name, {}, ""))
+        self.world, self.market = toy_world(**changes), market
+        everything = pd.Index(self.world.dataset(market).items[Columns.RAW])
+        self.places = everything.get_indexer(binary(raw(self.spec), self.spec.core).items[Columns.RAW])
+        self.everything = len(everything)
+        self.bind(train)
+        return self
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        some = self.train[users]
+        known = matrix_of(rows_of(some), self.places[some.indices], (len(users), self.everything))
+        return self.world.set_scores(self.market, known)[:, self.places].astype(np.float32)
+
+
 def prerec(seed: int, settings: PreRecSettings) -> PreRec:
     return PreRec(replace(settings, features=replace(settings.features, seed=seed), training=replace(settings.training, seed=seed)))
 
@@ -203,6 +226,11 @@ def prerec_row(name: str, settings: PreRecSettings, **more: bool) -> System:
 def no_seed(seed: int, model: Callable[..., MatrixModel], settings: object = None) -> MatrixModel:
     """A model in which chance plays no part."""
     return model() if settings is None else model(settings)
+
+
+def told(seed: int, spec: Spec) -> Truth:
+    """The truth of a toy market, which has no seed."""
+    return Truth(spec)
 
 
 def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> MatrixModel:
@@ -251,14 +279,36 @@ def systems(spec: Spec) -> list[System]:
     return [*baselines(spec), whole, replace(whole, name="PreRec (shuffled)", shuffled=True)]
 
 
+def single_rows(spec: Spec) -> list[System]:
+    """The same, and in the toy world one who knows the truth, to tell how much there is to gain."""
+    if spec.scale is not Scale.TOY:
+        return systems(spec)
+    return [*systems(spec), System("Truth", partial(told, spec=spec), {"world": asdict(toy_world().settings)}, chance=False)]
+
+
+def apart(settings: PreRecSettings) -> PreRecSettings:
+    """The same, with users and items clustered apart."""
+    return replace(settings, features=replace(settings.features, density="between"))
+
+
+def carried_rows(spec: Spec) -> list[System]:
+    """Each family alone, to be carried elsewhere; and the second reading of node clusters, alone and in the whole."""
+    settings = SETTINGS[spec.scale]
+    rows = [prerec_row(f"PreRec ({family})", replace(settings, families=(family,))) for family in FAMILIES]
+    alone_ = prerec_row("PreRec (co-occurrence, sides apart)", apart(replace(settings, families=("co-occurrence",))))
+    return [*rows, alone_, prerec_row("PreRec (sides apart)", apart(settings))]
+
+
 def family_rows(spec: Spec) -> list[System]:
-    """Each family alone, each pair of families, all three; and other ways to join the three."""
+    """Each family alone, each pair of families, all three; other ways to join the three; and nodes clustered by side."""
     settings, rows = SETTINGS[spec.scale], []
     for size in (1, 2, 3):
         for chosen in combinations(FAMILIES, size):
             name = "PreRec" if size == 3 else f"PreRec ({' + '.join(chosen)})"
             rows.append(prerec_row(name, replace(settings, families=chosen)))
-    return [*rows, *(prerec_row(f"PreRec ({form})", replace(settings, combine=form)) for form in ("joint", "attention"))]
+    rows += [prerec_row(f"PreRec ({form})", replace(settings, combine=form)) for form in ("joint", "attention")]
+    other = {"co-occurrence, sides apart": ("co-occurrence",), "activity + co-occurrence, sides apart": FAMILIES[:2], "sides apart": FAMILIES}
+    return [*rows, *(prerec_row(f"PreRec ({name})", apart(replace(settings, families=chosen))) for name, chosen in other.items())]
 
 
 def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
@@ -289,6 +339,7 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
         "prerec-14": ("walks that move away, q = 0.25", with_walks(q=0.25)),
         "prerec-15": ("half of the ones as questions", replace(base, questions=0.5)),
         "prerec-16": ("no dropout and no decay", replace(base, dropout=0.0, decay=0.0)),
+        "prerec-52": ("users and items clustered apart, density between them", apart(base)),
     }
 
 
@@ -315,15 +366,19 @@ def mixed(spec: Spec) -> list[System]:
 
 #: experiment -> its rows
 ROWS: dict[str, Callable[[Spec], list[System]]] = {
-    "single": systems,
+    "single": single_rows,
     "families": family_rows,
     "deviations": deviating,
     "leaks": leaking,
     "interpolation": mixed,
     "transfer": lambda spec: [row for row in systems(spec) if row.name.startswith("PreRec")],
+    "carried": carried_rows,
     "strangers": systems,
     "open": lambda spec: [row for row in systems(spec) if row.name in ASKED],
 }
+
+#: experiments with a source: PreRec as a whole, and its families one by one
+CARRYING = ("transfer", "carried")
 
 
 # ---------------------------------------------------------------- runs and records
@@ -511,10 +566,10 @@ def tasks(experiment: str, data: str, source: str, scale: Scale) -> list[tuple[S
     Raises:
         DataError: a source where nothing is transferred.
     """
-    if source and experiment != "transfer":
+    if source and experiment not in CARRYING:
         raise DataError(f"{experiment} has no source, but {source!r} was given; leave --source out")
     targets = [Spec(name, scale) for name in (DATA[scale] if data == "all" else (data,))]
-    if experiment == "transfer":
+    if experiment in CARRYING:
         return [(t, Spec(s, scale)) for t in targets for s in ((source,) if source else DATA[scale]) if s != t.name]
     if experiment == "open":
         return [(replace(t, **c), None) for t in targets for c in OPEN_QUESTIONS.values() if c and ("sessions" not in c or raw(t).clock)]
@@ -584,6 +639,23 @@ def transfers(scale: Scale, live: tuple[str, str] | None = None) -> list[RunReco
             now = ("PreRec",) if live == (source.name, target.name) else ()
             found += results("single", target, only=("MostPop", "PreRec")) if source == target else results("transfer", target, now, source)
     return found
+
+
+def carried(records: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """What of PreRec carries over: each method over all its pairs of source and target, against the target's popularity.
+
+    Args:
+        base: target -> the record to compare with.
+
+    Returns:
+        index method, without the name PreRec where it says what is read; columns ``metric`` and ``gain`` (means over pairs), ``lowest`` and
+        ``highest`` gain of a pair, in percent, ``better`` (pairs whose interval lies above 0) and ``pairs``.
+    """
+    found = gains(records, base, metric)
+    found["method"] = found["method"].str.replace(r"^PreRec \((.*)\)$", r"\1", regex=True)
+    grouped = found.assign(better=found["low"] > 0).groupby("method", sort=False)
+    columns = {metric: ("value", "mean"), "gain": ("gain", "mean"), "lowest": ("gain", "min"), "highest": ("gain", "max")}
+    return grouped.agg(**columns, better=("better", "sum"), pairs=("better", "size"))
 
 
 def popularity_of(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
