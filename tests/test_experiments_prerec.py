@@ -161,6 +161,21 @@ def test_every_decision_has_words_and_settings_of_its_own():
     assert str(prerec.SETTINGS[Scale.TOY]) not in map(str, settings)
 
 
+def test_a_row_that_does_not_fit_is_left_out_with_a_reason(monkeypatch):
+    monkeypatch.setattr(prerec, "results", lambda experiment, spec: [])
+    epinions, yelp = (Spec(name, Scale.SMALL) for name in ("epinions", "yelp"))
+    assert "EASE" not in [row.name for row in prerec.baselines(epinions)]
+    assert "EASE" in [row.name for row in prerec.baselines(yelp)]
+    assert prerec.board(["epinions", "yelp"], Scale.SMALL).loc["EASE"].tolist() == [prerec.LEFT_OUT["epinions"]["EASE"], "–"]
+
+
+def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
+    monkeypatch.setattr(prerec, "results", lambda experiment, spec: single)
+    found = prerec.board(["grocery"], Scale.TOY)
+    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f} ± ")
+    assert found.loc["PreRec", "grocery"].endswith(" (2)")
+
+
 def test_damage_leaves_what_is_to_be_found():
     whole, fewer, wrong = (prerec.load(replace(GROCERY, **c)) for c in ({}, {"dropped": 0.5}, {"corrupted": 0.3}))
     for split in (fewer, wrong):
