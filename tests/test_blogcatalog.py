@@ -85,6 +85,9 @@ def test_a_run_has_a_row_for_every_variant_and_seed(monkeypatch):
     assert rows[["variant", "seed"]].values.tolist() == [["tiny", 0], ["tiny", 1]]
     assert rows[["macro", "micro"]].to_numpy().min() >= 0
     assert (rows["seconds"] > 0).all()
+    (record,) = blogcatalog.records(loader.LabelledGraph("ring", sparse.csr_array(ring + ring.T), labels), seeds=(0, 1), draws=1)
+    assert (record.method, record.target, record.seeds) == ("tiny", "ring", [0, 1])
+    assert record.metrics["macro"] == rows["macro"].tolist()
 
 
 @pytest.mark.small
