@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.io import savemat
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 
 from zsrbook.data import blogcatalog as loader
 from zsrbook.data import catalogue, fetch
@@ -73,6 +75,15 @@ def test_labels_that_vectors_tell_and_labels_that_they_do_not():
     blind = blogcatalog.f1(rng.normal(size=(400, 4)), np.eye(4, dtype=bool)[rng.integers(4, size=400)], draws=5).mean()
     assert blind["micro"] == pytest.approx(1 / 4, abs=0.07)
     assert len(told) == 2
+
+
+def test_newtons_steps_end_where_liblinear_ends():
+    rng = np.random.default_rng(0)
+    vectors, weights = rng.normal(size=(300, 6)), rng.normal(size=(6, 3))
+    labels = vectors @ weights + rng.normal(size=(300, 3)) > 1
+    plain = OneVsRestClassifier(LogisticRegression(solver="liblinear", tol=1e-8)).fit(vectors[:150], labels[:150])
+    found = blogcatalog._probabilities(vectors[:150], labels[:150], vectors[150:])
+    assert found == pytest.approx(plain.predict_proba(vectors[150:]), abs=1e-3)
 
 
 def test_a_run_has_a_row_for_every_variant_and_seed(monkeypatch):
