@@ -888,7 +888,7 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
     """Every row of the table of a single data set, on each data set: ``0.149 ± 0.012 (5)``, the last the number of seeds where it is more than one.
 
     Returns:
-        index method, one column a data set; ``–`` where nothing was recorded, and the reason in words where a row is left out.
+        index method, one column a data set; ``–`` where nothing was recorded, and ``too large`` where a row is left out.
     """
     columns = {}
     for name in names:
@@ -896,7 +896,7 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
         for r in results("single", Spec(name, scale)):
             value, low, high, _ = estimate([(1.0, r)], metric)
             found[r.method] = f"{value:.3f} ± {(high - low) / 2:.3f}" + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
-        columns[name] = found | LEFT_OUT.get(name, {})
+        columns[name] = found | dict.fromkeys(LEFT_OUT.get(name, {}), "too large")
     order = [row.name for row in systems(Spec("", scale)) if any(row.name in found for found in columns.values())]
     return pd.DataFrame(columns, dtype=object).reindex(order).fillna("–")
 
