@@ -12,7 +12,7 @@ WORKERS ?= 2
 export ZSRBOOK_SCALE := $(SCALE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint notebooks bench verify serve clean
+.PHONY: help setup book test lint notebooks course bench verify serve clean
 
 help:  ## what there is to make
 	@echo "zsrbook: four papers on zero-shot recommendation, re-run."
@@ -50,6 +50,9 @@ lint: $(READY)  ## ruff: rules and format
 notebooks: $(READY)  ## run every notebook from top to bottom, without building the book; writes their .ipynb twins
 	@$(BIN)/python book/build.py --twins
 	ZSRBOOK_NOTEBOOKS=run $(BIN)/python -m pytest tests/test_notebooks.py -n $(WORKERS)
+
+course: $(READY)  ## student and instructor editions of the notebooks, into build/course
+	@$(BIN)/python book/editions.py build/course
 
 bench: $(READY)  ## measure speed against named peers; writes build/bench.json
 	$(BIN)/python -m zsrbook.bench

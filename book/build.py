@@ -18,8 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-import jupytext
-from nbformat.v4 import new_code_cell
+from editions import edition, write_course
 
 from zsrbook.scale import Scale, current_scale, data_folder
 
@@ -71,6 +70,7 @@ def main() -> int:
         return 1
     shutil.move(work / "_build" / "html", PAGES)
     shutil.rmtree(work)
+    write_course(PAGES / "course")
     STAMP.write_text(everything)
     return done(scale, f"took {time.monotonic() - start:.0f} s")
 
@@ -108,30 +108,9 @@ def folder_listing(folder: Path) -> str:
     return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-#: the second cell of every twin; the records come with the clone
-INSTALL = """\
-# On Colab this fetches zsrbook and its recorded runs (a minute); elsewhere it does nothing.
-import importlib.util
-import sys
-
-if "google.colab" in sys.modules and importlib.util.find_spec("zsrbook") is None:
-    !git clone -q --depth 1 https://github.com/zsrbook/zsrbook zsrbook-book
-    !pip install -q -e ./zsrbook-book
-    sys.path.insert(0, "zsrbook-book")"""
-
-
-def twin(text: str) -> str:
-    """The .ipynb without outputs that says the same as a notebook in MyST Markdown, and begins by installing what it needs."""
-    notebook = jupytext.reads(text, fmt="md:myst")
-    notebook.cells.insert(1, new_code_cell(INSTALL))
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number}"  # jupytext makes up new ones each time
-    return jupytext.writes(notebook, fmt="ipynb") + "\n"
-
-
 def sync(notebook: Path) -> None:
     """Write the twin that Colab opens, if it says something else."""
-    path, content = notebook.with_suffix(".ipynb"), twin(notebook.read_text(encoding="utf-8"))
+    path, content = notebook.with_suffix(".ipynb"), edition(notebook.read_text(encoding="utf-8"), "twin")
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         path.write_text(content, encoding="utf-8")
         print(f"== wrote {path.relative_to(ROOT)}")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.io import savemat
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 
 from zsrbook.data import blogcatalog as loader
 from zsrbook.data import catalogue, fetch
@@ -75,6 +77,15 @@ def test_labels_that_vectors_tell_and_labels_that_they_do_not():
     assert len(told) == 2
 
 
+def test_newtons_steps_end_where_liblinear_ends():
+    rng = np.random.default_rng(0)
+    vectors, weights = rng.normal(size=(300, 6)), rng.normal(size=(6, 3))
+    labels = vectors @ weights + rng.normal(size=(300, 3)) > 1
+    plain = OneVsRestClassifier(LogisticRegression(solver="liblinear", tol=1e-8)).fit(vectors[:150], labels[:150])
+    found = blogcatalog._probabilities(vectors[:150], labels[:150], vectors[150:])
+    assert found == pytest.approx(plain.predict_proba(vectors[150:]), abs=1e-3)
+
+
 def test_a_run_has_a_row_for_every_variant_and_seed(monkeypatch):
     monkeypatch.setattr(blogcatalog, "VARIANTS", {"tiny": Node2VecSettings(dimension=4, walks=1, length=5)})
     monkeypatch.setenv("ZSRBOOK_WORKERS", "1")
@@ -85,6 +96,9 @@ def test_a_run_has_a_row_for_every_variant_and_seed(monkeypatch):
     assert rows[["variant", "seed"]].values.tolist() == [["tiny", 0], ["tiny", 1]]
     assert rows[["macro", "micro"]].to_numpy().min() >= 0
     assert (rows["seconds"] > 0).all()
+    (record,) = blogcatalog.records(loader.LabelledGraph("ring", sparse.csr_array(ring + ring.T), labels), seeds=(0, 1), draws=1)
+    assert (record.method, record.target, record.seeds) == ("tiny", "ring", [0, 1])
+    assert record.metrics["macro"] == rows["macro"].tolist()
 
 
 @pytest.mark.small

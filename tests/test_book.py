@@ -113,6 +113,17 @@ def test_the_first_page_leads_to_all_chapters(book, page):
     assert not missing
 
 
+def test_the_contents_open_on_a_phone(book, page):
+    for width in WIDTHS[1:]:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto((book / "book" / "intro.html").as_uri())
+        page.wait_for_load_state("load")
+        for side, link in (("primary", "nav a.internal[href*='zesrec']"), ("secondary", "nav a[href^='#']")):
+            page.locator(f".{side}-toggle:visible").first.click()
+            page.locator(f"#pst-{side}-sidebar-modal {link}").first.wait_for(state="visible", timeout=3000)
+            page.keyboard.press("Escape")
+
+
 def test_the_keyboard_moves_an_interactive_figure(book, page):
     for path in sorted((book / "notebooks").glob("*.html")):
         if "zsr-plotly-data" not in path.read_text(encoding="utf-8"):

@@ -1,5 +1,6 @@
 """Verdicts from records whose truth is known, and the claims file against the paper's own numbers."""
 
+import re
 from dataclasses import replace
 from itertools import permutations
 
@@ -102,8 +103,21 @@ def test_close_call_is_partly_and_names_the_interval(tmp_path):
     better, worse = ("A", "B") if a > b else ("B", "A")
     verdict = judge(claim_of(tmp_path, {"better": {"a": better, "b": worse, "by": 0.0, "metric": "Recall@20"}}), records, "toy")
     assert verdict.outcome == Outcome.PARTLY
-    assert verdict.reason == "1 of 1 comparisons are too close to call"
+    assert verdict.reason == "the one comparison is too close to call"
     assert f"{better} − {worse} = +{abs(a - b):.4f} [-0." in verdict.findings[0].detail
+
+
+def test_a_failure_within_its_interval_says_so(tmp_path):
+    records = [record_of("A", 0.2, seeds=1), record_of("B", 0.2, seeds=1), record_of("C", 0.6, seeds=1)]
+    better, worse = ("A", "B") if records[0].mean("Recall@20") > records[1].mean("Recall@20") else ("B", "A")
+    narrow = judge(claim_of(tmp_path, {"better": {"a": worse, "b": better, "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert narrow.outcome == Outcome.NOT_REPRODUCED
+    assert narrow.reason == "the one comparison fails (by no more than the interval)"
+    assert "(not reproduced, by no more than the interval)" in Verdicts([narrow])._repr_html_()
+    both = judge(claim_of(tmp_path, {"better": {"a": worse, "b": [better, "C"], "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert both.reason == "2 of 2 comparisons fail (1 by no more than the interval)"
+    clear = judge(claim_of(tmp_path, {"better": {"a": worse, "b": "C", "by": 0.0, "metric": "Recall@20"}}), records, "toy")
+    assert clear.reason == "the one comparison fails"
 
 
 def test_far_better_than_the_paper_asks_for_a_leak_check(tmp_path):
@@ -188,10 +202,10 @@ def on(target, sha256="ab" * 32, **recalls):
         ("+++++", Outcome.REPRODUCED, "holds on 5 of 5, asked for 3; 5 of 5 comparisons hold"),
         ("+++--", Outcome.REPRODUCED, "holds on 3 of 5, asked for 3; 3 of 5 comparisons hold; 2 of 5 comparisons fail"),
         ("+++  ", Outcome.REPRODUCED, "holds on 3 of 5, asked for 3; 3 of 3 comparisons hold; 2 more have no record"),
-        ("++?--", Outcome.PARTLY, "holds on 2 of 5, asked for 3; 2 of 5 comparisons hold; 1 of 5 comparisons are too close to call; 2 of 5"),
+        ("++?--", Outcome.PARTLY, "holds on 2 of 5, asked for 3; 2 of 5 comparisons hold; 1 of 5 comparisons is too close to call; 2 of 5"),
         ("++---", Outcome.NOT_REPRODUCED, "holds on 2 of 5, asked for 3; 2 of 5 comparisons hold; 3 of 5 comparisons fail"),
-        ("++-  ", Outcome.NOT_TESTABLE, "holds on 2 of 5, asked for 3; 2 of 3 comparisons hold; 1 of 3 comparisons fail; 2 more have no record"),
-        ("+--- ", Outcome.NOT_REPRODUCED, "holds on 1 of 5, asked for 3; 1 of 4 comparisons hold; 3 of 4 comparisons fail; 1 more have no record"),
+        ("++-  ", Outcome.NOT_TESTABLE, "holds on 2 of 5, asked for 3; 2 of 3 comparisons hold; 1 of 3 comparisons fails; 2 more have no record"),
+        ("+--- ", Outcome.NOT_REPRODUCED, "holds on 1 of 5, asked for 3; 1 of 4 comparisons holds; 3 of 4 comparisons fail; 1 more has no record"),
         ("     ", Outcome.NOT_TESTABLE, "no record of A in zero-shot at toy scale for v"),
     ],
 )
@@ -215,7 +229,7 @@ def test_closer_compares_data_sets(tmp_path):
     claim = claim_of(tmp_path, holds)
     verdict = judge(claim, [*here, *x], "toy")
     assert verdict.outcome == Outcome.PARTLY  # the other four of five have no record
-    assert verdict.reason == "1 of 1 comparisons hold; 4 more have no record"
+    assert verdict.reason == "the one comparison holds; 4 more have no record"
     assert verdict.findings[0].detail == "no record of A in zero-shot at toy scale for v"
     (on_x,) = (f for f in verdict.findings if f.outcome == Outcome.REPRODUCED)
     ratios = [a.mean("Recall@20") / b.mean("Recall@20") for a, b in (here, x)]
@@ -239,7 +253,7 @@ def test_closer_says_what_is_missing(tmp_path):
     assert reason([*here, *none]) == "B scores 0, so there is no ratio to it"
     assert reason([*on("pantry", A=0.3), *on("pantry", "cd" * 32, B=0.4), *on("v", A=0.3, B=0.4)]) == "the records were judged on different data"
     bare = [replace(r, ranks={}) for r in [*here, *on("v", A=0.2, B=0.4)]]
-    assert reason(bare) == "1 of 1 comparisons are too close to call; 4 more have no record"
+    assert reason(bare) == "the one comparison is too close to call; 4 more have no record"
 
 
 @pytest.mark.parametrize(
@@ -407,6 +421,14 @@ def test_records_at_hand_are_judged_without_a_folder():
     assert found["near-beats-popularity"].outcome == Outcome.PARTLY  # ZESRec-H holds, the other two have no record
     assert "3 of 3 comparisons hold; 6 more have no record" in found["near-beats-popularity"].reason
     assert {v.variant for v in found.values()} == {"tuned"}
+
+
+def test_a_reason_that_names_another_claim_links_to_it():
+    page = verdicts("mail", "toy", [])._repr_html_()
+    targets, anchors = set(re.findall(r'href="#(claim-[^"]+)"', page)), re.findall(r'id="(claim-[^"]+)"', page)
+    assert "claim-better-tower-toy" in targets
+    assert targets <= set(anchors)
+    assert len(anchors) == len(set(anchors)) == page.count('<th scope="row"')
 
 
 def test_html_is_escaped_and_shows_every_claim(tmp_path):

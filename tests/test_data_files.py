@@ -39,6 +39,8 @@ def test_blank_lines_and_a_lonely_header(tmp_path):
         read_all(write(tmp_path / "t.csv", "1,2\n\n3,4\n"))
     with pytest.raises(DataError, match=r"line 1 is 'a,b' and nothing follows"):
         files.read_table(write(tmp_path / "t.csv", "a,b\n"))
+    with pytest.raises(DataError, match="one column; it looks separated by ';', and ',' is expected"):
+        files.read_table(write(tmp_path / "t.csv", "a;b\n1;2, 3\n"))
     with pytest.raises(DataError, match="names a column twice: a, a"):
         files.read_table(write(tmp_path / "t.csv", "a,a\n1,2\n"))
 

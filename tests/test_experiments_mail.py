@@ -335,7 +335,7 @@ def test_statistics_are_counts(data):
         "item features": 6,
         "mean behaviours": pytest.approx(np.mean(lengths)),
         "impressions": 2000,
-        "clicks": pytest.approx(data.click.sum() / 2000),
+        "clicks an impression": pytest.approx(data.click.sum() / 2000),
     }
 
 

@@ -34,6 +34,7 @@ def small_world():
             prerec, "toy_world", lambda **dials: ToyWorld(ToySettings(**({"users": (300, 300, 300), "history": 25.0, "taste": 3.0} | dials)))
         )
         patch.setattr(prerec, "_WEIGHTS", {})
+        patch.setattr(prerec, "_MODELS", {})
         prerec.load.cache_clear()
         yield
     prerec.load.cache_clear()
@@ -77,6 +78,41 @@ def test_a_seed_repeats(single):
     (again,) = prerec.run(GROCERY, "single", [1], rows("single", GROCERY, ("PreRec",)))
     first = next(r for r in single if r.method == "PreRec")
     assert [again.metrics[name][0] for name in again.metrics] == [first.metrics[name][1] for name in again.metrics]
+
+
+def test_a_table_and_a_mixture_share_their_models_but_for_other_seeds_and_settings():
+    """The last few alone are kept, since some are large."""
+    (row,) = rows("single", GROCERY, ("EASE",))
+    model, _ = prerec.fitted(GROCERY, row, 0)
+    assert prerec.fitted(GROCERY, replace(row), 0)[0] is model
+    assert prerec.fitted(GROCERY, row, 1)[0] is not model
+    assert prerec.fitted(PANTRY, row, 0)[0] is not model
+    assert len(prerec._MODELS) <= prerec._MOST_MODELS
+
+
+def test_the_truth_is_ahead_of_all_that_learns_and_is_popularity_where_there_is_no_more():
+    learned = {r.method: r.mean("NDCG@20") for r in prerec.run(GROCERY, "single", [0], rows("single", GROCERY, ("MostPop", "EASE", "Truth")))}
+    assert learned["Truth"] > 1.1 * learned["EASE"]
+    (row,) = rows("single", CROWD, ("Truth",))
+    truth, split = row.make(0).fit(prerec.load(CROWD).train), prerec.load(CROWD)
+    market = prerec.toy_world(structure=0.0)
+    scores = truth.scores(np.array([0, 5]))
+    popular = market.popularity(prerec.OTHER_STATISTICS["crowd"][0])[truth.places]
+    assert scores.shape == (2, split.train.shape[1])
+    assert np.argsort(-scores[1]).tolist() == np.argsort(-popular).tolist()
+
+
+def test_a_family_is_carried_alone():
+    names = ("PreRec (activity)", "PreRec (co-occurrence, sides apart)")
+    found = prerec.run(PANTRY, "carried", [0], rows("carried", PANTRY, names), GROCERY)
+    assert [(r.method, r.pair) for r in found] == [(name, "grocery--pantry") for name in names]
+    assert prerec.tasks("carried", "pantry", "grocery", Scale.TOY) == [(PANTRY, GROCERY)]
+    popular = prerec.popularity_of(prerec.run(PANTRY, "single", [0], rows("single", PANTRY, ("MostPop",))))
+    table = prerec.carried(found, popular)
+    assert table.index.tolist() == [name[8:-1] for name in names]
+    assert table["NDCG@20"].tolist() == [r.mean("NDCG@20") for r in found]
+    assert (table["lowest"] == table["highest"]).all()
+    assert table.loc[names[1][8:-1], "gain"] > table.loc["activity", "gain"]
 
 
 def test_shuffled_descriptions_find_nothing(single):
@@ -123,6 +159,21 @@ def test_every_decision_has_words_and_settings_of_its_own():
     settings = [s for _, s in prerec.deviation_settings(Scale.TOY).values()]
     assert len(set(map(str, settings))) == len(settings)
     assert str(prerec.SETTINGS[Scale.TOY]) not in map(str, settings)
+
+
+def test_a_row_that_does_not_fit_is_left_out_with_a_reason(monkeypatch):
+    monkeypatch.setattr(prerec, "results", lambda experiment, spec: [])
+    epinions, yelp = (Spec(name, Scale.SMALL) for name in ("epinions", "yelp"))
+    assert "EASE" not in [row.name for row in prerec.baselines(epinions)]
+    assert "EASE" in [row.name for row in prerec.baselines(yelp)]
+    assert prerec.board(["epinions", "yelp"], Scale.SMALL).loc["EASE"].tolist() == ["too large", "–"]
+
+
+def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
+    monkeypatch.setattr(prerec, "results", lambda experiment, spec: single)
+    found = prerec.board(["grocery"], Scale.TOY)
+    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f} ± ")
+    assert found.loc["PreRec", "grocery"].endswith(" (2)")
 
 
 def test_damage_leaves_what_is_to_be_found():

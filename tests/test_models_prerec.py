@@ -89,6 +89,38 @@ def test_clusters_of_nodes_are_described_as_a_plain_count_does(split, described)
     assert (bins[:, 2] == percentile_bins(described.densities[node], 10)).all()
 
 
+def test_sides_are_clustered_apart_and_described_as_a_plain_count_does(split):
+    found = Statistics(split.train, replace(FEATURES, density="between"), ("co-occurrence",))
+    dense, n = split.train.toarray(), split.train.shape[0]
+    of_users, of_items = found.clusters[:n], found.clusters[n:]
+    assert not set(of_users[of_users >= 0]) & set(of_items[of_items >= 0])
+    assert (found.sizes == np.bincount(found.clusters[found.clusters >= 0])).all()
+    first = of_users.max() + 1
+    for a, b in np.ndindex(found.densities.shape):
+        user, item = np.flatnonzero(of_users == a), np.flatnonzero(of_items == first + b)
+        assert found.densities[a, b] == pytest.approx(dense[np.ix_(user, item)].mean())
+    linked = of_users >= 0
+    assert (found.users[linked, 1] == percentile_bins(found.sizes[of_users[linked]], 10)).all()
+    user, item = rows_of(split.train), split.train.indices
+    of_ones = found.densities[of_users[user], of_items[item] - first]
+    nodes = found.nodes(user, item)
+    assert (nodes[:, 5] == percentile_bins(of_ones, 10)).all()
+    assert (nodes[:, [0, 1, 3, 4]] == np.concatenate([found.users[user], found.items[item]], axis=1)[:, [0, 1, 3, 4]]).all()
+    assert not nodes[:, 2].any()
+
+
+def test_the_density_between_sides_tells_ones_from_blanks(split):
+    """It is a number of the pair; size and density of one joint cluster are numbers of a node, and tell a user's items apart by little."""
+    rng, n = np.random.default_rng(0), split.test.nnz
+    blanks = rng.integers(split.train.shape[0], size=n), rng.integers(split.train.shape[1], size=n)
+    found = Statistics(split.train, replace(FEATURES, density="between"), ("co-occurrence",))
+    hidden, other = (found.nodes(*pair)[:, 5].mean() for pair in ((rows_of(split.test), split.test.indices), blanks))
+    assert hidden > other + 1
+    shuffled = found.shuffled(0)
+    hidden, other = (shuffled.nodes(*pair)[:, 5].mean() for pair in ((rows_of(split.test), split.test.indices), blanks))
+    assert hidden == pytest.approx(other, abs=0.3)
+
+
 @pytest.mark.parametrize("operator", ["hadamard", "average", "l1", "l2"])
 def test_pairs_fall_to_the_nearest_centre(split, operator):
     found = Statistics(split.train, replace(FEATURES, operator=operator), ("interaction",))
@@ -117,15 +149,18 @@ def test_clusters_of_pairs_are_described_as_a_plain_count_does(split, described)
     assert (described.pairs[mine, 1] == percentile_bins(density[mine], 10)).all()
 
 
-def test_a_node_without_ones_is_described_by_zeros_and_scored(split):
+@pytest.mark.parametrize("density", ["edges", "between"])
+def test_a_node_without_ones_is_described_by_zeros_and_scored(split, density):
+    features = replace(FEATURES, density=density)
     dense = split.train.toarray()
     dense[3], dense[:, 5] = 0, 0
     hollow = csr_array(dense)
-    found = Statistics(hollow, FEATURES)
+    found = Statistics(hollow, features)
     assert not found.users[3].any()
     assert not found.items[5].any()
     assert found.clusters[3] == -1
-    scores = PreRec(SMALL).fit(hollow).scores(np.array([3, 4]))
+    assert not found.nodes(np.array([3, 3, 4]), np.array([5, 6, 5]))[:, [2, 5]].any() or density == "edges"
+    scores = PreRec(replace(SMALL, features=features)).fit(hollow).scores(np.array([3, 4]))
     assert np.isfinite(scores).all()
 
 
@@ -164,9 +199,9 @@ def test_the_loss_is_bpr_with_squared_weights(combine):
     assert float(loss.detach()) == pytest.approx(plain, rel=1e-5)
 
 
-@pytest.mark.parametrize("combine", ["two", "joint", "attention"])
-def test_scores_are_the_networks_on_the_bins_of_each_pair(split, combine):
-    fitted = PreRec(replace(SMALL, combine=combine)).fit(split.train, split.valid)
+@pytest.mark.parametrize(("combine", "density"), [("two", "edges"), ("joint", "edges"), ("attention", "edges"), ("two", "between")])
+def test_scores_are_the_networks_on_the_bins_of_each_pair(split, combine, density):
+    fitted = PreRec(replace(SMALL, combine=combine, features=replace(FEATURES, density=density))).fit(split.train, split.valid)
     users, n = np.array([0, 7, 31]), split.train.shape[1]
     bins = bins_of(fitted.described, np.repeat(users, n), np.tile(np.arange(n), 3))
     weights = torch.tensor([fitted.weight, 1 - fitted.weight]) if combine == "two" else None
@@ -271,6 +306,7 @@ def test_interpolation_is_the_base_at_one_and_ours_at_none(split, model):
         (lambda: replace(SMALL, families=()), "one or more of activity"),
         (lambda: replace(SMALL, questions=1.0), "a share between 0 and 1"),
         (lambda: replace(FEATURES, operator="sum"), "expected hadamard"),
+        (lambda: replace(FEATURES, density="volume"), "expected edges, distance, between"),
         (lambda: replace(FEATURES, pair_clusters=300), "expected 1 to 256"),
         (lambda: PreRec(SMALL).fit(csr_array((3, 3), dtype=np.float32)), "too small to learn from"),
         (lambda: Statistics(csr_array((3, 3), dtype=np.float32), FEATURES), "holds no one"),

@@ -1,7 +1,6 @@
-"""The repository keeps its own promises: one address, twins in step, no outputs, nothing private, one way to show a figure."""
+"""The repository keeps its own promises: one address, nothing private, one way to show a figure."""
 
 import importlib.util
-import json
 import re
 import subprocess
 import tomllib
@@ -60,20 +59,20 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
 
 
 def test_one_repository_address():
+    from zsrbook.records import ADDRESS
+
     address = PROJECT["project"]["urls"]["Repository"]
     assert yaml.safe_load((ROOT / "book/_config.yml").read_text())["repository"]["url"] == address
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+    assert address == ADDRESS
+    assert f"{{{address}}}" in (ROOT / "book/cite.md").read_text()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_the_twin_says_the_same_and_has_no_outputs(build, path):
-    twin = path.with_suffix(".ipynb")
-    assert twin.exists(), f"{twin.name} is missing; make book writes it"
-    text = twin.read_text(encoding="utf-8")
-    assert text == build.twin(path.read_text(encoding="utf-8")), f"{twin.name} is older than {path.name}; make book writes it anew"
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    assert cells
-    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+def test_one_version():
+    from zsrbook import __version__
+
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+    assert f"version = {{{__version__}}}" in (ROOT / "book/cite.md").read_text()
 
 
 def test_the_first_page_is_honest_about_what_is_there():

@@ -72,6 +72,35 @@ def rows(*arguments: str) -> pd.DataFrame:
     return pd.read_csv("out.csv", dtype={"user": str, "item": str})
 
 
+# ---------------------------------------------------------------- the page's Python
+
+
+def python_of(heading: str) -> str:
+    """The first Python block below a heading of the page."""
+    return re.search(rf"^## {re.escape(heading)}$.*?^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+
+
+def test_the_page_makes_a_catalogue_from_a_shops_export(shop):
+    Path("export.csv").write_text(
+        'sku,title,description,price\n7,Rain jacket,"Waterproof, packable",120\n7,Rain jacket,again,120\n8,Wool socks.,,9\n'
+    )
+    exec(python_of("Your files"), {})
+    assert Path("catalogue.csv").read_text().splitlines() == ["item,text", '7,"Rain jacket. Waterproof, packable"', "8,Wool socks. "]
+
+
+def test_the_page_holds_a_model_against_the_neighbour_on_customers(exported, capsys):
+    pantry = zesrec.load("pantry", Scale.TOY)
+    pd.DataFrame({"item": pantry.items["raw"], "text": pantry.items["text"]}).to_csv("catalogue.csv", index=False)
+    took = pantry.interactions
+    history = {"user": pantry.users["raw"].to_numpy()[took["user"]], "item": pantry.items["raw"].to_numpy()[took["item"]], "time": took["time"]}
+    pd.DataFrame(history).to_csv("history.csv", index=False)
+    code = python_of("Measure it on your own customers").replace("grocery.safetensors", "model.safetensors")
+    exec(code, {})
+    said = capsys.readouterr().out
+    assert re.search(r"^popularity \{'Recall@20': 0\.\d+", said, re.MULTILINE)
+    assert re.search(r"^Anchored over the neighbour: [+-]0\.\d{3} Recall@20 \(95 %: [+-]0\.\d{3} to [+-]0\.\d{3}\)$", said, re.MULTILINE)
+
+
 # ---------------------------------------------------------------- export
 
 

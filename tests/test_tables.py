@@ -9,7 +9,7 @@ from test_claims import record_of
 
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.records import RecordError
+from zsrbook.records import ADDRESS, REPOSITORY, RecordError, find
 from zsrbook.tables import PAPERS, beside, measured, paper_numbers
 
 RECORDS = [
@@ -74,6 +74,15 @@ def test_verdicts_on_the_papers_own_data_are_two_sided():
     assert said(2.0) == "far above the paper: look for leaks"
 
 
+def test_in_papers_on_clicks_the_third_decimal_counts():
+    numbers = paper_numbers("mail_table2").query("pair == 'alimama' and metric == 'AUC (new)'").set_index("method")["value"]
+    verdict = beside("mail_table2", "alimama", "grocery", "toy", ("clicks",), metrics=("AUC (new)",), yardstick="BaseDNN").to_frame()["verdict", ""]
+    assert numbers["MAIL-Base"] > numbers["BaseDNN"] + 0.005
+    assert verdict["MAIL-Base"].endswith("as in the paper")
+    assert verdict["LLAE"].endswith("in the paper level with it")
+    assert verdict["Emblr"].endswith("as in the paper")
+
+
 def test_caption_holds_protocol_scale_data_device_and_date():
     caption = table().caption
     for part in (Protocol().caption(), "toy scale", "pantry (abababab)", "a device", "2021-05-18", "1 to 3 seeds"):
@@ -83,6 +92,15 @@ def test_caption_holds_protocol_scale_data_device_and_date():
     assert float(said[1]) >= round(finest, 3) > 0
     assert "no run recorded" in table([]).caption
     assert set(table([]).to_frame()["verdict", ""]) == {"not run here"}
+
+
+def test_a_table_links_to_the_records_it_was_made_from_and_to_no_others():
+    recorded = find(paper="zesrec", experiment="zero-shot", target="pantry", scale="toy")
+    shown = beside("zesrec_table2", PAPER_PAIR, "grocery--pantry", "toy", records=recorded)._repr_html_()
+    linked = re.findall(rf'href="{ADDRESS}/tree/main/([^"]+)"', shown)
+    assert set(linked) == {f"book/runs/zesrec/zero-shot/{pair}" for pair in ("grocery--pantry", "pantry")}
+    assert all((REPOSITORY / folder).is_dir() for folder in linked)
+    assert "Run records" not in table([record_of("POP", 0.1, target="nowhere")], pair="elsewhere--nowhere")._repr_html_()
 
 
 def test_records_under_two_protocols_do_not_stand_in_one_table():

@@ -1,12 +1,14 @@
 """The toy world says what is true of itself; here that is held against slow arithmetic and against what it generates."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from scipy.stats import chi2
 
 from zsrbook.data.dataset import DataError, Sequences
@@ -153,6 +155,20 @@ def test_the_oracle_beats_popularity_by_far(world):
     assert 0.15 < recall["pop"] < 0.3
     assert 0.5 < recall["history"] < 0.65
     assert recall["history"] - 0.01 < recall["user"] < recall["history"] + 0.05
+
+
+def test_scores_of_sets_equal_plain_arithmetic():
+    """With a recency of 1 the order of a history is of no account, so rates are those of ``plain``."""
+    world = ToyWorld(replace(TINY, recency=1.0))
+    known = [3, 17, 30, 44]
+    found = world.set_scores("pantry", csr_array(np.isin(np.arange(50), known)[None] * 1.0))[0]
+    asked, by_taste = [0, 5, 41], np.zeros((len(NOTES), 3))
+    for z in range(len(NOTES)):
+        own = [np.log(plain(world, "pantry", z, [k for k in known if k != i])[i]) for i in known]
+        for column, j in enumerate(asked):
+            after = [np.log(plain(world, "pantry", z, [k for k in known if k != i] + [j])[i]) for i in known]
+            by_taste[z, column] = sum(own) + np.log(plain(world, "pantry", z, known)[j]) + (sum(after) - sum(own)) / 2
+    assert found[asked] == pytest.approx(np.log(np.exp(by_taste).sum(0)))
 
 
 def test_each_habit_makes_up_its_share(world):

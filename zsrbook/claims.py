@@ -7,7 +7,7 @@ here and there. A claim is asked of all its pairs, or of ``enough`` of them, and
 
 ``reproduced``           the whole 95 % interval lies on the claimed side
 ``partly``               the estimate lies on the claimed side, the interval reaches across; or some parts hold and others do not
-``not reproduced``       the estimate lies on the other side
+``not reproduced``       the estimate lies on the other side, be it by more or by less than the interval; the reason says how often by less
 ``not testable here``    there is no record to judge by; the reason says which
 """
 
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
@@ -28,7 +29,7 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast, ratio_difference
-from zsrbook.records import REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
+from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
 CLAIMS = REPOSITORY / "book" / "claims"
@@ -74,6 +75,8 @@ class Finding:
     outcome: Outcome
     detail: str
     suspicious: bool = False
+    #: not reproduced, though the interval reaches over to the claimed side
+    maybe_luck: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,8 +203,11 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
         reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
     else:
         parts = [f"holds on {outcomes.count(Outcome.REPRODUCED)} of {len(outcomes)}, asked for {claim.enough}"] if claim.enough else []
-        parts += [f"{counts[o]} of {tested} comparisons {words}" for o, words in _WORDS.items() if counts.get(o, 0)]
-        parts += [f"{counts[Outcome.NOT_TESTABLE]} more have no record"] if tested < len(findings) else []
+        parts += [_counted(counts[o], tested, *words) for o, words in _WORDS.items() if counts.get(o, 0)]
+        if luck := sum(f.maybe_luck for f in findings):
+            parts[-1] += f" ({f'{luck} ' if counts[Outcome.NOT_REPRODUCED] > 1 else ''}by no more than the interval)"
+        untested = len(findings) - tested
+        parts += [f"{untested} more {'has' if untested == 1 else 'have'} no record"] if untested else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
         reason = "; ".join(parts)
     return Verdict(claim, scale, outcome, reason, tuple(findings), variant)
@@ -226,39 +232,77 @@ class Verdicts(list[Verdict]):
     def _repr_html_(self) -> str:
         scale = self[0].scale if self else ""
         variant = f" · {self[0].variant} settings where they were run" if self and self[0].variant else ""
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
-        table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v) for v in self)}</tbody>"
-        return framed(table, "Claims and verdicts", f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %")
+        caption = f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %"
+        open_, judged = ([v for v in self if (v.outcome == Outcome.NOT_TESTABLE) is untested] for untested in (True, False))
+        ids = [v.claim.id for v in self]
+        tables = [framed(_table(judged, ids), "Claims and verdicts", caption)] if judged else []
+        if open_:
+            words = f"{len(open_)} {'more ' * bool(judged)}claim{'s' * (len(open_) > 1)} that can't be judged here, and why"
+            tables.append(f'<details class="zsr-static"><summary>{words}</summary>{framed(_table(open_, ids), words, caption)}</details>')
+        return "".join(tables)
 
 
-def framed(table: str, title: str, caption: str) -> str:
-    """The rows of an HTML table as a figure that fits a phone: the caption wraps, the table below it scrolls and takes the keyboard."""
+def _table(verdicts: Sequence[Verdict], ids: Sequence[str]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
+    return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v, ids) for v in verdicts)}</tbody>"
+
+
+def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -> str:
+    """The rows of an HTML table as a figure that fits a phone: the caption wraps, the table below it scrolls and takes the keyboard.
+
+    Args:
+        records: ``RunRecord.path`` of each row; the caption links to the folders of those that are in the repository.
+    """
+    folders = dict.fromkeys(path.parent.as_posix() for path in records if (RUNS / path).exists())
+    links = ", ".join(f'<a href="{ADDRESS}/tree/main/book/runs/{folder}"><code>{folder}</code></a>' for folder in folders)
     name = f"zsr-{crc32((title + caption + table).encode()):08x}"
     return (
-        f'<figure style="margin:1rem 0"><figcaption id="{name}"><strong>{html.escape(title)}</strong><br>{html.escape(caption)}</figcaption>'
+        f'<figure style="margin:1rem 0"><figcaption id="{name}"><strong>{html.escape(title)}</strong><br>{html.escape(caption)}'
+        f"{f'<br>Run records: {links}' if links else ''}</figcaption>"
         f'<div class="zsr-scroll" role="region" aria-labelledby="{name}" tabindex="0" style="overflow-x:auto">'
         f'<table aria-labelledby="{name}">{table}</table></div></figure>'
     )
 
 
-def _row(verdict: Verdict) -> str:
+def _row(verdict: Verdict, ids: Sequence[str]) -> str:
+    """One claim; where its reason names another of the claims, by its id, it links there (ids without a hyphen are words like others)."""
     cells = [verdict.claim.where, verdict.outcome, verdict.reason]
-    details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({f.outcome})</em></li>" for f in verdict.findings)
+    details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({_said(f)})</em></li>" for f in verdict.findings)
     cells = [html.escape(str(c)) for c in cells]
     cells[1] = f"<strong>{cells[1]}</strong>"
+    others = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if "-" in name and name != verdict.claim.id)
+    if others:
+        cells[2] = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', cells[2])
     if details:
-        cells[2] += f"<details><summary>{len(verdict.findings)} comparisons</summary><ul>{details}</ul></details>"
+        cells[2] += f"<details><summary>{_comparisons(len(verdict.findings))}</summary><ul>{details}</ul></details>"
     anchor, text = html.escape(f"claim-{verdict.claim.id}-{verdict.scale}"), html.escape(verdict.claim.text)
-    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}</th>'
+    name = f'<br><code style="font-size:.85em">{html.escape(verdict.claim.id)}</code>'
+    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}{name}</th>'
     tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
     return f"<tr>{claim}{tds}</tr>"
+
+
+def _said(finding: Finding) -> str:
+    return f"{finding.outcome}{', by no more than the interval' if finding.maybe_luck else ''}"
 
 
 def _arrow(pair: str) -> str:
     return pair.replace("--", " → ")
 
 
-_WORDS = {Outcome.REPRODUCED: "hold", Outcome.PARTLY: "are too close to call", Outcome.NOT_REPRODUCED: "fail"}
+_WORDS = {
+    Outcome.REPRODUCED: ("holds", "hold"),
+    Outcome.PARTLY: ("is too close to call", "are too close to call"),
+    Outcome.NOT_REPRODUCED: ("fails", "fail"),
+}
+
+
+def _comparisons(n: int) -> str:
+    return "1 comparison" if n == 1 else f"{n} comparisons"
+
+
+def _counted(n: int, tested: int, one: str, several: str) -> str:
+    return f"the one comparison {one}" if tested == 1 else f"{n} of {tested} comparisons {one if n == 1 else several}"
 
 
 def _all(outcomes: Sequence[Outcome]) -> Outcome:
@@ -426,7 +470,7 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
         formula = " − ".join(f"{a.method} / {b.method} on {_arrow(place)}" for place, ((_, a), (_, b)) in zip(places, terms, strict=True))
     margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
-    return Finding(pair, text, outcome, detail, value > part.suspicious_above)
+    return Finding(pair, text, outcome, detail, value > part.suspicious_above, outcome == Outcome.NOT_REPRODUCED and high > part.above)
 
 
 def _in_variant(method: str, variant: str) -> str:

@@ -30,6 +30,8 @@ from zsrbook.evaluation.retrieval import SearchProtocol
 from zsrbook.scale import Scale
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+#: the same, for readers of the pages
+ADDRESS = "https://github.com/zsrbook/zsrbook"
 #: the records that the book shows
 RUNS = REPOSITORY / "book" / "runs"
 #: bytes of ranks beside one record; the repository must stay light

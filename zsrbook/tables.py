@@ -19,11 +19,14 @@ from zsrbook.evaluation.protocol import METRICS
 from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find, protocol_of
 
 PAPERS = REPOSITORY / "book" / "papers"
-#: the row that knows the truth of a generated world; it is a ceiling, not a method, so it is never printed as the best
+#: rows that know the truth of a generated world; they are ceilings, or near to one, and no methods, so they are never printed as the best
 CEILING = "Bayes-optimal"
+_TOLD = [CEILING, "Truth"]
 NOT_RUN = "not run here"
-#: relative difference that still counts as the paper's number
+#: relative difference that still counts as the paper's number, and as level with the yardstick in the paper, which prints no intervals
 CLOSE = 0.1
+#: the same for AUC and GAUC, which begin at 0.5 and are argued about in the third decimal: relative to the paper's number, and from the yardstick
+CLOSE_AUC, LEVEL_AUC = 0.01, 0.001
 #: half a unit of the third decimal, to which the papers' tables of Recall are printed
 _ROUNDING = 0.0005
 
@@ -36,11 +39,13 @@ class Table:
         frame: index ``method``; columns (metric, ``paper`` | ``ours`` | ``low`` | ``high``) and (``verdict``, "").
         title: what stands in it.
         caption: protocol, scale, data, device, date, seeds.
+        records: where the records stand that the rows were made from.
     """
 
     frame: pd.DataFrame
     title: str
     caption: str
+    records: tuple[Path, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """A copy of the numbers; what was not run is NaN."""
@@ -68,10 +73,10 @@ class Table:
             verdict = f'<td style="min-width:10em">{html.escape(row["verdict", ""])}</td>'  # before the numbers, which may not all fit the page
             rows.append(f'<tr><th scope="row">{html.escape(str(method))}</th>{verdict}{tds}</tr>')
         head = f'<tr><th scope="col" rowspan="2">Method</th><th scope="col" rowspan="2">Verdict</th>{groups}</tr><tr>{heads}</tr>'
-        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, self.caption)
+        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, self.caption, self.records)
 
     def _best(self, metric: str, column: str) -> float:
-        return self.frame[metric, column].drop(CEILING, errors="ignore").max()
+        return self.frame[metric, column].drop(_TOLD, errors="ignore").max()
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Measured:
     Attributes:
         frame: index ``method``; columns (metric, ``ours`` | ``low`` | ``high`` | ``difference`` | ``below`` | ``above``), the last three against the
             yardstick, with a 95 % interval.
-        title, caption: as in ``Table``.
+        title, caption, records: as in ``Table``.
         yardstick: the row that all others are held against.
     """
 
@@ -89,10 +94,11 @@ class Measured:
     title: str
     caption: str
     yardstick: str
+    records: tuple[Path, ...] = ()
 
     def _repr_html_(self) -> str:
         metrics = list(self.frame.columns.get_level_values(0).unique())
-        best = {m: self.frame[m, "ours"].drop(CEILING, errors="ignore").max() for m in metrics}
+        best = {m: self.frame[m, "ours"].drop(_TOLD, errors="ignore").max() for m in metrics}
         rows = []
         for method, row in self.frame.iterrows():
             cells = []
@@ -108,7 +114,7 @@ class Measured:
         heads = f'<th scope="col">± 95 %</th><th scope="col">to {html.escape(self.yardstick)}</th>' * len(metrics)
         head = f'<tr><th scope="col" rowspan="2">Method</th>{groups}</tr><tr>{heads}</tr>'
         caption = f"{self.caption} · in brackets: a difference whose interval holds 0"
-        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, caption)
+        return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, caption, self.records)
 
 
 def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: str, title: str) -> Measured:
@@ -130,7 +136,8 @@ def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: st
         rows[method] = cells
     frame = pd.DataFrame.from_dict(rows, orient="index")
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
-    return Measured(frame.rename_axis("method"), title, _caption(named, records[0].scale, metrics[0], yardstick), yardstick)
+    caption, paths = _caption(named, records[0].scale, metrics[0], yardstick), tuple(r.path for r in named.values())
+    return Measured(frame.rename_axis("method"), title, caption, yardstick, paths)
 
 
 def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
@@ -209,6 +216,7 @@ def beside(
         frame.rename_axis("method"),
         f"{first['citation']}, {first['where']} ({paper_pair.replace('--', ' → ')}), beside our {arrow}",
         _caption(ours, scale, metrics[0], yardstick),
+        tuple(r.path for r in ours.values()),
     )
 
 
@@ -245,8 +253,9 @@ def _beside_paper(cells: dict[tuple[str, str], object], metrics: Sequence[str]) 
     pairs = [(ours, paper) for ours, paper in pairs if pd.notna(ours) and pd.notna(paper)]
     if any(ours > SUSPICIOUS * (paper + _ROUNDING) for ours, paper in pairs):
         return "far above the paper: look for leaks"
-    off = {1 if ours > paper else -1 for ours, paper in pairs if abs(ours - paper) > CLOSE * paper + _ROUNDING}
-    return {(): f"as in the paper, within {CLOSE:.0%}", (1,): "above the paper", (-1,): "below the paper"}.get(
+    close = CLOSE_AUC if all("AUC" in m for m in metrics) else CLOSE
+    off = {1 if ours > paper else -1 for ours, paper in pairs if abs(ours - paper) > close * paper + _ROUNDING}
+    return {(): f"as in the paper, within {close:.0%}", (1,): "above the paper", (-1,): "below the paper"}.get(
         tuple(off), "above and below the paper"
     )
 
@@ -266,7 +275,8 @@ def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFra
     if method not in paper.index or yardstick not in paper.index or metric not in paper:
         return said
     gap = paper.at[method, metric] - paper.at[yardstick, metric]
-    there = _side(gap > CLOSE * paper.at[yardstick, metric], gap < -CLOSE * paper.at[yardstick, metric])
+    level = LEVEL_AUC if "AUC" in metric else CLOSE * paper.at[yardstick, metric]
+    there = _side(gap > level, gap < -level)
     return f"{said}, {'as in the paper' if here == there else f'in the paper {there} it'}"
 
 

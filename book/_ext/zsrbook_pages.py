@@ -43,6 +43,12 @@ def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, d
     context["default_mode"] = context.get("default_mode") or "auto"
 
 
+def drop_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Pages of ``book/`` have cells but no twin, so Colab has nothing to open there."""
+    if pagename.startswith("book/"):
+        context["header_buttons"] = [button for button in context.get("header_buttons", []) if button.get("label") != "launch-buttons"]
+
+
 def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Five megabytes, so only where a figure needs them."""
     if "zsr-plotly" in context.get("body", ""):
@@ -63,8 +69,11 @@ class Deviations(SphinxDirective):
             lines += [f"## {paper['paper']}", "", paper.get("about", "").strip(), ""]
             for entry in paper["deviations"]:
                 lines += [f"(dev-{entry['id']})=", f"### {entry['id'].upper()}: {entry['what'].strip()}", ""]
-                for label, key in (("The paper", "paper"), ("Here", "here"), ("Why", "why"), ("Effect", "effect")):
-                    lines += [f"**{label}.** {entry.get(key, 'not measured yet').strip()}", ""]
+                chapter = f"[measured in the chapter](../notebooks/{'zesrec' if entry['id'].startswith('zes-') else entry['id'].split('-')[0]}.md)"
+                said = {key: entry.get(key, "not measured yet.").strip() for key in ("paper", "here", "why", "effect")}
+                said["effect"] = said["effect"].replace("measured in the chapter", chapter)
+                lines += ["::::{div} zsr-deviation", f"**The paper.** {said['paper']}", "", f"**Here.** {said['here']} **Why.** {said['why']}", ""]
+                lines += [f"**Effect.** {said['effect']}", "::::", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
@@ -73,5 +82,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", copy_scripts)
     app.connect("html-page-context", tidy_scripts)
     app.connect("html-page-context", add_plotly)
+    app.connect("html-page-context", drop_launch_buttons, priority=600)  # after the theme has made them
     app.add_directive("deviations", Deviations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

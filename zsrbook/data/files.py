@@ -156,6 +156,11 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
     if header and not rest:
         raise DataError(f"{path}: line 1 is {first[:80]!r} and nothing follows; expected a line of names, then rows")
     names = [n.strip().strip('"') for n in first.split(separator)] if header else columns
+    if header and len(names) == 1 and (other := next((sign for sign in (";", "\t", "|", ",") if sign in first), None)):
+        raise DataError(
+            f"{path}: line 1 is {first[:80]!r}, one column; it looks separated by {other!r}, and {separator!r} is expected:"
+            " save it as CSV with commas, or name it .tsv if tabs part the columns"
+        )
     if len(set(names)) < len(names):
         raise DataError(f"{path}: line 1 names a column twice: {', '.join(names)}; expected each name once")
     bad = []

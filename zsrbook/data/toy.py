@@ -312,6 +312,38 @@ class ToyWorld:
             log[:, z] += np.bincount(histories.rows, purchases, minlength=len(histories))
         return np.exp(log - logsumexp(log, axis=1, keepdims=True))
 
+    def set_scores(self, market: str, known: csr_array) -> np.ndarray:
+        """(U, I) float64 log-odds, up to a number a user, that an item is among a user's purchases, of which a set without order is known.
+
+        Who knows the truth but no order can't be exact: there are too many orders. With n items known, rates take the place of orders, a further
+        purchase being p(j | S, z) = (1 − s) P_z(j) + s Σ_{i ∈ S} a_z(i) H_z(i, j) with a_z ∝ A_z over S. A taste is believed by what it says of each
+        known item given the others. The score of j is ln p(j | S, z), and half of what j adds to ln p of the known ones, as half of them would
+        have come after it.
+
+        Args:
+            known: (U, I) ones, items in the order of the market's table.
+
+        Raises:
+            DataError: as many columns as the market has items are expected.
+        """
+        built, share = self._market(market), self._share
+        if known.shape[1] != len(built.items):
+            raise DataError(f"toy-{market}: the sets are of {known.shape[1]} items; it has {len(built.items)}")
+        scores = np.zeros(known.shape)
+        for user in range(len(scores)):
+            one = known.indices[known.indptr[user] : known.indptr[user + 1]]
+            by_taste = np.empty((len(NOTES), known.shape[1]))
+            for z, (popular, affinity, habits) in enumerate(zip(built.popular, built.affinity, built.habits, strict=True)):
+                follows = affinity[one, None] * habits[one]  # (n, I)
+                rate = (1 - share) * popular + share * follows.sum(0) / max(affinity[one].sum(), 1e-300)
+                others, liked = follows[:, one].sum(0) - np.diag(follows[:, one]), affinity[one].sum() - affinity[one]  # (n,) each, of the others
+                own = np.log((1 - share) * popular[one] + share * others / np.maximum(liked, 1e-300))
+                added = others + affinity[:, None] * habits[:, one]  # (I, n) with the item of the row
+                after = np.log((1 - share) * popular[one] + share * added / (liked + affinity[:, None]))
+                by_taste[z] = own.sum() + np.log(rate) + (after - own).sum(1) / 2
+            scores[user] = logsumexp(by_taste, axis=0)
+        return scores
+
     def click_probability(self, market: str, users: np.ndarray, items: np.ndarray, tastes: np.ndarray | None = None) -> np.ndarray:
         """(n,) the probability that ``users[i]`` clicks on ``items[i]`` when shown.
 

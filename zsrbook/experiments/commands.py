@@ -15,9 +15,10 @@ import typer
 
 from zsrbook import claims as ledger
 from zsrbook import records
+from zsrbook.data import catalogue
 from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
-from zsrbook.experiments import mail, preprec, prerec, search, zesrec
+from zsrbook.experiments import blogcatalog, mail, preprec, prerec, search, zesrec
 from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
@@ -43,7 +44,7 @@ ZESREC = (
 )
 MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
 SEARCH = ("judged", "held-out", "deviations", "encoders")
-PREREC = (*prerec.ROWS, "tails")
+PREREC = (*prerec.ROWS, "tails", "node2vec")
 #: experiments whose rows are fixed
 WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
@@ -279,6 +280,10 @@ def run_prerec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
+        if experiment == "node2vec":  # a graph with labels in the place of a matrix
+            for record in blogcatalog.records(catalogue.load_graph(data), range(seeds)):
+                written(record, version, "macro")
+            return
         for spec, of in prerec.tasks(experiment, data, source, scale):
             if experiment == "tails":  # nothing is trained
                 for record in prerec.tail_records(spec):

@@ -31,7 +31,7 @@ from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
-from zsrbook.experiments.seeds import SEEDS, record_of, stamp_of, still_holds, with_seeds_of
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
 from zsrbook.models import coordinate_descent
 from zsrbook.models import search as models_search
 from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
@@ -448,23 +448,21 @@ def results(spec: Spec, live: Iterable[str] = (), models: dict[str, tuple[Retrie
     Args:
         models: as for ``fitted``; gains those of the live rows.
     """
-    ways, models = judged(spec), {} if models is None else models
+    ways = judged(spec)
     known = {(r.experiment, r.method): r for r in find(paper=PAPER, target=load(spec).name, scale=spec.scale) if r.experiment in ways}
     if spec.scale is not Scale.TOY:
         return list(known.values())
 
-    def holds(row: System) -> bool:
-        seeds = SEEDS if row.chance else SEEDS[:1]
-        stamps = {name: stamp_of(load(spec).sha256, rules.settings(), row.config) for name, (rules, _) in ways.items()}
-        return all(still_holds(known.get((name, row.name)), stamp, seeds) for name, stamp in stamps.items())
+    def expected(row: System) -> tuple[list[int], dict[Key, str]]:
+        stamps = {(name, row.name): stamp_of(load(spec).sha256, rules.settings(), row.config) for name, (rules, _) in ways.items()}
+        return SEEDS if row.chance else SEEDS[:1], stamps
+
+    def again(rows: list[System]) -> list[RunRecord]:
+        runs = scored(spec, rows, 0, models)
+        return [record for row in rows for record in records_of(spec, row, {0: runs[row.name]})]
 
     rows = systems(spec)
-    stale = [row for row in rows if not holds(row)]
-    found = known | {(r.experiment, r.method): r for r in run(spec, SEEDS, stale)}
-    for row in rows:
-        if row.name in live and row not in stale:
-            for record in records_of(spec, row, {0: scored(spec, [row], 0, models)[row.name]}):
-                found[record.experiment, row.name] = with_seeds_of(record, known[record.experiment, row.name])
+    found = complete(known, rows, expected, lambda seeds, some: run(spec, seeds, some), SEEDS, live, again)
     return [*(found[name, row.name] for name in ways for row in rows), *ceiling(spec)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -53,17 +53,58 @@ def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]]
     return run(SEEDS) if None in joined else joined
 
 
+class Named(Protocol):
+    """A row of a table, of whatever chapter."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=Named)
+#: experiment and method of a record
+Key = tuple[str, str]
+
+
+def complete(
+    known: Mapping[Key, RunRecord],
+    rows: Sequence[Row],
+    expected: Callable[[Row], tuple[list[int], Mapping[Key, str]]],
+    run: Callable[[list[int], list[Row]], Iterable[RunRecord]],
+    seeds: list[int],
+    live: Iterable[str] = (),
+    again: Callable[[list[Row]], Iterable[RunRecord]] | None = None,
+) -> dict[Key, RunRecord]:
+    """Every row with all its seeds: from its records where these hold, else run now. Of the rows in ``live`` seed 0 runs now in any case.
+
+    Args:
+        known: what was recorded.
+        expected: row -> the seeds that it should have, and the stamp that each of its records would have now.
+        run: seeds, rows -> records.
+        seeds: all, for ``run``, which takes the first where nothing is left to chance.
+        live: names of rows.
+        again: rows -> records of seed 0; default ``run``.
+    """
+    stale = [row for row in rows if not _hold(known, *expected(row))]
+    found = {**known, **{(r.experiment, r.method): r for r in run(seeds, stale)}}
+    fresh = [row for row in rows if row.name in set(live) and row not in stale]
+    for record in again(fresh) if again else run(seeds[:1], fresh):
+        key = record.experiment, record.method
+        found[key] = with_seeds_of(record, found[key])
+    return found
+
+
+def _hold(known: Mapping[Key, RunRecord], seeds: list[int], stamps: Mapping[Key, str]) -> bool:
+    """Whether there are records with these seeds, all their ranks, and these stamps."""
+    found = [(known.get(key), expected) for key, expected in stamps.items()]
+    return all(r is not None and stamp(r) == expected and list(r.ranks) == r.seeds == seeds for r, expected in found)
+
+
 def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | None:
     """The record with its first seed as it ran now; None where the two are not the same experiment."""
     if recorded is None or live.seeds != recorded.seeds[:1] or set(recorded.ranks) != set(recorded.seeds) or stamp(live) != stamp(recorded):
         return None
     metrics = {name: [*live.metrics[name], *values[1:]] for name, values in recorded.metrics.items()}
     return replace(recorded, config=live.config, metrics=metrics, ranks={**recorded.ranks, **live.ranks})
-
-
-def still_holds(recorded: RunRecord | None, expected: str, seeds: list[int]) -> bool:
-    """Whether a record has these seeds, with all their ranks, and the stamp that a run would have now."""
-    return recorded is not None and stamp(recorded) == expected and list(recorded.ranks) == recorded.seeds == seeds
 
 
 def stamp(record: RunRecord) -> str:

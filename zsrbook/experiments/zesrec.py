@@ -39,7 +39,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
-from zsrbook.experiments.seeds import SEEDS, record_of, shown, stamp_of, still_holds
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, shown, stamp_of
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -733,13 +733,17 @@ def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: 
 
     At toy scale the other rows run now, with all seeds; at a larger scale they are left out.
     """
-    rows, known = list(rows), {r.method: r for r in _recorded(pair.scale, pair.source.name, pair.target.name, experiment)}
+    rows, known = list(rows), {(experiment, r.method): r for r in _recorded(pair.scale, pair.source.name, pair.target.name, experiment)}
+    keys = [(experiment, row.name) for row in rows]
     if pair.scale is not Scale.TOY:
-        return [known[row.name] for row in rows if row.name in known]
-    data, rules = pair.target_split.sha256, protocol.settings()
-    stale = [row for row in rows if not still_holds(known.get(row.name), stamp_of(data, rules, configuration(row.make(0))), row.seeds(SEEDS))]
-    found = known | {r.method: r for r in rows_side_by_side(pair, SEEDS, stale, experiment, protocol)}
-    return [found[row.name] for row in rows]
+        return [known[key] for key in keys if key in known]
+
+    def expected(row: System) -> tuple[list[int], dict[Key, str]]:
+        stamp = stamp_of(pair.target_split.sha256, protocol.settings(), configuration(row.make(0)))
+        return row.seeds(SEEDS), {(experiment, row.name): stamp}
+
+    found = complete(known, rows, expected, lambda seeds, some: rows_side_by_side(pair, seeds, some, experiment, protocol), SEEDS)
+    return [found[key] for key in keys]
 
 
 #: what ``cost`` varies; the first value of each stands while the others vary
@@ -761,8 +765,8 @@ def cost(points: Mapping[str, tuple[int, ...]] = COSTS, seed: int = 0) -> pd.Dat
             frame = pd.DataFrame(bought, columns=[Columns.USER, Columns.ITEM, Columns.TIME])
             goods = pd.DataFrame({Columns.RAW: [f"{i}" for i in range(items)], Columns.TEXT: ""})
             data = Dataset.from_raw("random", frame, goods).with_features(rng.normal(size=(items, 384)).astype(np.float32))
-            model = ZESRec(replace(settings, training=replace(settings.training, epochs=2, patience=None))).fit(data)
-            rows.append((what, value, model.curve[-1]["seconds"]))  # the first epoch warms up
+            model = ZESRec(replace(settings, training=replace(settings.training, epochs=3, patience=None))).fit(data)
+            rows.append((what, value, min(epoch["seconds"] for epoch in model.curve[1:])))  # the first epoch warms up; others may share the machine
     return pd.DataFrame(rows, columns=["what", "value", "seconds"])
 
 

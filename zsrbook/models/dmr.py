@@ -70,7 +70,7 @@ class Attention(nn.Module):
 
     def forward(self, v: Tensor, positions: Tensor, ages: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, L, d) behaviours, (longest, ·) embeddings of positions, (B, L) ages, (B, d) target → (B, L)."""
-        inner = self.behaviour(v) + self.position(positions)[ages]  # (B, L, h); positions are projected once, not once a row
+        inner = self.behaviour(v) + F.embedding(ages, self.position(positions))  # (B, L, h); positions are projected once, not once a row
         if target is not None:
             inner = inner + self.target(target).unsqueeze(1)
         return self.out(inner.tanh()).squeeze(2)

@@ -42,6 +42,7 @@ from zsrbook.training import train as train_networks
 
 Family = Literal["activity", "co-occurrence", "interaction"]
 Operator = Literal["hadamard", "average", "l1", "l2"]
+Density = Literal["edges", "distance", "between"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 #: distances of pairs to centroids that are held at once: 64 MB
@@ -57,7 +58,9 @@ class FeatureSettings:
     bins: int = 10  #: of each number; percentiles, so that they mean the same in every matrix
     activity: Literal["nodes", "mass", "log"] = "nodes"  #: percentiles of the nodes or of their ones, or the log of the ones relative to the mean
     clusters: int | None = None  #: of nodes; None: the root of half the nodes, 200 at most
-    density: Literal["edges", "distance"] = "edges"  #: of a node cluster: the share of its pairs that are ones, or closeness to its centre
+    #: of a node cluster: the share of its pairs that are ones, or closeness to its centre; or users and items are clustered apart, and the density
+    #: is that between the cluster of the user and that of the item
+    density: Density = "edges"
     operator: Operator = "hadamard"  #: makes the vector of a pair out of those of its nodes
     pair_clusters: int = 200  #: of pairs
     pair_sample: int = 100_000  #: ones that the centres of pairs are found on
@@ -71,6 +74,8 @@ class FeatureSettings:
             raise DataError(f"pair_clusters is {self.pair_clusters}; expected 1 to 256, which a byte holds")
         if self.operator not in get_args(Operator):
             raise DataError(f"operator is {self.operator!r}; expected {', '.join(get_args(Operator))}")
+        if self.density not in get_args(Density):
+            raise DataError(f"density is {self.density!r}; expected {', '.join(get_args(Density))}")
 
 
 def percentile_bins(values: np.ndarray, bins: int, weights: np.ndarray | None = None) -> np.ndarray:
@@ -102,8 +107,11 @@ class Statistics:
 
     Attributes:
         users (U, 3), items (I, 3): uint8 bins of activity, of the size and of the density of the node's cluster. A node without ones has 0s.
-        clusters: (U + I,) int32 the cluster of each node, users first; -1 without ones.
-        sizes, densities: (K,) of the clusters of nodes.
+        clusters: (U + I,) int32 the cluster of each node, users first; -1 without ones. Where users and items are clustered apart, those of the
+            items go on counting from those of the users.
+        sizes, densities: (K,) of the clusters of nodes; where they are clustered apart, densities are (K users', K items').
+        between: (K users' + 1, K items' + 1) uint8, where they are clustered apart: the bin of the density between a cluster of users and one of
+            items; it takes the place of the item's bin of density, and the user's is 0. The last row and column are for nodes without ones.
         centres: (P, d) of the clusters of pairs.
         pairs: (P, 2) uint8 the bins of size and density of each cluster of pairs; zeros where no family needs them.
     """
@@ -118,7 +126,9 @@ class Statistics:
         if not matrix.nnz:
             raise DataError(f"the matrix of {matrix.shape[0]} users and {matrix.shape[1]} items holds no one; there is nothing to describe")
         self.matrix, self.settings = matrix, settings
+        self.between: np.ndarray | None = None
         self._rows: dict[int, np.ndarray] = {}
+        self._shuffled: dict[int, Statistics] = {}
         taken = degrees(matrix)
         self.users, self.items = (np.zeros((len(ones), 3), np.uint8) for ones in taken)
         for table, ones in ((self.users, taken[0]), (self.items, taken[1])):
@@ -143,11 +153,12 @@ class Statistics:
 
     def _describe_nodes(self) -> None:
         vectors = nn.functional.normalize(torch.cat(self.vectors), dim=1).numpy()
-        linked = np.flatnonzero(np.concatenate(degrees(self.matrix)))
-        count = self.settings.clusters or min(200, round(np.sqrt(len(linked) / 2)))
-        count = max(1, min(count, len(np.unique(vectors[linked], axis=0))))
-        means = KMeans(count, n_init=1, max_iter=50, random_state=self.settings.seed).fit(vectors[linked])
         self.clusters = np.full(len(vectors), -1, np.int32)
+        if self.settings.density == "between":
+            return self._describe_sides(vectors)
+        linked = np.flatnonzero(np.concatenate(degrees(self.matrix)))
+        means = self._means(vectors[linked])
+        count = len(means.cluster_centers_)
         self.clusters[linked] = means.labels_
         user, item = np.split(self.clusters, [self.matrix.shape[0]])
         self.sizes = np.bincount(means.labels_, minlength=count)
@@ -160,6 +171,34 @@ class Statistics:
             bins = np.zeros(len(vectors), np.uint8)
             bins[linked] = percentile_bins(number[means.labels_], self.settings.bins)
             self.users[:, column], self.items[:, column] = np.split(bins, [self.matrix.shape[0]])
+
+    def _describe_sides(self, vectors: np.ndarray) -> None:
+        """Users and items clustered apart: sizes as percentiles within a side, and the density between two clusters as one over the ones."""
+        counts, first = [], 0
+        for table, ones in zip((self.users, self.items), degrees(self.matrix), strict=True):
+            linked = np.flatnonzero(ones)
+            means = self._means(vectors[first + linked])
+            counts.append(np.bincount(means.labels_, minlength=len(means.cluster_centers_)))
+            table[linked, 1] = percentile_bins(counts[-1][means.labels_], self.settings.bins)
+            self.clusters[first + linked] = means.labels_ + sum(map(len, counts[:-1]))
+            first += len(ones)
+        self.sizes = np.concatenate(counts)
+        self.between = np.zeros([len(sizes) + 1 for sizes in counts], np.uint8)  # two clusters that never met keep 0
+        pair = self.sides(rows_of(self.matrix), self.matrix.indices)
+        met = np.zeros([len(sizes) for sizes in counts])
+        np.add.at(met, pair, 1)
+        self.densities = met / np.outer(*counts)
+        self.between[pair] = percentile_bins(self.densities[pair], self.settings.bins)
+
+    def _means(self, vectors: np.ndarray) -> KMeans:
+        count = self.settings.clusters or min(200, round(np.sqrt(len(vectors) / 2)))
+        count = max(1, min(count, len(np.unique(vectors, axis=0))))
+        return KMeans(count, n_init=1, max_iter=50, random_state=self.settings.seed).fit(vectors)
+
+    def sides(self, user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where ``between`` has the pairs of these users and items: the clusters of either side, each counted from 0; -1 without ones."""
+        mine, theirs = self.clusters[user], self.clusters[self.matrix.shape[0] + item]
+        return mine, np.where(theirs < 0, -1, theirs + 1 - len(self.between))
 
     def _describe_pairs(self) -> None:
         user, item = rows_of(self.matrix), self.matrix.indices
@@ -221,13 +260,36 @@ class Statistics:
                 score = (items**2 @ m.T)[:, None] - 2 * score + (u**2 @ m.T - lengths)
         return score.argmax(2).T.numpy().astype(np.uint8)
 
+    def nodes(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(n, 6) uint8: the bins of the nodes of these pairs, the user's and then the item's."""
+        found = np.concatenate([self.users[user], self.items[item]], axis=1)
+        if self.between is not None:
+            found[:, 5] = self.between[self.sides(user, item)]
+        return found
+
+    def alike(self, users: np.ndarray, items: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """For users, and for items: one of each kind that ``nodes`` can tell apart, and (n,) the place of each one's kind among them."""
+        found = []
+        for nodes, table, first in ((users, self.users, 0), (items, self.items, self.matrix.shape[0])):
+            described = table[nodes].astype(np.int64)
+            if self.between is not None:
+                described = np.column_stack([described, self.clusters[first + nodes]])
+            _, one, kind = np.unique(described, axis=0, return_index=True, return_inverse=True)
+            found.append((nodes[one], kind))
+        return tuple(found)
+
     def shuffled(self, seed: int) -> Statistics:
-        """The control: every user and every item gets the description of another one."""
+        """The control: every user and every item gets the description of another one. Kept, since each source is held against it."""
+        if seed in self._shuffled:
+            return self._shuffled[seed]
         rng, dealt = np.random.default_rng(seed), copy.copy(self)
         users, items = (rng.permutation(size) for size in self.matrix.shape)
         dealt.users, dealt.items, dealt._rows = self.users[users], self.items[items], {}
+        if self.between is not None:
+            dealt.clusters = self.clusters[np.concatenate([users, self.matrix.shape[0] + items])]
         if self.centres is not None:
             dealt.__dict__["vectors"] = self.vectors[0][users], self.vectors[1][items]  # in the place of what the property would work out
+        self._shuffled[seed] = dealt
         return dealt
 
 
@@ -258,7 +320,7 @@ class _Ones:
         return isinstance(other, _Ones) and self.sha256 == other.sha256
 
 
-@lru_cache(maxsize=6)  # many models, from many sources, are judged on one target
+@lru_cache(maxsize=12)  # many models, from many sources, are judged on one target; five data sets have two matrices each, guarded and whole
 def _statistics(ones: _Ones, settings: FeatureSettings, families: frozenset[Family]) -> Statistics:
     return Statistics(ones.matrix, settings, families)
 
@@ -443,12 +505,12 @@ class PreRec(MatrixModel):
     @torch.no_grad()
     def _node_scores(self, scorer: BinnedMLP, users: np.ndarray) -> np.ndarray:
         """A look-up: there are far fewer different descriptions than nodes."""
-        mine, user = np.unique(self.described.users[users], axis=0, return_inverse=True)
-        theirs, item = np.unique(self.described.items, axis=0, return_inverse=True)
-        table = np.empty((len(mine), len(theirs)), np.float32)
-        for row, bins in enumerate(mine):
-            every = np.concatenate([np.tile(bins, (len(theirs), 1)), theirs, np.zeros((len(theirs), 2), np.uint8)], axis=1)
-            table[row] = scorer(torch.as_tensor(every))[:, 0].numpy()
+        every = np.arange(len(self.described.items))
+        (some, user), (kinds, item) = self.described.alike(users, every)
+        table = np.empty((len(some), len(kinds)), np.float32)
+        for row, one in enumerate(some):
+            nodes = self.described.nodes(np.full(len(kinds), one), kinds)
+            table[row] = scorer(torch.as_tensor(np.pad(nodes, ((0, 0), (0, 2)))))[:, 0].numpy()
         return table[user[:, None], item]
 
     @torch.no_grad()
@@ -476,7 +538,7 @@ class PreRec(MatrixModel):
 
 def bins_of(described: Statistics, user: np.ndarray, item: np.ndarray) -> Tensor:
     """(n, 8) uint8 bins of pairs, in the order of ``COLUMNS``; 0 where a family was not worked out."""
-    return torch.as_tensor(np.concatenate([described.users[user], described.items[item], described.pairs[described.clusters_of(user, item)]], axis=1))
+    return torch.as_tensor(np.concatenate([described.nodes(user, item), described.pairs[described.clusters_of(user, item)]], axis=1))
 
 
 # ---------------------------------------------------------------- what PreRec is mixed with, and held against
