@@ -383,7 +383,7 @@ def test_every_claim_on_search_asks_for_rows_and_rules_that_the_experiment_has()
     """A misspelt row or a wrong protocol would read as a missing record for ever. The rows are those of the toy world, which has them all."""
     spec = search.Spec(search.DATA["toy"][0], Scale.TOY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # which settings does not matter here
+        patch.setattr(search, "tuned", lambda spec, name, stems=False: search.SquareSettings())  # which settings does not matter here
         rows = {row.name for row in [*search.systems(spec), *search.deviating(spec), *search.encoding(spec)]}
     groups = yaml.safe_load((CLAIMS / "search.yml").read_text(encoding="utf-8"))["pairs"]
     assert groups["public"]["toy"] == list(search.DATA["toy"])

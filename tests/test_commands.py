@@ -260,19 +260,21 @@ def test_run_mail_writes_rows_that_share_a_model_and_grows_them(root, monkeypatc
 
 
 @pytest.fixture
-def search_root(root, monkeypatch):
+def search_root(root, monkeypatch, tmp_path_factory):
     """``root``, and a small world to search with one choice of settings."""
     small = ToyWorld(ToySettings(users=(100, 20, 20), items=(40, 20, 20)))
     monkeypatch.setattr(search, "toy_world", lambda: small)
     monkeypatch.setattr(search, "CLICKS", 300)
-    monkeypatch.setattr(search, "GRID", ((0.03, 0.03),))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    for name, only in (("LAMBDAS", (0.03,)), ("OMEGAS", (0.03,)), ("LAMBDA_LIMITS", (0.03, 0.03)), ("OMEGA_LIMITS", (0.03, 0.03))):
+        monkeypatch.setattr(search, name, only)
     sizes = search.SIZES[Scale.TOY]
     short = replace(sizes.softmax, width=8, training=replace(sizes.softmax.training, epochs=1))
-    monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, square=replace(sizes.square, width=8, sweeps=1), softmax=short))
-    for cached in (search.load, search.tuned, search.tuning):
+    monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, draws=1, square=replace(sizes.square, width=8, sweeps=1), softmax=short))
+    for cached in (search.load, search.tuning):
         cached.cache_clear()
     yield root
-    for cached in (search.load, search.tuned, search.tuning):
+    for cached in (search.load, search.tuning):
         cached.cache_clear()
 
 
