@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -111,6 +113,34 @@ def test_the_first_page_leads_to_all_chapters(book, page):
     missing = [link for link in links if not Path(re.sub(r"^file://|#.*$", "", link)).exists()]
     assert links
     assert not missing
+
+
+class Links(HTMLParser):
+    """The places that a page points to, and those that can be pointed to on it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.targets, self.anchors = set(), set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors |= {attributes.get("id"), attributes.get("name")}
+        self.targets |= {attributes.get("href"), attributes.get("src")} - {None, ""}
+
+
+def test_every_link_inside_the_book_leads_somewhere(book):
+    pages = {path.resolve(): Links(path) for path in book.rglob("*.html") if "_static" not in path.parts}
+    dead = []
+    for path, links in pages.items():
+        for target in links.targets:
+            if re.match(r"[a-z]+:|//", target):
+                continue
+            file, _, anchor = target.partition("#")
+            there = (path.parent / unquote(file.partition("?")[0])).resolve() if file else path
+            if not there.exists() or (anchor and there in pages and unquote(anchor) not in pages[there].anchors):
+                dead.append(f"{path.relative_to(book.resolve())}: {target}")
+    assert not dead, "\n".join(sorted(dead))
 
 
 def test_the_contents_open_on_a_phone(book, page):
