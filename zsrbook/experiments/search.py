@@ -732,7 +732,8 @@ def in_short(scale: Scale) -> str:
             found = difference(labels[better].per_user("Recall@R"), labels[worse].per_user("Recall@R"))
             word = "above" if found.low > 0 else "below" if found.high < 0 else "level with"
             sentences.append(f"{better} is {word} {worse} by {abs(found.value):.3f}" if word != "level with" else f"{better} is level with {worse}")
-    said = [f"On the judged queries of the toy world, in Recall@R: {'; '.join(sentences)}."] if sentences else []
+    names = "STL learns from the words of texts, ZSL_ME and ZSL_TE from links between items too, SMC from what was clicked."
+    said = [f"{names} On the judged queries of the toy world, in Recall@R: {'; '.join(sentences)}."] if sentences else []
     outcomes = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
     return " ".join([*said, f"Of the paper's {len(outcomes)} claims, judged by the runs recorded at the {scale} scale: {counts}."])
