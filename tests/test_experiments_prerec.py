@@ -172,8 +172,8 @@ def test_a_row_that_does_not_fit_is_left_out_with_a_reason(monkeypatch):
 def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
     monkeypatch.setattr(prerec, "results", lambda experiment, spec: single)
     found = prerec.board(["grocery"], Scale.TOY)
-    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f} ± ")
-    assert found.loc["PreRec", "grocery"].endswith(" (2)")
+    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f}\N{NO-BREAK SPACE}± ".rstrip())
+    assert found.loc["PreRec", "grocery"].endswith("(2)")
 
 
 def test_damage_leaves_what_is_to_be_found():

@@ -881,7 +881,8 @@ def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
 
 
 def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
-    """Every row of the table of a single data set, on each data set: ``0.149 ± 0.012 (5)``, the last the number of seeds where it is more than one.
+    """Every row of the table of a single data set, on each data set: ``0.149 ± 0.012 (5)``, in spaces that don't break, the last the number of
+    seeds where it is more than one.
 
     Returns:
         index method, one column a data set; ``–`` where nothing was recorded, and ``too large`` where a row is left out.
@@ -891,7 +892,8 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
         found = {}
         for r in results("single", Spec(name, scale)):
             value, low, high, _ = estimate([(1.0, r)], metric)
-            found[r.method] = f"{value:.3f} ± {(high - low) / 2:.3f}" + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
+            cell = f"{value:.3f} ± {(high - low) / 2:.3f}" + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
+            found[r.method] = cell.replace(" ", "\N{NO-BREAK SPACE}")
         columns[name] = found | dict.fromkeys(LEFT_OUT.get(name, {}), "too large")
     order = [row.name for row in systems(Spec("", scale)) if any(row.name in found for found in columns.values())]
     return pd.DataFrame(columns, dtype=object).reindex(order).fillna("–")
