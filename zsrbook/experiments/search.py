@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from zsrbook.cache import kept
 from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
-from zsrbook.data.dataset import Columns
+from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation import retrieval
@@ -233,7 +233,16 @@ def systems(spec: Spec) -> list[System]:
         System("Popular", partial(without_seed, make=PopularItems), {}, chance=False),
         System("Random", RandomItems, {}),
     ]
-    return [row for row in rows if not row.log or len(load(spec).log)]
+    return [row for row in rows if not row.log or taught_by_log(spec)]
+
+
+def taught_by_log(spec: Spec) -> bool:
+    """Whether SMC finds a word often enough in the queries of the older part of the log; where it doesn't, its rows are left out."""
+    older, _ = parts(load(spec))
+    try:
+        return bool(len(older.log)) and bool(SIZES[spec.scale].softmax.words(older.queries["text"].iloc[older.log["query"].unique()].tolist()))
+    except DataError:
+        return False
 
 
 def softmax_rows(spec: Spec, encoder: Encoder, stems: bool = False) -> list[System]:
