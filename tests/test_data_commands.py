@@ -85,6 +85,7 @@ def test_check_bad_input(tmp_path):
     (tmp_path / "t.xlsx").write_text("x")
     with pytest.raises(DataError, match="no known form"):
         catalogue.guess(tmp_path / "t.xlsx")
-    (tmp_path / "other.csv").write_text("MovieID;CustomerID\n1;2\n")
-    with pytest.raises(DataError, match="no column user, item; it has MovieID;CustomerID"):
-        catalogue.guess(tmp_path / "other.csv")
+    for text, message in (("MovieID,CustomerID\n1,2\n", "no column user, item; it has MovieID"), ("MovieID;CustomerID\n1;2\n", "separated by ';'")):
+        (tmp_path / "other.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            catalogue.guess(tmp_path / "other.csv")
