@@ -228,11 +228,6 @@ def no_seed(seed: int, model: Callable[..., MatrixModel], settings: object = Non
     return model() if settings is None else model(settings)
 
 
-def told(seed: int, spec: Spec) -> Truth:
-    """The truth of a toy market, which has no seed."""
-    return Truth(spec)
-
-
 def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> MatrixModel:
     """A model whose settings name the seed, themselves or in their ``training``."""
     training = getattr(settings, "training", None)
@@ -303,7 +298,7 @@ def single_rows(spec: Spec) -> list[System]:
     """The same, and in the toy world one who knows the truth, to tell how much there is to gain."""
     if spec.scale is not Scale.TOY:
         return systems(spec)
-    return [*systems(spec), System("Truth", partial(told, spec=spec), {"world": asdict(toy_world().settings)}, chance=False)]
+    return [*systems(spec), System("Truth", partial(no_seed, model=Truth, settings=spec), {"world": asdict(toy_world().settings)}, chance=False)]
 
 
 def apart(settings: PreRecSettings) -> PreRecSettings:

@@ -233,16 +233,18 @@ def systems(spec: Spec) -> list[System]:
         System("Popular", partial(without_seed, make=PopularItems), {}, chance=False),
         System("Random", RandomItems, {}),
     ]
-    return [row for row in rows if not row.log or taught_by_log(spec)]
+    taught = taught_by_log(spec)
+    return [row for row in rows if taught or not row.log]
 
 
 def taught_by_log(spec: Spec) -> bool:
     """Whether SMC finds a word often enough in the queries of the older part of the log; where it doesn't, its rows are left out."""
     older, _ = parts(load(spec))
     try:
-        return bool(len(older.log)) and bool(SIZES[spec.scale].softmax.words(older.queries["text"].iloc[older.log["query"].unique()].tolist()))
+        SIZES[spec.scale].softmax.vocabulary(SMC().pairs(older).texts)
     except DataError:
         return False
+    return True
 
 
 def softmax_rows(spec: Spec, encoder: Encoder, stems: bool = False) -> list[System]:

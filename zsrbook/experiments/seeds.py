@@ -86,7 +86,8 @@ def complete(
     """
     stale = [row for row in rows if not _hold(known, *expected(row))]
     found = {**known, **{(r.experiment, r.method): r for r in run(seeds, stale)}}
-    fresh = [row for row in rows if row.name in set(live) and row not in stale]
+    names = set(live)
+    fresh = [row for row in rows if row.name in names and row not in stale]
     for record in again(fresh) if again else run(seeds[:1], fresh):
         key = record.experiment, record.method
         found[key] = with_seeds_of(record, found[key])
