@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import editions  # from book/
 import pytest
 import yaml
 
@@ -65,6 +66,8 @@ def test_one_repository_address():
     assert yaml.safe_load((ROOT / "book/_config.yml").read_text())["repository"]["url"] == address
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
     assert address == ADDRESS
+    assert f"{address}/blob/main" == editions.REPOSITORY
+    assert f"git clone -q --depth 1 {address} " in editions.INSTALL
     assert f"{{{address}}}" in (ROOT / "book/cite.md").read_text()
 
 
