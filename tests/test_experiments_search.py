@@ -670,6 +670,14 @@ def test_gaps_are_of_rows_that_were_both_recorded_on_this_data(records):
     assert list(search.gaps([], [("ZSL_ME", "STL")]).columns) == list(found.columns)
 
 
+def test_contrast_has_the_data_sets_on_which_both_rows_were_recorded(records):
+    labels = {name: r for (way, name), r in records.items() if way == "labels"}
+    found = search.contrast({"here": labels, "there": {"STL": labels["STL"]}}, ("ZSL_ME", "STL"))
+    assert list(found.index) == ["here"]
+    assert found.iloc[0].tolist() == search.gaps(labels.values(), [("ZSL_ME", "STL")]).iloc[0].tolist()
+    assert search.contrast({}, ("ZSL_ME", "STL")).empty
+
+
 def test_answers_are_judged_in_the_corpus_where_that_was_recorded(records):
     stl, bm25 = records["labels", "STL"], records["labels", "BM25"]
     corpus, other = replace(stl, experiment="corpus"), replace(bm25, target="elsewhere")
