@@ -14,6 +14,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from zsrbook.experiments import choices
+
 #: tex-svg.js of MathJax 3.2.2, one file with its fonts
 MATHJAX_SHA256 = "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"
 
@@ -56,24 +58,37 @@ def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doc
         app.add_js_file("zsrbook-plotly.js", loading_method="defer")
 
 
+def effect(row) -> str:
+    """One row of ``choices.recorded`` in words."""
+    strict = ", strict protocol" if row.experiment.endswith("strict") else ""
+    seeds = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}"
+    where = f"{row.pair.replace('--', ' → ')}, {row.scale}, {seeds}{strict}"
+    return f"{row.row} ({where}): {row.metric} {row.before:.4f} → {row.otherwise:.4f}, **{row.effect:+.4f}** ({row.low:+.4f} to {row.high:+.4f})"
+
+
 class Deviations(SphinxDirective):
-    """``{deviations} path.yml``: one entry a deviation, each with a target ``dev-<id>`` that chapters can link to."""
+    """``{deviations} path.yml``: one entry a deviation, each with a target ``dev-<id>`` that chapters can link to, and what was measured of it."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
+        measured = choices.recorded().groupby("id", sort=False)
         lines: list[str] = []
         for paper in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
             lines += [f"## {paper['paper']}", "", paper.get("about", "").strip(), ""]
             for entry in paper["deviations"]:
                 lines += [f"(dev-{entry['id']})=", f"### {entry['id'].upper()}: {entry['what'].strip()}", ""]
-                chapter = f"[measured in the chapter](../notebooks/{'zesrec' if entry['id'].startswith('zes-') else entry['id'].split('-')[0]}.md)"
-                said = {key: entry.get(key, "not measured yet.").strip() for key in ("paper", "here", "why", "effect")}
-                said["effect"] = said["effect"].replace("measured in the chapter", chapter)
-                lines += ["::::{div} zsr-deviation", f"**The paper.** {said['paper']}", "", f"**Here.** {said['here']} **Why.** {said['why']}", ""]
-                lines += [f"**Effect.** {said['effect']}", "::::", ""]
+                chapter = f"in the [chapter](../notebooks/{'zesrec' if entry['id'].startswith('zes-') else entry['id'].split('-')[0]}.md)"
+                lines += ["::::{div} zsr-deviation", f"**The paper.** {entry['paper'].strip()}", ""]
+                lines += [f"**Here.** {entry['here'].strip()} **Why.** {entry['why'].strip()}", ""]
+                if "effect" in entry:
+                    said = entry["effect"].strip().replace("in the chapter", chapter)
+                    lines += [f"**Effect.** {said[0].upper()}{said[1:]}", ""]
+                if entry["id"] in measured.groups:
+                    lines += [f"- {effect(row)}" for row in measured.get_group(entry["id"]).itertuples()] + [""]
+                lines += ["::::", ""]
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 

@@ -930,16 +930,6 @@ def leak(spec: Spec, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def effects(changed: Iterable[RunRecord], base: RunRecord, scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
-    """What each decision costs or gains when it is made otherwise: index ``id``, ``what``; columns the metric, ``effect``, ``low``, ``high``."""
-    words, rows = {f"PreRec ({key})": (key, text) for key, (text, _) in deviation_settings(scale).items()}, {}
-    for record in changed:
-        found = difference(record.per_user(metric), base.per_user(metric))
-        rows[words[record.method]] = (record.mean(metric), found.value, found.low, found.high)
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=[metric, "effect", "low", "high"])
-    return frame.set_axis(pd.MultiIndex.from_tuples(rows, names=["id", "made otherwise"]), axis=0) if rows else frame
-
-
 def summaries(scale: Scale, names: Iterable[str] | None = None) -> pd.DataFrame:
     """``summary_of`` each of these data sets, or all, one row each."""
     return pd.DataFrame([summary_of(load(Spec(name, scale)), scale) for name in (DATA[scale] if names is None else names)])

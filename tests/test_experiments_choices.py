@@ -1,0 +1,76 @@
+"""What a choice is worth: rows with one choice made otherwise beside the rows as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from zsrbook.evaluation.bootstrap import difference
+from zsrbook.experiments import choices
+from zsrbook.records import find
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return find(paper="search", experiment="labels", target="grocery", scale="toy", method="ZSL_TE")[0]
+
+
+@pytest.fixture(scope="module")
+def otherwise():
+    return find(paper="search", experiment="labels-deviations", target="grocery", scale="toy", method="ZSL_TE (search-5)")[0]
+
+
+def test_an_effect_is_the_difference_to_the_row_as_it_is(recipe, otherwise):
+    found = choices.effects([otherwise], [recipe]).iloc[0]
+    expected = difference(otherwise.per_user("Recall@R"), recipe.per_user("Recall@R"))
+    assert (found["id"], found["row"], found["pair"], found["seeds"]) == ("search-5", "ZSL_TE", "grocery", len(otherwise.seeds))
+    assert (found["effect"], found["low"], found["high"]) == (expected.value, expected.low, expected.high)
+    assert (found["before"], found["otherwise"], found["above"]) == (recipe.mean("Recall@R"), otherwise.mean("Recall@R"), recipe.mean("Recall@R"))
+
+
+@pytest.mark.parametrize(
+    "other", [{"data_sha256": "0" * 64}, {"target": "pantry"}, {"scale": "small"}, {"method": "ZSL_ME"}], ids=["split", "data", "scale", "row"]
+)
+def test_rows_on_other_data_are_no_counterpart(recipe, otherwise, other):
+    assert choices.effects([otherwise], [replace(recipe, **other)]).empty
+
+
+def test_other_rules_are_no_counterpart(recipe, otherwise):
+    asked_of_all = replace(recipe, protocol=recipe.protocol | {"candidates": "corpus"})
+    assert asked_of_all.protocol != recipe.protocol
+    assert choices.effects([otherwise], [asked_of_all]).empty
+
+
+def test_rows_that_are_named_after_no_entry_are_passed_over(recipe, otherwise):
+    named = replace(otherwise, method="ZSL_TE (folded in)")
+    assert choices.effects([named], [recipe]).empty
+    assert choices.effects([], []).columns.tolist() == choices.effects([otherwise], [recipe]).columns.tolist()
+
+
+def test_every_record_of_a_choice_differs_from_its_recipe_in_few_settings():
+    for (paper, changed), base in choices.EXPERIMENTS.items():
+        recipes = find(paper=paper, experiment=base)
+        found = choices.effects(find(paper=paper, experiment=changed), recipes)
+        assert len(found) > 0
+        settings = {(r.pair, r.scale, r.method): _flat(r.config) for r in recipes}
+        for r in find(paper=paper, experiment=changed):
+            row = r.method.partition(" (")[0]
+            if r.method != row and (r.pair, r.scale, row) in settings:
+                here, there = _flat(r.config), settings[r.pair, r.scale, row]
+                moved = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
+                assert 1 <= len(moved) <= 3, f"{r.path} differs in {moved}"
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    """Nested settings by dotted names; losses are no setting."""
+    nested = [_flat(value, f"{prefix}{name}.") for name, value in config.items() if isinstance(value, dict)]
+    own = {prefix + name: value for name, value in config.items() if not isinstance(value, dict) and name != "curve"}
+    return own | {name: value for part in nested for name, value in part.items()}
+
+
+def test_the_table_of_a_chapter_has_words_and_signs(recipe, otherwise):
+    html = choices.table(choices.effects([otherwise], [recipe]), {"search-5": "inner product"}).to_html()
+    assert "inner product" in html
+    assert "search-5" in html
+    assert f"{otherwise.mean('Recall@R') - recipe.mean('Recall@R'):+.3f}" in html

@@ -1,0 +1,82 @@
+"""What a choice is worth: rows with one choice of ours made otherwise, each beside the row as it is.
+
+Such a row is named after the other and after the entry in the register of deviations, as in ``ZESRec-G (zes-9)``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from zsrbook.evaluation.bootstrap import difference
+from zsrbook.records import RunRecord, find
+
+#: paper -> what its chapter judges choices by
+METRICS = {"zesrec": "Recall@20", "mail": "AUC (new)", "search": "Recall@R", "prerec": "NDCG@20"}
+#: what a row that knows nothing has of it; 0 where it isn't said
+CHANCE = {"AUC (new)": 0.5}
+#: the row, and the entry in the register
+_NAME = re.compile(r"(?P<row>.+) \((?P<id>[a-z]+-\w*\d)\)")
+_COLUMNS = ("id", "row", "paper", "pair", "experiment", "scale", "metric", "seeds", "before", "otherwise", "effect", "low", "high", "above")
+
+
+def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.DataFrame:
+    """How much the metric of ``METRICS`` changes with each choice.
+
+    Args:
+        changed: records of which those of such rows are taken.
+        recipes: records that hold the rows as they are, one each on the same data under the same rules.
+
+    Returns:
+        one row a record of ``changed`` that has its counterpart, in their order: ``id``, ``row``, ``paper``, ``pair``, ``experiment``,
+        ``scale``, ``metric``, ``seeds``, the two means ``before``, as it is, and ``otherwise``, and ``effect``, their difference, with its 95 %
+        interval ``low`` to ``high`` over users and seeds, and ``above``, what the row as it is has above chance.
+    """
+    known = {_key(r, r.method): r for r in recipes}
+    rows = []
+    for r in changed:
+        name = _NAME.fullmatch(r.method)
+        recipe = known.get(_key(r, name["row"])) if name else None
+        if recipe:
+            metric = METRICS[r.paper]
+            e = difference(r.per_user(metric), recipe.per_user(metric))
+            about = (name["id"], name["row"], r.paper, r.pair, r.experiment, r.scale, metric, len(r.seeds))
+            before = recipe.mean(metric)
+            rows.append((*about, before, r.mean(metric), e.value, e.low, e.high, before - CHANCE.get(metric, 0.0)))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.io.formats.style.Styler:
+    """What a chapter shows of ``effects``; ``words`` says of each id what was changed."""
+    metric = found["metric"].iloc[0]
+    rows = pd.MultiIndex.from_arrays([found["id"], found["id"].map(words)], names=["id", "what changes"])
+    frame = found[["otherwise", "effect", "low", "high"]].set_axis(rows).rename(columns={"otherwise": metric})
+    signed = dict.fromkeys(["effect", "low", "high"], f"{{:+.{digits}f}}")
+    return frame.style.format({metric: f"{{:.{digits}f}}", **signed})
+
+
+#: paper, and experiment whose rows have a choice made otherwise -> the experiment that has the rows as they are. A search is also asked
+#: for links and clicks, which its chapter shows
+EXPERIMENTS = {
+    ("zesrec", "deviations"): "zero-shot",
+    ("mail", "deviations"): "clicks",
+    ("mail", "deviations-strict"): "clicks-strict",
+    ("search", "labels-deviations"): "labels",
+    ("prerec", "deviations"): "single",
+}
+
+
+def recorded() -> pd.DataFrame:
+    """``effects`` of all that was recorded, at any scale."""
+    return pd.concat(
+        [effects(find(paper=paper, experiment=changed), find(paper=paper, experiment=base)) for (paper, changed), base in EXPERIMENTS.items()],
+        ignore_index=True,
+    )
+
+
+def _key(r: RunRecord, row: str) -> tuple[str, ...]:
+    """What a row and its counterpart share."""
+    return r.paper, r.pair, r.scale, row, r.data_sha256, json.dumps(r.protocol, sort_keys=True)
