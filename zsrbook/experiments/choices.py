@@ -58,6 +58,19 @@ def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.
     return frame.style.format({metric: f"{{:.{digits}f}}", **signed})
 
 
+def across(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
+    """``effects`` on several data sets side by side, as text; a star where the interval leaves zero out.
+
+    Returns:
+        index ``id``, ``what changes``; one column a data set, empty where a choice was not run.
+    """
+    clear = (found["low"] > 0) | (found["high"] < 0)
+    cells = found["effect"].map("{:+.3f}".format) + clear.map({True: "*", False: ""})
+    frame = pd.DataFrame({"id": found["id"], "what changes": found["id"].map(words), "pair": found["pair"], "cell": cells})
+    wide = frame.pivot(index=["id", "what changes"], columns="pair", values="cell")
+    return wide.reindex(columns=found["pair"].unique()).fillna("").rename_axis(columns=None)
+
+
 #: paper, and experiment whose rows have a choice made otherwise -> the experiment that has the rows as they are. A search is also asked
 #: for links and clicks, which its chapter shows
 EXPERIMENTS = {
