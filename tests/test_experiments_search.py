@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import pytest
+import snowballstemmer
 import torch
 import yaml
 from scipy.sparse import csr_array
@@ -48,7 +49,7 @@ from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
 
 SPEC, HELD = Spec("grocery", Scale.TOY), Spec("grocery", Scale.TOY, held_out=True)
-WAYS = ("labels", "log", "links")
+WAYS = ("labels", "apart", "log", "links")
 #: rows that held-out links would change, a few of them
 LEARN_LINKS = ("ZSL_ME", "ZSL_TE", "ZSL_TE (folded in)", "ZSL_ME (cross-entropy)", "ZSL_TE (cross-entropy)", "ZSL_TE (shuffled)", "Popular")
 toy_world = search.toy_world
@@ -193,11 +194,17 @@ def test_every_row_is_judged_by_all_that_the_data_knows(records, rows, data):
         "log": set(newer.log[["query", Columns.ITEM]].itertuples(index=False, name=None)),
         "links": set(zip(*(codes.tolist() for codes in data.links.nonzero()), strict=True)),
     }
+    stem = snowballstemmer.stemmer("english").stemWord
+    said, asked = (
+        [{stem(word) for word in re.findall(r"\w+", text.lower())} for text in texts] for texts in (data.items[Columns.TEXT], data.queries["text"])
+    )
+    known["apart"] = {(query, item) for query, item in known["labels"] if not asked[query] & said[item]}
+    assert 0 < len(known["apart"]) < len(known["labels"])
     assert [*records] == [(way, row.name) for row in rows for way in WAYS]
     for (way, name), record in records.items():
         rules = search.JUDGED[way]
         assert record.protocol == rules.settings()
-        assert tuple(record.metrics) == METRICS[way]
+        assert tuple(record.metrics) == rules.metrics
         assert all(len(values) == 1 and 0 <= values[0] <= 1 for values in record.metrics.values())
         assert list(record.contradictions()) == []
         assert pairs_of(record.ranks[0]) == known[way], name
@@ -233,9 +240,11 @@ def test_what_the_data_does_not_know_judges_nobody(data, monkeypatch):
         return list(judged(spec))
 
     collection, films = Spec("cacm", Scale.SMALL), Spec("ml-1m-tags", Scale.SMALL)
-    assert ways(SPEC) == ["labels", "log", "links"]
-    assert ways(collection) == ["labels", "corpus", "log", "links"]
-    assert ways(films, log=data.log[:0]) == ["labels", "links"]
+    assert ways(SPEC) == ["labels", "apart", "log", "links"]
+    assert ways(collection) == ["labels", "apart", "corpus", "log", "links"]
+    assert ways(films, log=data.log[:0]) == ["labels", "apart", "links"]
+    says = data.items.assign(**{Columns.TEXT: " ".join(data.queries["text"])})
+    assert ways(SPEC, items=says) == ["labels", "log", "links"]
     assert ways(films, relevance=data.relevance[:0], links=csr_array(data.links.shape)) == ["log"]
 
 
@@ -457,7 +466,7 @@ def test_tuning_uses_no_query(data, monkeypatch):
 
 def test_the_ceiling_is_above_every_row(records):
     best = {r.experiment: r for r in search.ceiling(SPEC)}
-    assert list(best) == ["labels", "log"]
+    assert list(best) == ["labels", "apart", "log"]
     assert all(values == [pytest.approx(1.0)] for values in best["labels"].metrics.values())
     for way, record in best.items():
         assert (record.method, record.seeds, record.protocol) == ("Bayes-optimal", [0], search.JUDGED[way].settings())
@@ -512,7 +521,9 @@ def page(monkeypatch) -> Callable[..., dict[tuple[str, str], RunRecord]]:
 def test_a_page_takes_from_the_records_what_still_holds(page):
     found = page([*page.marked.values()])
     assert page.ran == []
-    assert [*found] == [(way, name) for way in WAYS for name in ("BM25", "LSI", "Random")] + [(way, "Bayes-optimal") for way in ("labels", "log")]
+    assert [*found] == [(way, name) for way in WAYS for name in ("BM25", "LSI", "Random")] + [
+        (way, "Bayes-optimal") for way in ("labels", "apart", "log")
+    ]
     assert all(found[key] == record for key, record in page.marked.items())
 
 

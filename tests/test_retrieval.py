@@ -15,7 +15,7 @@ from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, matrix_of
 from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.bootstrap import interval
-from zsrbook.evaluation.retrieval import METRICS, SearchProtocol, evaluate, judge, rank_relevant
+from zsrbook.evaluation.retrieval import METRICS, SearchProtocol, evaluate, judge, rank_relevant, sharing
 from zsrbook.models.retriever import Retriever, VectorRetriever
 from zsrbook.records import RunRecord, protocol_of
 
@@ -230,6 +230,22 @@ def test_a_pool_is_what_is_relevant_to_queries_of_the_same_kind(data, model):
     assert (evaluate(model, data, SearchProtocol("labels")).n_candidates == 6).all()
 
 
+def test_apart_is_judged_what_shares_no_word_with_the_query(data, model):
+    table = evaluate(model, data, SearchProtocol("labels", "apart"))
+    # item 0 says "0" as query 0 does, so it is neither relevant to it nor a candidate of it
+    rows = zip(table.user.tolist(), table.target.tolist(), table.n_candidates.tolist(), strict=True)
+    assert sorted(rows) == [(0, 1, 2), (1, 2, 1), (2, 1, 3), (2, 3, 3)]
+    row = table.user == 0
+    assert table.greater[row].tolist() == [int(model.table[0, 3] > model.table[0, 1])]
+    with pytest.raises(DataError, match="every relevant item shares a word"):
+        evaluate(model, replace(data, relevance=data.relevance[:1]), SearchProtocol("labels", "apart"))
+
+
+def test_sharing_counts_stems_and_no_stop_words():
+    found = sharing(("the calming tea", "a calm evening", "bread of rye"), ("calmed", "the evening", "of"))
+    assert_array_equal(found.toarray() > 0, [[True, True, False], [False, True, False], [False, False, False]])
+
+
 def test_pairs_of_the_log_count_each_by_itself(data, model):
     protocol = SearchProtocol("log")
     table = evaluate(model, data, protocol)
@@ -310,7 +326,7 @@ def test_a_record_reads_its_own_ranks(data, model):
     ("change", "message"),
     [
         ({"judged": "clicks"}, "judged is 'clicks'; expected labels or log or links or held-out"),
-        ({"candidates": "all"}, "candidates is 'all'; expected corpus or pool"),
+        ({"candidates": "all"}, "candidates is 'all'; expected corpus or pool or apart"),
         ({"judged": "log", "candidates": "pool"}, "candidates is 'pool' with judged 'log'"),
         ({"most": 0}, "most is 0; expected a whole number from 1"),
     ],

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,14 +21,14 @@ from scipy.sparse import csr_array, eye_array
 from scipy.special import digamma
 
 from zsrbook.data.dataset import Columns, DataError
-from zsrbook.data.search import SearchData
+from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import Average, by_user, parse, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.models.retriever import Retriever
 
 Judged = Literal["labels", "log", "links", "held-out"]
-Candidates = Literal["corpus", "pool"]
+Candidates = Literal["corpus", "pool", "apart"]
 
 #: scores that are held at once: 64 MB
 AT_ONCE = 1 << 24
@@ -220,7 +221,8 @@ class SearchProtocol:
     Attributes:
         judged: ``labels``: relevance by people (section 5.2); ``log``: each pair of a query and an item by itself (5.3); ``links``: each
             item asks for its neighbours, those it was trained on (5.1); ``held-out``: for the neighbours that were held out.
-        candidates: ``corpus``, or ``pool``: all that is relevant to any query of the same kind, as in section 5.2.
+        candidates: ``corpus``; ``pool``: all that is relevant to any query of the same kind, as in section 5.2; or ``apart``: those of the
+            pool that share no word with the query, so that matching words finds nothing ("funny" and "prank" in section 4).
         most: judge this many queries (or items that ask) at most, the same ones for every method; None for all.
 
     Raises:
@@ -236,8 +238,8 @@ class SearchProtocol:
         for name, allowed in (("judged", get_args(Judged)), ("candidates", get_args(Candidates)), ("task", ("search",))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"protocol: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}")
-        if self.candidates == "pool" and self.judged != "labels":
-            raise ValueError(f"protocol: candidates is 'pool' with judged {self.judged!r}; a pool is made of labels")
+        if self.candidates != "corpus" and self.judged != "labels":
+            raise ValueError(f"protocol: candidates is {self.candidates!r} with judged {self.judged!r}; a pool is made of labels")
         if self.most is not None and (not isinstance(self.most, int) or self.most < 1):
             raise ValueError(f"protocol: most is {self.most!r}; expected a whole number from 1, or None for all queries")
 
@@ -267,7 +269,8 @@ class SearchProtocol:
             "links": "relevant to an item are its neighbours, which the methods were trained on",
             "held-out": "relevant to an item are its neighbours that were held out of training",
         }
-        where = "pool of all that is relevant to a query of the same kind" if self.candidates == "pool" else "whole corpus"
+        pool = "pool of all that is relevant to a query of the same kind"
+        where = {"corpus": "whole corpus", "pool": pool, "apart": f"{pool}, less what shares a word with the query"}[self.candidates]
         left_out = {"links": " without the item itself", "held-out": " without the item itself and its neighbours of training"}
         who = "queries" if self.judged in ("labels", "log") else "items"
         return " · ".join(
@@ -317,7 +320,7 @@ def evaluate(model: Retriever, data: SearchData, protocol: SearchProtocol) -> Ra
     """Where all that the protocol calls relevant stands; queries to which nothing is relevant are left out.
 
     Raises:
-        DataError: the data holds no pair of the kind that is judged.
+        DataError: the data holds no pair of what is judged.
     """
     pairs = {
         "labels": lambda: data.relevance[["query", Columns.ITEM]].to_numpy(np.int64).T,
@@ -343,6 +346,24 @@ def evaluate(model: Retriever, data: SearchData, protocol: SearchProtocol) -> Ra
 
     if protocol.candidates == "corpus":
         return rank_relevant(score, query, item, data.n_items)
-    kind = data.queries["kind"].to_numpy()[query]
-    tables = [rank_relevant(score, query[mine], item[mine], data.n_items, pool=item[mine]) for mine in (kind == k for k in pd.unique(kind))]
+    kind = data.queries["kind"].to_numpy()
+    pools = {k: np.unique(item[kind[query] == k]) for k in pd.unique(kind[query])}
+    shared = None
+    if protocol.candidates == "apart":
+        shared = sharing(tuple(data.items[Columns.TEXT]), tuple(texts))
+        query, item = (codes[~_within(shared, query, item)] for codes in (query, item))
+        if not len(query):
+            raise DataError(f"{data.name}: every relevant item shares a word with its query, so there is nothing to judge apart from words")
+    tables = [
+        rank_relevant(score, query[mine], item[mine], data.n_items, pool=pool, without=shared)
+        for mine, pool in ((kind[query] == k, pool) for k, pool in pools.items())
+        if mine.any()
+    ]
     return RankTable(*(np.concatenate([getattr(table, f.name) for table in tables]) for f in fields(RankTable)))
+
+
+@lru_cache(maxsize=2)
+def sharing(texts: tuple[str, ...], queries: tuple[str, ...]) -> csr_array:
+    """(queries, texts) with an entry where a query and a text have a word in common: a stem, stop words left out."""
+    words = Vocabulary.of(texts, longest=1, stem=True, stop=True)
+    return csr_array(words.matrix(queries) @ words.matrix(texts).T)

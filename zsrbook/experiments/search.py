@@ -62,9 +62,11 @@ DATA = {
     Scale.SMALL: ("cisi", "cacm", "ml-latest-small-tags", "ml-1m-tags", "scientific-titles", "games-titles"),
     Scale.PAPER: (),
 }
-#: what a run is judged by, and under which rules; ``corpus`` is how test collections are judged elsewhere
+#: what a run is judged by, and under which rules; ``apart`` asks for what matching words can't find, ``corpus`` is how test collections
+#: are judged elsewhere
 JUDGED = {
     "labels": SearchProtocol("labels", "pool"),
+    "apart": SearchProtocol("labels", "apart"),
     "corpus": SearchProtocol("labels"),
     "log": SearchProtocol("log"),
     "links": SearchProtocol("links", most=300),
@@ -379,8 +381,16 @@ def judged(spec: Spec) -> dict[str, tuple[SearchProtocol, SearchData]]:
         return {"held-out": (HELD_OUT, data)}
     _, newer = parts(data)
     collection = spec.name in ("cisi", "cacm")  # elsewhere, what is relevant is known within the pool alone
-    there = {"labels": len(data.relevance), "corpus": collection, "log": len(newer.log), "links": data.links.nnz}
+    there = {"labels": len(data.relevance), "apart": _knows_apart(data), "corpus": collection, "log": len(newer.log), "links": data.links.nnz}
     return {name: (rules, newer) for name, rules in JUDGED.items() if there[name]}
+
+
+def _knows_apart(data: SearchData) -> bool:
+    """Whether some item is relevant to a query that it shares no word with."""
+    if not len(data.relevance):
+        return False
+    shared = retrieval.sharing(tuple(data.items[Columns.TEXT]), tuple(data.queries["text"]))
+    return not shared[*data.relevance[["query", Columns.ITEM]].to_numpy().T].all()
 
 
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> list[RunRecord]:
