@@ -976,6 +976,12 @@ def in_short(scale: Scale) -> str:
             f"Carried to another market with no shared user or item, it reaches {row.value:.3f}, where popularity has {row.base:.3f}"
             f" ({row.gain:+.0f} %, 95 %: {row.low:+.0f} to {row.high:+.0f})."
         )
+    public = [r for r in find(paper=PAPER, scale=Scale.SMALL) if r.target in FIVE and r.source in FIVE]
+    popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.SMALL))
+    plain, apart_ = (gains([r for r in public if r.method == name], popular) for name in ("PreRec", "PreRec (sides apart)"))
+    if len(plain):
+        more = f"; with users and items clustered apart, {(apart_['low'] > 0).sum()} of {len(apart_)} do" if len(apart_) else ""
+        sentences.append(f"Between public data sets {(plain['low'] > 0).sum()} of {len(plain)} transfers beat popularity{more}.")
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
     return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {counts}."])
