@@ -51,7 +51,10 @@ from zsrbook.text import TextEncoder
 SPEC, HELD = Spec("grocery", Scale.TOY), Spec("grocery", Scale.TOY, held_out=True)
 WAYS = ("labels", "apart", "log", "links")
 #: rows that held-out links would change, a few of them
-LEARN_LINKS = ("ZSL_ME", "ZSL_TE", "ZSL_TE (folded in)", "ZSL_ME (cross-entropy)", "ZSL_TE (cross-entropy)", "ZSL_TE (shuffled)", "Popular")
+LEARN_LINKS = (
+    *("ZSL_ME", "ZSL_TE", "ZSL_TE (folded in)", "ZSL_ME (cross-entropy)", "ZSL_TE (cross-entropy)", "ZSL_TE (shuffled)"),
+    *("ZSL_ME (rewired)", "ZSL_TE (rewired)", "Popular", "BM25 + Popular"),
+)
 toy_world = search.toy_world
 
 
@@ -148,10 +151,11 @@ class Spy(Retriever):
 
 def test_rows_are_there_once_and_have_what_they_stand_on(rows):
     names = [row.name for row in rows]
-    assert len(set(names)) == len(names) == 40 + 11
+    assert len(set(names)) == len(names) == 43 + 11
     assert all(below in rows for row in rows for below in row.on)
-    assert {row.name for row in rows if not row.chance} == {"BM25", "Sentences", "Popular"}
-    assert {row.name for row in rows if row.shuffled} == {"ZSL_ME (shuffled)", "ZSL_TE (shuffled)"}
+    assert {row.name for row in rows if not row.chance} == {"BM25", "Sentences", "Popular", "BM25 + Popular"}
+    controls = {row.name: row.links for row in rows if row.links != "own"}
+    assert controls == {f"{name} ({how})": how for name in ("ZSL_ME", "ZSL_TE") for how in ("shuffled", "rewired")}
     assert {row.name for row in rows if row.log} == {name for name in names if "SMC" in name or "rescaled" in name}
 
 
@@ -363,7 +367,7 @@ def test_nothing_learns_from_what_is_held_out(monkeypatch):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_shuffled_rows_learn_from_links_between_other_items(data, seed):
-    shuffled, straight = (fitted(SPEC, System("spy", Spy, {}, shuffled=which), seed)[0].seen for which in (True, False))
+    shuffled, straight = (fitted(SPEC, System("spy", Spy, {}, links=which), seed)[0].seen for which in ("shuffled", "own"))
     assert (straight.links != data.links).nnz == 0
     assert (shuffled.links != shuffled_links(data, seed).links).nnz == 0
     assert shuffled.links.nnz == data.links.nnz

@@ -15,7 +15,7 @@ from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, matrix_of
 from zsrbook.models import search
 from zsrbook.models.retriever import Retriever, compare
-from zsrbook.models.search import STL, ZSL_ME, ZSL_TE, Ensemble, Rescaled, SquareSettings, in_turns, omega_at_scale, shuffled_links
+from zsrbook.models.search import STL, ZSL_ME, ZSL_TE, Ensemble, Rescaled, SquareSettings, in_turns, omega_at_scale, rewired_links, shuffled_links
 from zsrbook.models.search_softmax import SMC, SoftmaxME, SoftmaxSettings, SoftmaxSTL, SoftmaxTE, drawn
 from zsrbook.training import Training
 
@@ -368,6 +368,21 @@ def test_shuffled_links_are_the_same_graph_between_other_items():
     spectrum = [np.sort(np.linalg.svd(d.links.toarray(), compute_uv=False)) for d in (data, mixed)]
     np.testing.assert_allclose(*spectrum, atol=1e-4)
     assert (shuffled_links(data, 1).links != mixed.links).nnz == 0
+
+
+def test_rewired_links_keep_how_many_there_are_of_each_item_and_nothing_else():
+    rng = np.random.default_rng(0)
+    pairs = {(i, j) for i, j in zip(rng.integers(80, size=900).tolist(), (80 * rng.random(900) ** 2).astype(int).tolist(), strict=True) if i != j}
+    data = search_data(["w"] * 80, *np.array(sorted(pairs)).T, ["w"])
+    mixed = rewired_links(data, 1)
+    assert mixed.links.diagonal().sum() == 0
+    assert mixed.links.data.max() == 1
+    assert mixed.links.nnz > 0.98 * data.links.nnz
+    for axis in (0, 1):
+        assert np.abs(mixed.links.sum(axis) - data.links.sum(axis)).sum() <= data.links.nnz - mixed.links.nnz
+    assert (mixed.links != data.links).nnz > data.links.nnz / 4
+    assert (rewired_links(data, 1).links != mixed.links).nnz == 0
+    assert (rewired_links(data, 2).links != mixed.links).nnz > 0
 
 
 # -- what every search owes -----------------------------------------------------------------------------------------------------------

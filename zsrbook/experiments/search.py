@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,7 @@ from zsrbook.models.search import (
     SquareLoss,
     SquareSettings,
     omega_at_scale,
+    rewired_links,
     shuffled_links,
 )
 from zsrbook.models.search_baselines import BM25, LSI, BM25Settings, Hybrid, LSISettings, PopularItems, RandomItems, SentenceSearch
@@ -163,8 +164,12 @@ class System:
     config: dict
     on: tuple[System, ...] = ()  # the rows whose fitted models it stands on; it is not fitted itself
     chance: bool = True  # whether seeds differ
-    shuffled: bool = False  # fitted on links between random items
+    links: Literal["own", "shuffled", "rewired"] = "own"  # those that it is fitted on; see the functions of ``CONTROLS``
     log: bool = False  # learns from the log, so needs one
+
+
+#: links that say less: of other items, or of how many there are alone
+CONTROLS = {"shuffled": shuffled_links, "rewired": rewired_links}
 
 
 def square(seed: int, model: type[SquareLoss], settings: SquareSettings) -> SquareLoss:
@@ -209,6 +214,7 @@ def systems(spec: Spec) -> list[System]:
     smc = softmax_row("SMC", SMC, replace(sizes.softmax, score="dot"), log=True)
     cosine = softmax_row("SMC (cosine)", SMC, replace(sizes.softmax, score="cosine"), log=True)
     bm25 = System("BM25", partial(without_seed, make=BM25), asdict(BM25Settings()), chance=False)
+    popular = System("Popular", partial(without_seed, make=PopularItems), {}, chance=False)
     rescaled = {name: on_top(f"{name} (rescaled)", Rescaled, row, smc) for name, row in zero_shot.items()}
     turns = {"kept": sizes.kept, "until": sizes.until}
     rows = [
@@ -217,8 +223,7 @@ def systems(spec: Spec) -> list[System]:
         *stems.values(),
         *softmax_rows(spec, "bow"),
         *softmax_rows(spec, "bow", stems=True),
-        replace(zero_shot["ZSL_ME"], name="ZSL_ME (shuffled)", shuffled=True),
-        replace(zero_shot["ZSL_TE"], name="ZSL_TE (shuffled)", shuffled=True),
+        *(replace(zero_shot[name], name=f"{name} ({control})", links=control) for control in CONTROLS for name in ("ZSL_ME", "ZSL_TE")),
         square_row("ZSL_TE (folded in)", "ZSL_TE", replace(tuned(spec, "ZSL_TE"), fold_in=True)),
         smc,
         cosine,
@@ -232,7 +237,8 @@ def systems(spec: Spec) -> list[System]:
         on_top("BM25 + ZSL_ME", Hybrid, bm25, zero_shot["ZSL_ME"]),
         on_top("BM25 + ZSL_TE (stems)", Hybrid, bm25, stems["ZSL_TE"]),
         on_top("BM25 + ZSL_ME (stems)", Hybrid, bm25, stems["ZSL_ME"]),
-        System("Popular", partial(without_seed, make=PopularItems), {}, chance=False),
+        on_top("BM25 + Popular", Hybrid, bm25, popular),
+        popular,
         System("Random", RandomItems, {}),
     ]
     taught = taught_by_log(spec)
@@ -360,7 +366,7 @@ def fitted(spec: Spec, row: System, seed: int, models: dict[str, tuple[Retriever
         began = time.perf_counter()
         model = row.make(seed, *(model for model, _ in below))
         if not row.on:
-            model.fit(shuffled_links(data, seed) if row.shuffled else data)
+            model.fit(data if row.links == "own" else CONTROLS[row.links](data, seed))
         models[row.name] = model, sum(seconds for _, seconds in below) + time.perf_counter() - began
     return models[row.name]
 

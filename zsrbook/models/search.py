@@ -368,6 +368,28 @@ def shuffled_links(data: SearchData, seed: int = 0) -> SearchData:
     return data.linked(links, f"{data.name}-shuffled-{seed}")
 
 
+def rewired_links(data: SearchData, seed: int = 0, rounds: int = 100) -> SearchData:
+    """A finer control: each item links to as many others as before, and as many link to it, but which ones is chance.
+
+    So links still say which items are popular, and nothing else. Targets are dealt anew, and those that fall on the item itself or twice on
+    one item are dealt again with as many others; the few that are left after all rounds are dropped. What is judged on stays as it was.
+    """
+    rng, n = np.random.default_rng(seed), data.n_items
+    source, target = np.repeat(np.arange(n), np.diff(data.links.indptr)), rng.permutation(data.links.indices.astype(np.int64))
+    for _ in range(rounds + 1):
+        order = np.lexsort((target, source))
+        twice = np.zeros(len(target), bool)
+        twice[order[1:]] = (np.diff(source[order]) == 0) & (np.diff(target[order]) == 0)
+        bad = np.flatnonzero(twice | (source == target))
+        if not len(bad):
+            break
+        again = np.union1d(bad, rng.integers(len(target), size=len(bad)))
+        target[again] = rng.permutation(target[again])
+    keep = np.setdiff1d(np.arange(len(target)), bad)
+    links = csr_array((np.ones(len(keep), np.float32), (source[keep], target[keep])), shape=(n, n))
+    return data.linked(links, f"{data.name}-rewired-{seed}")
+
+
 def told(pairs: csr_array, texts: csr_array) -> csr_array:
     """The pairs whose column is a text with a known word."""
     kept = csr_array(pairs @ diags_array((np.diff(texts.indptr) > 0).astype(np.float32)))
