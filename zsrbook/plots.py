@@ -207,10 +207,17 @@ def bars(
     ax.grid(False, axis="y")
 
 
-def heat_map(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, digits: int = 2) -> None:
-    """(rows, columns) numbers as colours, each number written in its cell; NaN stays empty."""
+def heat_map(
+    ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, digits: int = 2, limit: float | None = None
+) -> None:
+    """(rows, columns) numbers as colours, each number written in its cell; NaN stays empty.
+
+    Args:
+        limit: of differences; colours then run from one hue at −limit over white at 0 to another at +limit.
+    """
     values = np.asarray(values, float)
-    image = ax.imshow(values, aspect="auto")
+    scale = {} if limit is None else {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+    image = ax.imshow(values, aspect="auto", **scale)
     ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     ax.set_yticks(range(len(rows)), rows)
     ax.grid(False)
