@@ -112,6 +112,7 @@ def test_a_family_is_carried_alone():
     assert table.index.tolist() == [name[8:-1] for name in names]
     assert table["NDCG@20"].tolist() == [r.mean("NDCG@20") for r in found]
     assert (table["lowest"] == table["highest"]).all()
+    assert (table["better"] + table["worse"] <= table["pairs"]).all()
     assert table.loc[names[1][8:-1], "gain"] > table.loc["activity", "gain"]
 
 

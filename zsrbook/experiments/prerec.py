@@ -24,7 +24,7 @@ from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset
 from zsrbook.data.matrix import MatrixSplit, among, binary, matrix_of, rows_of, split_matrix, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.bootstrap import difference, ratio_difference
 from zsrbook.evaluation.heavy_tails import fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, against_sample, alone, evaluate
 from zsrbook.evaluation.metrics import values
@@ -630,11 +630,11 @@ def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str 
     rows = []
     for record in ours:
         if record.target in base:
-            below = base[record.target].mean(metric)
-            found = difference(record.per_user(metric), base[record.target].per_user(metric))
-            low, high = (100 * x / below for x in (found.low, found.high))
-            source = record.source or record.target
-            rows.append((source, record.target, record.method, record.mean(metric), below, 100 * (record.mean(metric) / below - 1), low, high))
+            below = base[record.target]
+            ours_, theirs = record.per_user(metric), below.per_user(metric)
+            found = ratio_difference((ours_, theirs), (theirs, theirs))  # the base beside itself is 1
+            percent = (100 * x for x in (found.value, found.low, found.high))
+            rows.append((record.source or record.target, record.target, record.method, record.mean(metric), below.mean(metric), *percent))
     return pd.DataFrame(rows, columns=["source", "target", "method", "value", "base", "gain", "low", "high"])
 
 
@@ -659,14 +659,15 @@ def carried(records: Iterable[RunRecord], base: Mapping[str, RunRecord], metric:
         base: target -> the record to compare with.
 
     Returns:
-        index method, without the name PreRec where it says what is read; columns ``metric`` and ``gain`` (means over pairs), ``lowest`` and
-        ``highest`` gain of a pair, in percent, ``better`` (pairs whose interval lies above 0) and ``pairs``.
+        index method, without the name PreRec where it says what is read; columns ``metric`` (mean over pairs), ``gain``, ``lowest`` and
+        ``highest`` (median, least and largest gain of a pair, in percent), ``better`` and ``worse`` (pairs whose interval lies above or below
+        0) and ``pairs``.
     """
     found = gains(records, base, metric)
     found["method"] = found["method"].str.replace(r"^PreRec \((.*)\)$", r"\1", regex=True)
-    grouped = found.assign(better=found["low"] > 0).groupby("method", sort=False)
-    columns = {metric: ("value", "mean"), "gain": ("gain", "mean"), "lowest": ("gain", "min"), "highest": ("gain", "max")}
-    return grouped.agg(**columns, better=("better", "sum"), pairs=("better", "size"))
+    grouped = found.assign(better=found["low"] > 0, worse=found["high"] < 0).groupby("method", sort=False)
+    columns = {metric: ("value", "mean"), "gain": ("gain", "median"), "lowest": ("gain", "min"), "highest": ("gain", "max")}
+    return grouped.agg(**columns, better=("better", "sum"), worse=("worse", "sum"), pairs=("better", "size"))
 
 
 def popularity_of(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
@@ -963,7 +964,7 @@ def in_short(scale: Scale) -> str:
     single = {r.method: r for r in find(paper=PAPER, experiment="single", target=first, scale=Scale.TOY)}
     moved = find(paper=PAPER, experiment="transfer", source=first, target=other, method="PreRec", scale=Scale.TOY)
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.TOY))
-    sentences = ["The paper's full text and code could not be had, so this is a reconstruction, and every decision in it is measured."]
+    sentences = ["The paper's full text and code could not be had, so this is a reconstruction; its decisions are named, and many are measured."]
     if {"PreRec", "MostPop", "EASE"} <= single.keys():
         values_ = {name: single[name].mean("NDCG@20") for name in ("PreRec", "MostPop", "EASE")}
         sentences.append(
@@ -978,10 +979,13 @@ def in_short(scale: Scale) -> str:
         )
     public = [r for r in find(paper=PAPER, scale=Scale.SMALL) if r.target in FIVE and r.source in FIVE]
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.SMALL))
-    plain, apart_ = (gains([r for r in public if r.method == name], popular) for name in ("PreRec", "PreRec (sides apart)"))
-    if len(plain):
-        more = f"; with users and items clustered apart, {(apart_['low'] > 0).sum()} of {len(apart_)} do" if len(apart_) else ""
-        sentences.append(f"Between public data sets {(plain['low'] > 0).sum()} of {len(plain)} transfers beat popularity{more}.")
+    overview = carried([r for r in public if r.method in ("PreRec", "PreRec (sides apart)")], popular)
+    if "PreRec" in overview.index:
+        row = overview.loc["PreRec"]
+        sentences.append(f"Between public data sets {row.better:.0f} of {row.pairs:.0f} transfers beat popularity and {row.worse:.0f} fall below it.")
+    if "sides apart" in overview.index:
+        row = overview.loc["sides apart"]
+        sentences[-1] += f" With users and items clustered apart {row.better:.0f} beat it and {row.worse:.0f} fall below."
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
     return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {counts}."])
