@@ -776,13 +776,14 @@ def in_short(scale: Scale) -> str:
             sentences.append(f"{better} is {word} {worse} by {abs(found.value):.3f}" if word != "level with" else f"{better} is level with {worse}")
     names = "STL learns from the words of texts, ZSL_ME and ZSL_TE from links between items too, SMC from what was clicked."
     said = [f"{names} On the judged queries of the toy world, in Recall@R: {'; '.join(sentences)}."] if sentences else []
-    public, counted = answers(find(paper=PAPER, scale=Scale.SMALL)), []
+    public, helped, harmed = answers(find(paper=PAPER, scale=Scale.SMALL)), {}, {}
     for name in ("ZSL_ME", "ZSL_TE"):
         over = contrast(public, (name, "STL")).join(contrast(public, (name, f"{name} (rewired)")), rsuffix="_rewired", how="inner")
-        helped, harmed = ((over["low"] > 0) & (over["low_rewired"] > 0)).sum(), (over["high"] < 0).sum()
-        counted += [f"{name} on {helped} of {len(over)} data sets, and falls below STL on {harmed}"] if len(over) else []
-    if counted:
-        said.append(f"On public data, what links know beyond texts and beyond popularity helps {'; '.join(counted)}.")
+        helped[name], harmed[name] = ((over["low"] > 0) & (over["low_rewired"] > 0)).sum(), (over["high"] < 0).sum()
+    if public:
+        told = " and ".join(f"{name} on {n}" for name, n in helped.items())
+        below = ", ".join(f"{name} on {n}" for name, n in harmed.items())
+        said.append(f"On {len(public)} public data sets, what links know beyond texts and popularity helps {told}; fall below STL: {below}.")
     outcomes = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
     return " ".join([*said, f"Of the paper's {len(outcomes)} claims, judged by the runs recorded at the {scale} scale: {counts}."])
