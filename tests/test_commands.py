@@ -281,7 +281,7 @@ def search_root(root, monkeypatch, tmp_path_factory):
 def test_run_search_judges_in_every_way_and_grows(search_root, monkeypatch):
     asked = ("run", "search", "judged", "grocery", "--only", "BM25;Random", "--scale", "toy")
     said = call(*asked, "--seeds", "1")
-    ways = ("labels", "links", "log")
+    ways = ("apart", "labels", "links", "log")
     rows = [f"search/{way}/grocery/{row}.toy.json" for way in ways for row in ("bayes-optimal", "bm25", "random")]
     assert names(search_root) == [row for row in rows if row != "search/links/grocery/bayes-optimal.toy.json"]
     first = {(r.experiment, r.method): r for r in records.find(search_root)}
@@ -289,7 +289,7 @@ def test_run_search_judges_in_every_way_and_grows(search_root, monkeypatch):
         metric = next(iter(record.metrics))
         assert f"{metric} {record.mean(metric):.4f}  {search_root / record.path}" in said
         assert (record.seeds, list(record.ranks)) == ([0], [0])
-        assert record.protocol["judged"] == way, method
+        assert record.protocol == search.JUDGED[way].settings(), method
     ran, scored = [], search.scored
     monkeypatch.setattr(search, "scored", lambda spec, rows, seed, *rest: ran.append((rows[0].name, seed)) or scored(spec, rows, seed, *rest))
     call(*asked, "--seeds", "3")
@@ -298,7 +298,7 @@ def test_run_search_judges_in_every_way_and_grows(search_root, monkeypatch):
         assert record.seeds == ([0, 1, 2] if method == "Random" else [0])
         assert list(record.ranks) == record.seeds
         assert all(values[0] == first[way, method].metrics[name][0] for name, values in record.metrics.items())
-    assert "8 records, 0 values that their ranks do not give" in call("verify")
+    assert "11 records, 0 values that their ranks do not give" in call("verify")
     call(*asked, "--seeds", "3")
     assert len(ran) == 2
 
@@ -307,7 +307,7 @@ def test_run_search_goes_on_where_it_was_stopped(search_root, monkeypatch):
     asked = ("run", "search", "judged", "grocery", "--only", "Random", "--seeds", "2")
     call(*asked)
     whole = {(r.experiment, r.method): r for r in records.find(search_root)}
-    for before in range(6):  # records that are written before it is stopped: 3 of each seed
+    for before in range(8):  # records that are written before it is stopped: 4 of each seed
         shutil.rmtree(search_root)
         with monkeypatch.context() as patch:
             written, write = [], records.write
@@ -341,7 +341,8 @@ def test_run_search_of_held_out_links_deviations_and_encoders(search_root):
     call("run", "search", "deviations", "grocery", "--seeds", "1", "--only", "ZSL_TE (search-8)")
     call("run", "search", "encoders", "grocery", "--seeds", "1", "--only", "ZSL_TE (GRU)")
     found = {r.experiment: r for r in records.find(search_root)}
-    assert list(found) == ["held-out", *(f"{way}-{what}" for way in ("labels", "links", "log") for what in ("deviations", "encoders"))]
+    known = {f"{way}-{what}" for way in ("apart", "labels", "links", "log") for what in ("deviations", "encoders")}
+    assert set(found) == {"held-out", *known}
     assert found["log-encoders"].config["encoder"] == "gru"
     assert found["held-out"].protocol["judged"] == "held-out"
     assert found["labels-deviations"].config["bigrams"] is False
