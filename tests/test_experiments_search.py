@@ -594,10 +594,12 @@ def test_deviations_change_one_setting_each(monkeypatch):
     monkeypatch.setattr(search, "tuned", lambda spec, name: settings)
     papers = yaml.safe_load((Path(__file__).parents[1] / "book/deviations.yml").read_text(encoding="utf-8"))
     assert set(search.DEVIATIONS) <= {entry["id"] for entry in next(paper["deviations"] for paper in papers if paper["paper"] == "Search")}
-    for row, (key, (words, model, _)) in zip(deviating(SPEC), search.DEVIATIONS.items(), strict=True):
+    for row, (key, (words, model, changes)) in zip(deviating(SPEC), search.DEVIATIONS.items(), strict=True):
+        changed = replace(settings, **(changes(search.load(SPEC)) if callable(changes) else changes))
         assert words
         assert row.name == f"{model} ({key})"
         base = {"model": model, **asdict(settings)}
+        assert row.config == {"model": model, **asdict(changed)}
         assert row.config.keys() == base.keys()
         assert sum(row.config[name] != base[name] for name in base) == 1
 

@@ -383,6 +383,9 @@ def test_rewired_links_keep_how_many_there_are_of_each_item_and_nothing_else():
     assert (mixed.links != data.links).nnz > data.links.nnz / 4
     assert (rewired_links(data, 1).links != mixed.links).nnz == 0
     assert (rewired_links(data, 2).links != mixed.links).nnz > 0
+    stopped = rewired_links(data, 1, rounds=0).links  # many fall twice on one item then, and are dropped, not counted twice
+    assert stopped.nnz < mixed.links.nnz
+    assert stopped.data.max() == 1
 
 
 # -- what every search owes -----------------------------------------------------------------------------------------------------------

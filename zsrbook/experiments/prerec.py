@@ -977,7 +977,7 @@ def in_short(scale: Scale) -> str:
             f"Carried to another market with no shared user or item, it reaches {row.value:.3f}, where popularity has {row.base:.3f}"
             f" ({row.gain:+.0f} %, 95 %: {row.low:+.0f} to {row.high:+.0f})."
         )
-    public = [r for r in find(paper=PAPER, scale=Scale.SMALL) if r.target in FIVE and r.source in FIVE]
+    public = [r for name in ("transfer", "carried") for r in find(paper=PAPER, experiment=name, scale=Scale.SMALL) if {r.source, r.target} <= {*FIVE}]
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.SMALL))
     overview = carried([r for r in public if r.method in ("PreRec", "PreRec (sides apart)")], popular)
     if "PreRec" in overview.index:

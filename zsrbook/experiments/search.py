@@ -776,7 +776,8 @@ def in_short(scale: Scale) -> str:
             sentences.append(f"{better} is {word} {worse} by {abs(found.value):.3f}" if word != "level with" else f"{better} is level with {worse}")
     names = "STL learns from the words of texts, ZSL_ME and ZSL_TE from links between items too, SMC from what was clicked."
     said = [f"{names} On the judged queries of the toy world, in Recall@R: {'; '.join(sentences)}."] if sentences else []
-    public, helped, harmed = answers(find(paper=PAPER, scale=Scale.SMALL)), {}, {}
+    judged_small = [r for way in ("corpus", "labels") for r in find(paper=PAPER, experiment=way, scale=Scale.SMALL)]
+    public, helped, harmed = answers(judged_small), {}, {}
     for name in ("ZSL_ME", "ZSL_TE"):
         over = contrast(public, (name, "STL")).join(contrast(public, (name, f"{name} (rewired)")), rsuffix="_rewired", how="inner")
         helped[name], harmed[name] = ((over["low"] > 0) & (over["low_rewired"] > 0)).sum(), (over["high"] < 0).sum()

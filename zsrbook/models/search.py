@@ -376,12 +376,12 @@ def rewired_links(data: SearchData, seed: int = 0, rounds: int = 100) -> SearchD
     """
     rng, n = np.random.default_rng(seed), data.n_items
     source, target = np.repeat(np.arange(n), np.diff(data.links.indptr)), rng.permutation(data.links.indices.astype(np.int64))
-    for _ in range(rounds + 1):
+    for left in range(rounds, -1, -1):
         order = np.lexsort((target, source))
         twice = np.zeros(len(target), bool)
         twice[order[1:]] = (np.diff(source[order]) == 0) & (np.diff(target[order]) == 0)
         bad = np.flatnonzero(twice | (source == target))
-        if not len(bad):
+        if not len(bad) or not left:
             break
         again = np.union1d(bad, rng.integers(len(target), size=len(bad)))
         target[again] = rng.permutation(target[again])
