@@ -5,14 +5,16 @@ import doctest
 import numba
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from zsrbook import bench
 from zsrbook.bench import coordinate_descent as speed
-from zsrbook.models import coordinate_descent
+from zsrbook.models import coordinate_descent, coordinate_descent_gpu
 from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, averaging, reweighted
+from zsrbook.models.coordinate_descent_gpu import FactorisationOnGPU
 
 N, WORDS, WIDTH, OMEGA, LAM = 30, 17, 6, 0.05, 0.3  # the width is no multiple of the block
 MODELS = ("STL", "STL combined", "ZSL_ME", "ZSL_TE", "ME with texts")
@@ -283,9 +285,10 @@ def test_words_that_never_meet_in_a_text_are_linked_by_neighbours():
 
 
 def test_doctests():
-    result = doctest.testmod(coordinate_descent)
-    assert result.attempted
-    assert not result.failed
+    for module in (coordinate_descent, coordinate_descent_gpu):
+        result = doctest.testmod(module)
+        assert result.attempted
+        assert not result.failed
 
 
 def test_errors_say_what_to_do():
@@ -308,6 +311,66 @@ def test_errors_say_what_to_do():
         fitted([Task(eye[:2])], start=old)
     with pytest.raises(ValueError, match="contexts of 1 tasks, but there are 2"):
         fitted([Task(eye), Task(eye)], start=old)
+
+
+def on(device, tasks, **more):
+    return FactorisationOnGPU(tasks, WIDTH, OMEGA, LAM, **({"dtype": np.float64} | more), device=device)
+
+
+class TestOnGPU:
+    """On the CPU of torch, where every machine can run it; and on a card, where there is one."""
+
+    def test_sweeps_of_free_vectors_are_the_compiled_ones(self, tasks):
+        if any(task.encoder is not None for task in tasks):
+            pytest.skip("words that share texts go another way")
+        compiled, other = fitted(tasks), on("cpu", tasks)
+        for _ in range(5):
+            compiled.sweep()
+            other.sweep()
+            np.testing.assert_allclose(flat(other.vectors), flat(compiled.vectors), atol=1e-10)
+
+    @pytest.mark.parametrize("lam", [LAM, 0.0])
+    def test_the_objective_is_the_same_and_never_rises(self, tasks, lam):
+        model = FactorisationOnGPU(tasks, WIDTH, OMEGA, lam, dtype=np.float64, device="cpu")
+        values = [model.objective()]
+        for _ in range(20):
+            model.sweep()
+            values.append(model.objective())
+        assert np.diff(values).max() < 1e-9
+        assert values[-1] == pytest.approx(Dense(tasks, lam=lam).objective(model.vectors), rel=1e-12)
+
+    def test_it_ends_where_the_compiled_form_ends(self, tasks):
+        end = fitted(tasks, 3000)
+        same, other = on("cpu", tasks, start=end.vectors), on("cpu", tasks)
+        for _ in range(50):
+            same.sweep()
+            other.sweep()
+        np.testing.assert_allclose(flat(same.vectors), flat(end.vectors), atol=1e-8)
+        assert other.objective() == pytest.approx(end.objective(), rel=0.02)
+
+    def test_more_positives_than_a_piece_holds(self, tasks, monkeypatch):
+        whole = on("cpu", tasks)
+        whole.sweep()
+        monkeypatch.setattr(coordinate_descent_gpu, "_POSITIVES", 7)
+        pieces = on("cpu", tasks)
+        pieces.sweep()
+        np.testing.assert_array_equal(flat(pieces.vectors), flat(whole.vectors))
+
+    @pytest.mark.gpu
+    def test_a_card_does_what_the_cpu_does(self, tasks):
+        here, there = on("cpu", tasks), on("cuda", tasks)
+        for _ in range(5):
+            here.sweep()
+            there.sweep()
+        np.testing.assert_allclose(flat(there.vectors), flat(here.vectors), atol=1e-8)
+        assert there.objective() == pytest.approx(here.objective(), rel=1e-10)
+
+    def test_rows_of_the_benchmark(self, monkeypatch):
+        tiny = speed.Shape(40, 20, 200, 8)
+        assert [row.unit for row in speed.on_gpu(tiny, "cpu", rounds=1)] == ["sweeps/s", "sweeps/s"]
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        (row,) = speed.on_gpu(tiny)
+        assert (row.value, row.note) == (None, "no CUDA device here")
 
 
 def test_the_rows_of_the_benchmark(monkeypatch):

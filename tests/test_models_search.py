@@ -447,6 +447,17 @@ class TestContract:
         np.testing.assert_array_equal(fitted(variant, fit=1).scores(ASKED), fitted(variant).scores(ASKED))
         assert np.nanmax(np.abs(fitted(variant, seed=1).scores(ASKED) - fitted(variant).scores(ASKED))) > 1e-3
 
+    def test_the_solver_for_a_card_learns_the_same(self, variant):
+        """On the CPU of torch; words that are coupled through texts go another way, but not elsewhere."""
+        other = VARIANTS[variant](0)
+        if isinstance(other.settings, SoftmaxSettings):
+            pytest.skip("no square loss")
+        other.device = "cpu:0"
+        compiled, coupled = fitted(variant), other.settings.combined or isinstance(other, ZSL_TE)
+        other.fit(corpus())
+        assert other.history == pytest.approx(compiled.history, rel=0.3 if coupled else 1e-4)
+        assert connected(other) == pytest.approx(connected(compiled), abs=0.1 if coupled else 1e-3)
+
     def test_save_and_load_give_equal_scores(self, variant, tmp_path):
         model = fitted(variant)
         model.save(tmp_path / "model.safetensors", {"about": "this"})
@@ -463,9 +474,13 @@ class TestContract:
     @pytest.mark.gpu
     def test_cpu_equals_gpu(self, variant, tmp_path):
         """Equal weights give scores equal to 1e-4; and what the GPU learns connects as much as what the CPU learns."""
-        if not isinstance(fitted(variant).settings, SoftmaxSettings):
-            pytest.skip("coordinate descent runs on the CPU alone")
         on_gpu = VARIANTS[variant](0)
+        if not isinstance(on_gpu.settings, SoftmaxSettings):
+            on_gpu.device = "cuda"
+            learned = on_gpu.fit(corpus())
+            assert learned.history[-1] == pytest.approx(fitted(variant).history[-1], rel=0.05)
+            assert connected(learned) == pytest.approx(connected(fitted(variant)), abs=0.1)
+            return
         on_gpu.settings = replace(on_gpu.settings, training=replace(on_gpu.settings.training, device="cuda"))
         fitted(variant).save(tmp_path / "model.safetensors")
         np.testing.assert_allclose(on_gpu.load(tmp_path / "model.safetensors").scores(ASKED), fitted(variant).scores(ASKED), atol=1e-4)

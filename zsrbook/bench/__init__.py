@@ -124,6 +124,7 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: coordinate_descent.against_implicit(ceiling),
         lambda: coordinate_descent.by_positives(ceiling),
         coordinate_descent.at_full_size,
+        coordinate_descent.on_gpu,
         node2vec.walking,
         lambda: node2vec.training(ceiling),
     ]

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numba
 import numpy as np
+import torch
 from scipy import sparse
 
 from zsrbook.bench import THREADS, Peer, PeerError, Row, _last_line, _load, _peak_memory, _timed, alternate
 from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, averaging
+from zsrbook.models.coordinate_descent_gpu import FactorisationOnGPU
 
 OMEGA, LAM = 0.001, 4.0  #: the paper's
 
@@ -128,6 +130,29 @@ def by_positives(ceiling: float, shape: Shape = Shape(), factors: tuple[int, ...
                 row.floor = grown.floor(words.nnz, ceiling)
                 row.of_floor = row.floor / seconds
             rows.append(row)
+    return rows
+
+
+def on_gpu(shape: Shape = LARGE, device: str = "cuda", rounds: int = 5) -> list[Row]:
+    """Sweeps on a graphics card against the compiled ones: STL, and ZSL_TE with as many neighbours as words."""
+    if device == "cuda" and not torch.cuda.is_available():
+        return [Row(f"sweep on a graphics card, {shape}", None, "sweeps/s", note="no CUDA device here")]
+    words = shape.matrix()
+    neighbours = replace(shape, words=shape.items).matrix()
+
+    def sweep(model: FactorisationOnGPU) -> None:
+        model.sweep()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    rows = []
+    for name, task in (("STL", Task(words)), ("ZSL_TE", Task(neighbours, averaging(words)))):
+        compiled, other = Factorisation([task], shape.width, OMEGA, LAM), FactorisationOnGPU([task], shape.width, OMEGA, LAM, device=device)
+        row = Row(f"sweep of {name} on a graphics card, {shape}", None, "sweeps/s", "the compiled sweep", goal=1.0)
+        row.value, row.peer, row.ratio, row.noise = alternate(
+            lambda m=other: 1 / _timed(lambda: sweep(m)), lambda m=compiled: 1 / _timed(m.sweep), rounds
+        )
+        rows.append(row)
     return rows
 
 

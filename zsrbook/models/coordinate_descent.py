@@ -23,7 +23,8 @@ What a sweep does, and its cost with d coordinates:
   on one core; what the neighbours add to L' and L'' of a text's vector is collected first, in parallel.
 - O(d (nnz(positives) + nnz(encoder)) + d² (items + contexts + words)) operations. c is computed anew in each sweep, so rounding does not add up.
 
-Nothing is summed across cores, so the result does not depend on how many there are (``NUMBA_NUM_THREADS``).
+Nothing is summed across cores, so the result does not depend on how many there are (``NUMBA_NUM_THREADS``). ``coordinate_descent_gpu``
+has the same for a graphics card.
 
 Shape legend: n items, d width, m contexts of all tasks.
 """

@@ -35,7 +35,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -50,6 +50,7 @@ from zsrbook.data.dataset import Columns
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.models.base import Recommender
 from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, averaging, reweighted
+from zsrbook.models.coordinate_descent_gpu import FactorisationOnGPU
 from zsrbook.models.retriever import Retriever, Score, VectorRetriever
 
 Direction = Literal["literal", "transposed", "symmetric"]
@@ -172,6 +173,10 @@ class TextRetriever(VectorRetriever):
 class SquareLoss(TextRetriever):
     """Goes down the square loss of its ``tasks``, the first of which is about words.
 
+    Args:
+        device: ``cpu`` for the compiled solver; else a device of torch, such as ``cuda``. No setting, since it does not say what is learned:
+            STL and ZSL_ME take the same steps on both, and ZSL_TE and ``combined`` go another way to the same place.
+
     Attributes:
         words: (m, d) float32.
         history: L before the first sweep, and after each.
@@ -180,8 +185,8 @@ class SquareLoss(TextRetriever):
     words: np.ndarray
     history: list[float]
 
-    def __init__(self, settings: SquareSettings = SquareSettings()):
-        self.settings = settings
+    def __init__(self, settings: SquareSettings = SquareSettings(), device: str = "cpu"):
+        self.settings, self.device = settings, device
 
     @abstractmethod
     def tasks(self, texts: csr_array, links: csr_array) -> list[Task]:
@@ -240,7 +245,8 @@ class SquareLoss(TextRetriever):
         if len(tasks) > 1:
             contexts[np.bincount(tasks[1].positives.indices, minlength=data.n_items) == 0] = 0.0
         start = Vectors(items, [words, contexts][: len(tasks)])
-        solver = Factorisation(tasks, settings.width, settings.omega, settings.lam, start=start)
+        solver_on = Factorisation if self.device == "cpu" else partial(FactorisationOnGPU, device=self.device)
+        solver = solver_on(tasks, settings.width, settings.omega, settings.lam, start=start)
         self.history = [solver.objective()]
         for _ in track(range(sweeps), f"{type(self).__name__} on {data.name}", disable=not watched(), transient=True):
             solver.sweep()
