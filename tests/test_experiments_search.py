@@ -151,7 +151,7 @@ class Spy(Retriever):
 
 def test_rows_are_there_once_and_have_what_they_stand_on(rows):
     names = [row.name for row in rows]
-    assert len(set(names)) == len(names) == 43 + 11
+    assert len(set(names)) == len(names) == 47 + 11
     assert all(below in rows for row in rows for below in row.on)
     assert {row.name for row in rows if not row.chance} == {"BM25", "Sentences", "Popular", "BM25 + Popular"}
     controls = {row.name: row.links for row in rows if row.links != "own"}

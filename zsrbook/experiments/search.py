@@ -215,6 +215,8 @@ def systems(spec: Spec) -> list[System]:
     cosine = softmax_row("SMC (cosine)", SMC, replace(sizes.softmax, score="cosine"), log=True)
     bm25 = System("BM25", partial(without_seed, make=BM25), asdict(BM25Settings()), chance=False)
     popular = System("Popular", partial(without_seed, make=PopularItems), {}, chance=False)
+    latent = System("LSI", partial(lsi, settings=LSISettings(width=sizes.lsi)), asdict(LSISettings(width=sizes.lsi)))
+    sentences = System("Sentences", partial(without_seed, make=SentenceSearch), {"encoder": "all-MiniLM-L6-v2"}, chance=False)
     rescaled = {name: on_top(f"{name} (rescaled)", Rescaled, row, smc) for name, row in zero_shot.items()}
     turns = {"kept": sizes.kept, "until": sizes.until}
     rows = [
@@ -231,12 +233,18 @@ def systems(spec: Spec) -> list[System]:
         on_top("SMC + ZSL_TE", Ensemble, smc, zero_shot["ZSL_TE"], **turns),
         on_top("SMC + ZSL_TE (rescaled)", Ensemble, smc, rescaled["ZSL_TE"], **turns),
         bm25,
-        System("LSI", partial(lsi, settings=LSISettings(width=sizes.lsi)), asdict(LSISettings(width=sizes.lsi))),
-        System("Sentences", partial(without_seed, make=SentenceSearch), {"encoder": "all-MiniLM-L6-v2"}, chance=False),
-        on_top("BM25 + ZSL_TE", Hybrid, bm25, zero_shot["ZSL_TE"]),
-        on_top("BM25 + ZSL_ME", Hybrid, bm25, zero_shot["ZSL_ME"]),
-        on_top("BM25 + ZSL_TE (stems)", Hybrid, bm25, stems["ZSL_TE"]),
-        on_top("BM25 + ZSL_ME (stems)", Hybrid, bm25, stems["ZSL_ME"]),
+        latent,
+        sentences,
+        *(
+            on_top(f"{one.name} + {other.name}", Hybrid, one, other)
+            for squares in (zero_shot, stems)
+            for one, other in (
+                (bm25, squares["ZSL_TE"]),
+                (bm25, squares["ZSL_ME"]),
+                (latent, squares["ZSL_TE"]),
+                (sentences, squares["ZSL_TE"]),
+            )
+        ),
         on_top("BM25 + Popular", Hybrid, bm25, popular),
         popular,
         System("Random", RandomItems, {}),
