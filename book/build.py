@@ -16,9 +16,12 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import yaml
 from editions import edition, write_course
+from myst_nb.core.read import is_myst_markdown_notebook
 
 from zsrbook.scale import Scale, current_scale, data_folder
 
@@ -32,8 +35,10 @@ WORDS = ("book/**/*", "notebooks/*.md")
 #: a page that an exception got onto
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\boutput traceback\b")
 
-#: what is worth showing while Sphinx works
-PROGRESS = re.compile(r"Execut(ing|ed) notebook|Using cached")
+#: pages that run at the same time; each takes up to 2 GB
+MOST_AT_ONCE = 4
+#: what is worth showing while pages run
+PROGRESS = re.compile(r"\.md: Execut(ing|ed) notebook|^[\w-]+\.md: Using cached")
 
 NOISE = re.compile(r"\[IPKernelApp\] WARNING|\.\.\. .*(\[ *\d+%\]|done)")
 
@@ -57,9 +62,13 @@ def main() -> int:
     cache.mkdir(parents=True, exist_ok=True)
     forget_old_caches(cache)
 
+    environment = os.environ | {"ZSRBOOK_BUILD": "1", "ZSRBOOK_NOTEBOOK_CACHE": str(cache), "ZSRBOOK_SCALE": scale.value, "PYTHONHASHSEED": "0"}
+    if not execute(pages_with_cells(), environment):
+        print("== The book was not built: a cell of the page above raised an exception.", file=sys.stderr)
+        return 1
+    print("== Writing the pages.", flush=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--config", "book/_config.yml", "--toc", "book/_toc.yml"]
     command += ["--path-output", str(work), "-W", "--keep-going", "-n"]
-    environment = os.environ | {"ZSRBOOK_BUILD": "1", "ZSRBOOK_NOTEBOOK_CACHE": str(cache), "ZSRBOOK_SCALE": scale.value, "PYTHONHASHSEED": "0"}
     failed, log = run(command, environment)
     if failed:
         print(log, f"== The book was not built: see the warnings above. What there is of it lies in {work}.", sep="\n", file=sys.stderr)
@@ -73,6 +82,32 @@ def main() -> int:
     write_course(PAGES / "course")
     STAMP.write_text(everything)
     return done(scale, f"took {time.monotonic() - start:.0f} s")
+
+
+def pages_with_cells() -> list[Path]:
+    """Of the table of contents, the chapters before all else, since they take longest."""
+    contents = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    names = [contents["root"], *(chapter["file"] for part in contents["parts"] for chapter in part["chapters"])]
+    pages = [ROOT / f"{name}.md" for name in sorted(names, key=lambda name: not name.startswith("notebooks/"))]
+    return [page for page in pages if is_myst_markdown_notebook(page.read_text(encoding="utf-8"))]
+
+
+def execute(pages: list[Path], environment: dict[str, str]) -> bool:
+    """Run the cells of all pages that are not in the cache yet, a few pages at a time; False where one raised, which ends it."""
+    cores = os.cpu_count() or 1
+    at_once = min(cores, MOST_AT_ONCE)
+    threads = str(max(1, cores // at_once))  # more than there are cores would wait for each other
+    environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads} | environment
+    script = str(ROOT / "book" / "execute.py")
+    with ThreadPoolExecutor(at_once) as pool:
+        runs = [pool.submit(run, [sys.executable, script, str(page)], environment) for page in pages]
+        for ended in as_completed(runs):
+            failed, log = ended.result()
+            if failed:
+                pool.shutdown(cancel_futures=True)
+                print(log)
+                return False
+    return True
 
 
 def run(command: list[str], environment: dict[str, str]) -> tuple[bool, str]:

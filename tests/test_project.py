@@ -1,6 +1,7 @@
 """The repository keeps its own promises: one address, nothing private, one way to show a figure."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import tomllib
@@ -117,6 +118,26 @@ def test_no_large_file_is_committed():
 def test_a_traceback_on_a_page_is_seen(build):
     assert build.TRACEBACK.search('<div class="output traceback highlight-ipythontb">')
     assert not build.TRACEBACK.search("<p>the last traceback was long ago</p>")
+
+
+def test_pages_run_once_and_a_cell_that_raises_ends_the_build(build, tmp_path, capsys):
+    head = "---\nkernelspec:\n  name: python3\njupytext:\n  text_representation:\n    format_name: myst\n---\n\n# Page\n\n"
+    pages = {name: tmp_path / f"{name}.md" for name in ("good", "bad")}
+    for name, code in (("good", "1 + 1"), ("bad", "raise ValueError('as asked')")):
+        pages[name].write_text(f"{head}```{{code-cell}} ipython3\n{code}\n```\n")
+    environment = os.environ | {"ZSRBOOK_NOTEBOOK_CACHE": str(tmp_path / "cache")}
+    assert build.execute([pages["good"]], environment)
+    assert "good.md: Executed" in capsys.readouterr().out
+    assert not build.execute(list(pages.values()), environment)
+    told = capsys.readouterr().out
+    assert "good.md: Using cached" in told
+    assert "as asked" in told  # the traceback, in colours
+
+
+def test_chapters_run_before_other_pages(build):
+    names = [page.parent.name for page in build.pages_with_cells()]
+    assert names == sorted(names, reverse=True)
+    assert set(names) == {"book", "notebooks"}
 
 
 def test_the_hash_of_a_build_sees_content_and_scale(build, tmp_path, monkeypatch):
