@@ -246,6 +246,7 @@ def systems(spec: Spec) -> list[System]:
             )
         ),
         on_top("BM25 + Popular", Hybrid, bm25, popular),
+        on_top("Sentences + Popular", Hybrid, sentences, popular),
         popular,
         System("Random", RandomItems, {}),
     ]
