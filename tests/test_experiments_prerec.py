@@ -135,6 +135,7 @@ def test_strangers_are_judged_apart():
     assert ("new-users", "BPR-MF (trained on all)") in named
     assert named["new-users", "EASE"].mean("AUC") > 0.6
     assert named["new-items", "EASE"].mean("Recall@20") == 0  # it gives an item that it never met no score
+    assert named["new-items", "EASE (trained on all)"].mean("AUC") > 0.6
     assert named["both-new", "PreRec"].mean("AUC") > named["both-new", "EASE"].mean("AUC")
     assert list(prerec.by_kind(found, "AUC").columns) == list(prerec.STRANGERS.values())
 

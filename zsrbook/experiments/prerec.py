@@ -466,23 +466,24 @@ def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | N
 def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
     """Weights learned from four fifths of the users and of the items, judged on the others; what those did is known when they are served.
 
-    Item-based models learn from the old users, with the columns of new items empty. ``(trained on all)`` has learned from everybody.
+    Item-based models learn from the old users, with the columns of new items empty. ``(trained on all)`` has learned from everybody: what
+    has no score for a stranger otherwise, and what is item-based, beside itself.
     """
     split, new = load(spec), strangers(load(spec))
+    model, found = row.make(seed), {}
+    if model.knows != "anything":
+        found[f"{row.name} (trained on all)"] = fitted(spec, row, seed)
     began = time.perf_counter()
-    model, name = row.make(seed), row.name
-    if model.knows == "nothing":
-        model, _ = fitted(spec, row, seed)
-        name = f"{row.name} (trained on all)"
-    elif model.knows == "users":
+    if model.knows == "users":
         wide = split.train[~new[0]].tocoo()
         old = ~new[1][wide.col]
-        model = model.fit(matrix_of(wide.row[old], wide.col[old], wide.shape)).transfer(split.train)
-    else:
+        found[row.name] = model.fit(matrix_of(wide.row[old], wide.col[old], wide.shape)).transfer(split.train), time.perf_counter() - began
+    elif model.knows == "anything":
         inner = among(split, ~new[0], ~new[1])
-        model = served(model.fit(inner.train, inner.valid).transfer(split.train), row, seed)
-    seconds = time.perf_counter() - began
-    return {(kind, name): Run(evaluate(model, split, rules(spec, kind), new), seconds) for kind in STRANGERS}
+        found[row.name] = served(model.fit(inner.train, inner.valid).transfer(split.train), row, seed), time.perf_counter() - began
+    return {
+        (kind, name): Run(evaluate(model, split, rules(spec, kind), new), seconds) for name, (model, seconds) in found.items() for kind in STRANGERS
+    }
 
 
 class Kept(MatrixModel):
@@ -566,7 +567,8 @@ def made_by(experiment: str, row: System) -> list[tuple[str, str]]:
     if experiment == "interpolation":
         return [(experiment, row.name + note) for note in ("", " + PreRec", " + PreRec (oracle)", " + PreRec (raw, half)")]
     if experiment == "strangers":
-        return [(kind, f"{row.name} (trained on all)" if row.make(0).knows == "nothing" else row.name) for kind in STRANGERS]
+        all_, own = f"{row.name} (trained on all)", row.name
+        return [(kind, name) for name in {"nothing": [all_], "users": [own, all_], "anything": [own]}[row.make(0).knows] for kind in STRANGERS]
     return [(experiment, row.name)]
 
 
