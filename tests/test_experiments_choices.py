@@ -23,11 +23,14 @@ def otherwise():
 
 
 def test_an_effect_is_the_difference_to_the_row_as_it_is(recipe, otherwise):
-    found = choices.effects([otherwise], [recipe]).iloc[0]
+    chance = find(paper="search", experiment="labels", target="grocery", scale="toy", method="Random")[0]
+    found = choices.effects([otherwise], [recipe, chance]).iloc[0]
     expected = difference(otherwise.per_user("Recall@R"), recipe.per_user("Recall@R"))
     assert (found["id"], found["row"], found["pair"], found["seeds"]) == ("search-5", "ZSL_TE", "grocery", len(otherwise.seeds))
     assert (found["effect"], found["low"], found["high"]) == (expected.value, expected.low, expected.high)
-    assert (found["before"], found["otherwise"], found["above"]) == (recipe.mean("Recall@R"), otherwise.mean("Recall@R"), recipe.mean("Recall@R"))
+    assert (found["before"], found["otherwise"]) == (recipe.mean("Recall@R"), otherwise.mean("Recall@R"))
+    assert found["above"] == recipe.mean("Recall@R") - chance.mean("Recall@R")
+    assert pd.isna(choices.effects([otherwise], [recipe])["above"]).all()
 
 
 @pytest.mark.parametrize(

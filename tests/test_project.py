@@ -79,14 +79,6 @@ def test_one_version():
     assert f"version = {{{__version__}}}" in (ROOT / "book/cite.md").read_text()
 
 
-def test_the_first_page_is_honest_about_what_is_there():
-    """A chapter in the table of contents is marked {bdg-success}`in this book now` on the first page, and no other is."""
-    contents = (ROOT / "book/_toc.yml").read_text()
-    chapters = set(re.findall(r"notebooks/([\w-]+)", contents)) - {"toy-world"}
-    marked = (ROOT / "book/intro.md").read_text().count("{bdg-success}`in this book now`")
-    assert marked == len(chapters), f"_toc.yml has {sorted(chapters) or 'no chapter'}; book/intro.md marks {marked} as in this book now"
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_figures_are_shown_through_plots_alone(path):
     direct = re.findall(r"plt\.show\(|\bfig\w*\.show\(|import matplotlib\.pyplot|%matplotlib|px\.\w+\(.*\)\.show", path.read_text(encoding="utf-8"))

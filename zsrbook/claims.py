@@ -198,6 +198,12 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
     ]
     outcome = _all(outcomes) if claim.enough is None else _enough(outcomes, claim.enough)
     counts = pd.Series([f.outcome for f in findings]).value_counts()
+    if (
+        outcome is Outcome.PARTLY
+        and Outcome.REPRODUCED not in counts
+        and any(f.outcome is Outcome.NOT_REPRODUCED and not f.maybe_luck for f in findings)
+    ):
+        outcome = Outcome.NOT_REPRODUCED  # nothing of it holds, and something fails by more than chance
     tested = len(findings) - counts.get(Outcome.NOT_TESTABLE, 0)
     if not tested:
         reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
@@ -243,7 +249,7 @@ class Verdicts(list[Verdict]):
 
 
 def _table(verdicts: Sequence[Verdict], ids: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Where", "Verdict", "Why"))
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("What the paper says", "Verdict", "Why"))
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v, ids) for v in verdicts)}</tbody>"
 
 
@@ -266,19 +272,19 @@ def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -
 
 def _row(verdict: Verdict, ids: Sequence[str]) -> str:
     """One claim; where its reason names another of the claims, by its id, it links there (ids without a hyphen are words like others)."""
-    cells = [verdict.claim.where, verdict.outcome, verdict.reason]
+    cells = [verdict.outcome, verdict.reason]
     details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({_said(f)})</em></li>" for f in verdict.findings)
     cells = [html.escape(str(c)) for c in cells]
-    cells[1] = f"<strong>{cells[1]}</strong>"
+    cells[0] = f"<strong>{cells[0]}</strong>"
     others = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if "-" in name and name != verdict.claim.id)
     if others:
-        cells[2] = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', cells[2])
+        cells[1] = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', cells[1])
     if details:
-        cells[2] += f"<details><summary>{_comparisons(len(verdict.findings))}</summary><ul>{details}</ul></details>"
+        cells[1] += f"<details><summary>{_comparisons(len(verdict.findings))}</summary><ul>{details}</ul></details>"
     anchor, text = html.escape(f"claim-{verdict.claim.id}-{verdict.scale}"), html.escape(verdict.claim.text)
-    name = f'<br><code style="font-size:.85em">{html.escape(verdict.claim.id)}</code>'
-    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:16em">{text}{name}</th>'
-    tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 6, 12), cells, strict=True))
+    about = f'<br><span style="font-size:.85em"><code>{html.escape(verdict.claim.id)}</code> · {html.escape(verdict.claim.where)}</span>'
+    claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:12em">{text}{about}</th>'
+    tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 12), cells, strict=True))
     return f"<tr>{claim}{tds}</tr>"
 
 

@@ -60,9 +60,9 @@ def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doc
 
 def effect(row) -> str:
     """One row of ``choices.recorded`` in words."""
-    strict = ", strict protocol" if row.experiment.endswith("strict") else ""
+    how = {"deviations-strict": ", strict protocol", "corpus-deviations": ", whole corpus"}.get(row.experiment, "")
     seeds = f"{row.seeds} seed{'s' if row.seeds > 1 else ''}"
-    where = f"{row.pair.replace('--', ' → ')}, {row.scale}, {seeds}{strict}"
+    where = f"{row.pair.replace('--', ' → ')}, {row.scale}, {seeds}{how}"
     return f"{row.row} ({where}): {row.metric} {row.before:.4f} → {row.otherwise:.4f}, **{row.effect:+.4f}** ({row.low:+.4f} to {row.high:+.4f})"
 
 

@@ -16,8 +16,8 @@ from zsrbook.records import RunRecord, find
 
 #: paper -> what its chapter judges choices by
 METRICS = {"zesrec": "Recall@20", "mail": "AUC (new)", "search": "Recall@R", "prerec": "NDCG@20"}
-#: what a row that knows nothing has of it; 0 where it isn't said
-CHANCE = {"AUC (new)": 0.5}
+#: the row that knows nothing
+CHANCE = "Random"
 #: the row, and the entry in the register
 _NAME = re.compile(r"(?P<row>.+) \((?P<id>[a-z]+-\w*\d)\)")
 _COLUMNS = ("id", "row", "paper", "pair", "experiment", "scale", "metric", "seeds", "before", "otherwise", "effect", "low", "high", "above")
@@ -33,7 +33,7 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
     Returns:
         one row a record of ``changed`` that has its counterpart, in their order: ``id``, ``row``, ``paper``, ``pair``, ``experiment``,
         ``scale``, ``metric``, ``seeds``, the two means ``before``, as it is, and ``otherwise``, and ``effect``, their difference, with its 95 %
-        interval ``low`` to ``high`` over users and seeds, and ``above``, what the row as it is has above chance.
+        interval ``low`` to ``high`` over users and seeds, and ``above``, what the row as it is has above ``CHANCE``; NaN without such a record.
     """
     known = {_key(r, r.method): r for r in recipes}
     rows = []
@@ -45,7 +45,8 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
             e = difference(r.per_user(metric), recipe.per_user(metric))
             about = (name["id"], name["row"], r.paper, r.pair, r.experiment, r.scale, metric, len(r.seeds))
             before = recipe.mean(metric)
-            rows.append((*about, before, r.mean(metric), e.value, e.low, e.high, before - CHANCE.get(metric, 0.0)))
+            chance = known[_key(r, CHANCE)].mean(metric) if _key(r, CHANCE) in known else float("nan")
+            rows.append((*about, before, r.mean(metric), e.value, e.low, e.high, before - chance))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -78,6 +79,7 @@ EXPERIMENTS = {
     ("mail", "deviations"): "clicks",
     ("mail", "deviations-strict"): "clicks-strict",
     ("search", "labels-deviations"): "labels",
+    ("search", "corpus-deviations"): "corpus",
     ("prerec", "deviations"): "single",
 }
 

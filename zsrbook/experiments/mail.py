@@ -600,6 +600,12 @@ def in_short(scale: Scale) -> str:
                 else f"In the toy world, {where}, MAIL moves the AUC of new users by {row.improvement:+.2f} %, which its interval"
                 f" ({row.low:+.2f} to {row.high:+.2f}) can't tell from nothing."
             )
+    public = find(paper=PAPER, experiment="clicks", scale=Scale.SMALL)
+    for name in dict.fromkeys(r.target for r in public):
+        found = improvements([r for r in public if r.target == name and r.method in ("BaseDNN", "MAIL-Base")])
+        for row in found[found["metric"] == "AUC (new)"].itertuples():
+            word = "raises it" if row.low > 0 else "lowers it" if row.high < 0 else "leaves it where it was"
+            sentences.append(f"On {name}, public data, it {word} ({row.improvement:+.2f} %, {row.low:+.2f} to {row.high:+.2f}).")
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
     return " ".join([*sentences, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {counts}."])

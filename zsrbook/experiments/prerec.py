@@ -34,7 +34,17 @@ from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings,
 from zsrbook.models.matrix import MatrixModel, degrees
 from zsrbook.models.neural_collaborative import LightGCN, LightGCNSettings, MultVAE, MultVAESettings, NeuMF, NeuMFSettings
 from zsrbook.models.node2vec import Node2VecSettings
-from zsrbook.models.prerec import FAMILIES, BinnedPopularity, FeatureSettings, Interpolated, PreRec, PreRecSettings, Statistics, statistics_of
+from zsrbook.models.prerec import (
+    FAMILIES,
+    BinnedPopularity,
+    Density,
+    FeatureSettings,
+    Interpolated,
+    PreRec,
+    PreRecSettings,
+    Statistics,
+    statistics_of,
+)
 from zsrbook.parallel import side_by_side
 from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
@@ -236,10 +246,24 @@ def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> Ma
 
 #: Mult-VAE's cost goes by users times items: a smaller network and few passes, where both are many
 _SHORT_VAE = MultVAESettings(hidden=200, batch=500, training=replace(MultVAESettings().training, epochs=5))
-#: settings of baselines that did best on validation, of the ``GRIDS`` of ``experiments.prerec_baselines``; where a data set or a family is not
-#: named, the families' own did best or nothing was tried. On the three large sets of public data ItemKNN alone was tuned
+
+
+def reading(scale: Scale, bins: int, density: Density) -> PreRecSettings:
+    """PreRec with the two decisions of its features that move it most made otherwise."""
+    base = SETTINGS[scale]
+    return replace(base, features=replace(base.features, bins=bins, density=density))
+
+
+def readings(scale: Scale) -> list[PreRecSettings]:
+    """What PreRec is tuned over, with as many fits as a baseline may have: users and items clustered together or apart, and how many bins."""
+    return [reading(scale, bins, density) for density in ("edges", "between") for bins in (10, 20, 50, 100)]
+
+
+#: settings that did best on validation: of PreRec among ``readings``, of baselines among the ``GRIDS`` of ``experiments.prerec_baselines``; where a
+#: data set or a family is not named, the families' own did best or nothing was tried. On the three large sets of public data ItemKNN alone was tuned
 TUNED: dict[str, dict[str, object]] = {
     "grocery": {
+        "PreRec": reading(Scale.TOY, 20, "between"),
         "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=0.0),
         "BPR-MF": BPRSettings(learning_rate=0.1, lam=0.02),
         "LightGCN": LightGCNSettings(layers=1, decay=1e-3),
@@ -295,10 +319,12 @@ def systems(spec: Spec) -> list[System]:
 
 
 def single_rows(spec: Spec) -> list[System]:
-    """The same, and in the toy world one who knows the truth, to tell how much there is to gain."""
+    """The same, PreRec as it did best on validation, and in the toy world one who knows the truth, to tell how much there is to gain."""
+    best = TUNED.get(spec.name, {}).get("PreRec")
+    rows = [*systems(spec), *([prerec_row("PreRec (tuned)", best)] if best else [])]
     if spec.scale is not Scale.TOY:
-        return systems(spec)
-    return [*systems(spec), System("Truth", partial(no_seed, model=Truth, settings=spec), {"world": asdict(toy_world().settings)}, chance=False)]
+        return rows
+    return [*rows, System("Truth", partial(no_seed, model=Truth, settings=spec), {"world": asdict(toy_world().settings)}, chance=False)]
 
 
 def apart(settings: PreRecSettings) -> PreRecSettings:

@@ -58,18 +58,21 @@ class Tuned:
     tried: list[dict[str, Any]]
 
 
-def tuned(split: MatrixSplit, family: str, grid: Sequence[Any] | None = None, metric: str = "NDCG@20", most: int = 1000) -> Tuned:
+def tuned(
+    split: MatrixSplit, family: str | Callable[..., MatrixModel], grid: Sequence[Any] | None = None, metric: str = "NDCG@20", most: int = 1000
+) -> Tuned:
     """Fit a family with each of its settings and keep the fit that is best on validation ones, of ``most`` users; the test part is not read.
 
     Args:
+        family: one of ``GRIDS``, or a model, which needs a ``grid``.
         grid: settings of the family's model; default those of ``GRIDS``.
 
     Raises:
         ValueError: no such family, or an empty grid.
     """
-    if family not in GRIDS:
+    if isinstance(family, str) and family not in GRIDS:
         raise ValueError(f"no baseline {family!r}; there are {', '.join(GRIDS)}")
-    make, default = GRIDS[family]
+    make, default = GRIDS[family] if isinstance(family, str) else (family, ())
     grid = default if grid is None else grid
     if not len(grid):
         raise ValueError(f"the grid of {family} is empty; expected one settings or more")

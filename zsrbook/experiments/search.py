@@ -792,8 +792,8 @@ def in_short(scale: Scale) -> str:
         helped[name], harmed[name] = ((over["low"] > 0) & (over["low_rewired"] > 0)).sum(), (over["high"] < 0).sum()
     if public:
         told = " and ".join(f"{name} on {n}" for name, n in helped.items())
-        below = ", ".join(f"{name} on {n}" for name, n in harmed.items())
-        said.append(f"On {len(public)} public data sets, what links know beyond texts and popularity helps {told}; fall below STL: {below}.")
+        below = ", ".join(f"{name} falls below STL on {n or 'none'}" for name, n in harmed.items())
+        said.append(f"On {len(public)} public data sets, what links know beyond texts and popularity helps {told}; {below}.")
     outcomes = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
     return " ".join([*said, f"Of the paper's {len(outcomes)} claims, judged by the runs recorded at the {scale} scale: {counts}."])

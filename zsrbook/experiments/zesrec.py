@@ -802,7 +802,9 @@ def in_short(scale: Scale) -> str:
                 wins[rival] += max(ours) > max(value for name, value in rows.items() if wanted(name))
     if known:
         (first, won), (second, too) = wins.items()
-        sentences.append(f"On public data its best row beats {first} on {won} of {known} recorded pair{'s' * (known > 1)}, and {second} on {too}.")
+        sentences.append(
+            f"On public data ZESRec's best row beats {first} on {won} of {known} recorded pair{'s' * (known > 1)}, and beats {second} on {too}."
+        )
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
     sentences.append(f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {counts}.")
