@@ -35,7 +35,9 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
         ``scale``, ``metric``, ``seeds``, the two means ``before``, as it is, and ``otherwise``, and ``effect``, their difference, with its 95 %
         interval ``low`` to ``high`` over users and seeds, and ``above``, what the row as it is has above ``CHANCE``; NaN without such a record.
     """
+    recipes = list(recipes)
     known = {_key(r, r.method): r for r in recipes}
+    chance = {_judged_on(r): r for r in recipes if r.method == CHANCE}
     rows = []
     for r in changed:
         name = _NAME.fullmatch(r.method)
@@ -45,8 +47,8 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
             e = difference(r.per_user(metric), recipe.per_user(metric))
             about = (name["id"], name["row"], r.paper, r.pair, r.experiment, r.scale, metric, len(r.seeds))
             before = recipe.mean(metric)
-            chance = known[_key(r, CHANCE)].mean(metric) if _key(r, CHANCE) in known else float("nan")
-            rows.append((*about, before, r.mean(metric), e.value, e.low, e.high, before - chance))
+            floor = chance[_judged_on(r)].mean(metric) if _judged_on(r) in chance else float("nan")
+            rows.append((*about, before, r.mean(metric), e.value, e.low, e.high, before - floor))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -94,4 +96,9 @@ def recorded() -> pd.DataFrame:
 
 def _key(r: RunRecord, row: str) -> tuple[str, ...]:
     """What a row and its counterpart share."""
-    return r.paper, r.pair, r.scale, row, r.data_sha256, json.dumps(r.protocol, sort_keys=True)
+    return r.pair, row, *_judged_on(r)
+
+
+def _judged_on(r: RunRecord) -> tuple[str, ...]:
+    """What rows share that are judged alike, wherever they learned."""
+    return r.paper, r.target, r.scale, r.data_sha256, json.dumps(r.protocol, sort_keys=True)
