@@ -270,12 +270,14 @@ TUNED: dict[str, dict[str, object]] = {
         "Mult-VAE": MultVAESettings(dropout=0.7),
     },
     "douban": {
+        "PreRec": reading(Scale.SMALL, 20, "between"),
         "ItemKNN": ItemKNNSettings(neighbours=20, shrinkage=30.0),
         "BPR-MF": BPRSettings(learning_rate=0.02, lam=0.04),
         "NeuMF": NeuMFSettings(decay=1e-3),
         "Mult-VAE": MultVAESettings(beta=1.0),
     },
     "ml-1m": {  # the networks as they did best on the same ratings in RecBole's split, ``prerec_baselines.LEVEL``
+        "PreRec": reading(Scale.SMALL, 100, "between"),
         "ItemKNN": ItemKNNSettings(neighbours=200, shrinkage=100.0),
         "EASE": EASESettings(lam=600.0),
         "LightGCN": LightGCNSettings(layers=2, decay=1e-3),
