@@ -107,6 +107,14 @@ def test_close_call_is_partly_and_names_the_interval(tmp_path):
     assert f"{better} − {worse} = +{abs(a - b):.4f} [-0." in verdict.findings[0].detail
 
 
+def test_nothing_is_partly_so_where_nothing_holds_and_something_fails_beyond_chance(tmp_path):
+    close = [record_of(m, 0.2, seeds=1) for m in "AB"]
+    better, worse = sorted(close, key=lambda r: -r.mean("Recall@20"))
+    records = [replace(better, method="A"), replace(worse, method="B"), record_of("C", 0.6), record_of("D", 0.05)]
+    for rivals, outcome in ((["B"], Outcome.PARTLY), (["B", "C"], Outcome.NOT_REPRODUCED), (["B", "C", "D"], Outcome.PARTLY)):
+        assert judge(claim_of(tmp_path, {"better": {"a": "A", "b": rivals, "by": 0.0, "metric": "Recall@20"}}), records, "toy").outcome == outcome
+
+
 def test_a_failure_within_its_interval_says_so(tmp_path):
     records = [record_of("A", 0.2, seeds=1), record_of("B", 0.2, seeds=1), record_of("C", 0.6, seeds=1)]
     better, worse = ("A", "B") if records[0].mean("Recall@20") > records[1].mean("Recall@20") else ("B", "A")
