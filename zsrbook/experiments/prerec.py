@@ -920,8 +920,9 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
             cell = f"{value:.3f} ± {(high - low) / 2:.3f}" + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
             found[r.method] = cell.replace(" ", "\N{NO-BREAK SPACE}")
         columns[name] = found | dict.fromkeys(LEFT_OUT.get(name, {}), "too large")
-    order = [row.name for row in systems(Spec("", scale)) if any(row.name in found for found in columns.values())]
-    return pd.DataFrame(columns, dtype=object).reindex(order).fillna("–")
+    there = dict.fromkeys(method for found in columns.values() for method in found)
+    usual = [row.name for row in systems(Spec("", scale)) if row.name in there]
+    return pd.DataFrame(columns, dtype=object).reindex([*usual, *(method for method in there if method not in usual)]).fillna("–")
 
 
 def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
