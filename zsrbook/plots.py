@@ -188,9 +188,11 @@ def _emit(html: str) -> None:
 # ---------------------------------------------------------------- standard charts
 
 
-def lines_with_bands(ax: Axes, x: Sequence[float], low: Sequence[float], mid: Sequence[float], high: Sequence[float], label: str) -> None:
+def lines_with_bands(
+    ax: Axes, x: Sequence[float], low: Sequence[float], mid: Sequence[float], high: Sequence[float], label: str, style: str = "-"
+) -> None:
     """A line with markers and a band from ``low`` to ``high``, such as a mean with its 95 % interval; all of length n."""
-    (line,) = ax.plot(x, mid, label=label, marker=MARKERS[len(ax.lines) % len(MARKERS)], markersize=5)
+    (line,) = ax.plot(x, mid, style, label=label, marker=MARKERS[len(ax.lines) % len(MARKERS)], markersize=5)
     ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
