@@ -189,10 +189,14 @@ def _emit(html: str) -> None:
 
 
 def lines_with_bands(
-    ax: Axes, x: Sequence[float], low: Sequence[float], mid: Sequence[float], high: Sequence[float], label: str, style: str = "-"
+    ax: Axes, x: Sequence[float], low: Sequence[float], mid: Sequence[float], high: Sequence[float], label: str, style: str | None = None
 ) -> None:
-    """A line with markers and a band from ``low`` to ``high``, such as a mean with its 95 % interval; all of length n."""
-    (line,) = ax.plot(x, mid, style, label=label, marker=MARKERS[len(ax.lines) % len(MARKERS)], markersize=5)
+    """A line with markers and a band from ``low`` to ``high``, such as a mean with its 95 % interval; all of length n.
+
+    Args:
+        style: of matplotlib, such as ``:``; default the next of the cycle, which tells lines apart without colours.
+    """
+    (line,) = ax.plot(x, mid, *([] if style is None else [style]), label=label, marker=MARKERS[len(ax.lines) % len(MARKERS)], markersize=5)
     ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
