@@ -11,14 +11,14 @@ Shape legend: r rows, k other rows, p positives, B = 4 coordinates of a block.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zsrbook.models.coordinate_descent import _BLOCK, Factorisation, Task, Vectors, _Links
+from zsrbook.models.coordinate_descent import _BLOCK, Factorisation, Vectors, _Links
 
 #: of conjugate gradients over the words, a block; each costs two products with the texts
 _STEPS = 10
@@ -32,32 +32,10 @@ class FactorisationOnGPU(Factorisation):
     Args:
         device: such as ``cuda``; ``cpu`` works too, more slowly than the compiled form.
         The others, and what they raise, as there.
-
-    >>> from scipy import sparse
-    >>> from zsrbook.models.coordinate_descent import reweighted
-    >>> texts = sparse.csr_array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]])
-    >>> found = FactorisationOnGPU([Task(reweighted(texts))], width=2, omega=0.1, lam=0.01, device="cpu")
-    >>> for _ in range(100):
-    ...     found.sweep()
-    >>> V, (W,) = found.vectors
-    >>> (V @ W.T).round(1) + 0  # -0.0 is 0.0
-    array([[1., 1., 0., 0.],
-           [1., 1., 0., 0.],
-           [0., 0., 1., 1.]], dtype=float32)
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        width: int,
-        omega: float,
-        lam: float,
-        seed: int = 0,
-        start: Vectors | None = None,
-        dtype: type[np.floating] = np.float32,
-        device: str | torch.device = "cuda",
-    ):
-        super().__init__(tasks, width, omega, lam, seed, start, dtype)
+    def __init__(self, *arguments: Any, device: str | torch.device = "cuda", **more: Any):
+        super().__init__(*arguments, **more)
         self.device = torch.device(device)
         self._v, self._all = self._there(self._items), self._there(self._x)
         self._parts = list(self._all.split([len(x) for x in self._of_task]))  # views
