@@ -22,6 +22,7 @@ FURTHER = [
     (coordinate_descent, "against_implicit"),
     (coordinate_descent, "by_positives"),
     (coordinate_descent, "at_full_size"),
+    (coordinate_descent, "on_gpu"),
     (node2vec, "walking"),
     (node2vec, "training"),
 ]
