@@ -316,7 +316,7 @@ def test_shuffled_rows_read_the_vectors_of_other_items(pair, trained):
 
 
 def test_incremental_records(pair):
-    records = zesrec.incremental(pair, [0, 1], sizes=(200, 400), networks=("gru",))
+    records = zesrec.rows_side_by_side(pair, [0, 1], zesrec.few_rows(Scale.TOY, (200, 400), ("gru",)), "incremental", Protocol())
     assert [r.method for r in records] == ["GRU4Rec@200", "GRU4Rec@400", "GRU4Rec-Meta@200", "GRU4Rec-Meta@400"]
     for record in records:
         assert (record.experiment, record.source, record.seeds) == ("incremental", None, [0, 1])
@@ -343,7 +343,9 @@ def test_each_point_is_fitted_on_random_users_of_the_train_part(pair, monkeypatc
             return super().fit(data)
 
     monkeypatch.setattr(zesrec, "ZESRec", Watched)
-    zesrec.incremental(pair, [0, 1], sizes=(400,), networks=("tcn",))
+    ids, text = zesrec.few_rows(Scale.TOY, (400,), ("tcn",))
+    assert (ids.name, text.name) == ("TCN@400", "TCN-Meta@400")
+    Bench(pair).record(ids, [0, 1], "incremental")
     train = pair.target_split.train.interactions.groupby("user").size()
     for users in seen.values():
         assert set(users) <= set(train.index)
@@ -353,7 +355,7 @@ def test_each_point_is_fitted_on_random_users_of_the_train_part(pair, monkeypatc
 
 def test_more_than_there_is_can_not_be_drawn(pair):
     with pytest.raises(DataError, match=r"pantry: asked for 1000000 interactions, but there are \d+"):
-        zesrec.incremental(pair, [0], sizes=(1_000_000,), networks=("gru",))
+        Bench(pair).record(zesrec.few_rows(Scale.TOY, (1_000_000,), ("gru",))[0], [0], "incremental")
 
 
 # ---------------------------------------------------------------- Figures 4 to 6
@@ -480,8 +482,8 @@ def two_cinemas(monkeypatch):
 
 
 def test_dataset_bias_carries_each_film_to_its_own_code(two_cinemas, trained):
-    records, matched = zesrec.dataset_bias("a", "b", Scale.TOY, [0])
-    assert matched == 18
+    bench = Bench(load_pair("a", "b", Scale.TOY, common=True))
+    records = [bench.record(row, [0], "dataset-bias") for row in zesrec.bias_rows(Scale.TOY)]
     named = {r.method: r for r in records}
     assert named.keys() == {"HRNN", "HRNN (Join)", "ZESRec-H", "ZESRec-H (tuned)", "POP", "Random", *(s.name for s in zesrec.neighbours())}
     assert len({r.data_sha256 for r in records}) == 1
@@ -499,7 +501,7 @@ def test_dataset_bias_needs_common_titles(monkeypatch):
     monkeypatch.setattr(zesrec, "load", lambda name, scale, structure: made(name, [[0, 1], [1, 0], [0, 1, 1]], items=2))
     zesrec.pair_of.cache_clear()
     with pytest.raises(DataError, match="a and b share no title"):
-        zesrec.dataset_bias("a", "b", Scale.TOY, [0])
+        load_pair("a", "b", Scale.TOY, common=True)
 
 
 # ---------------------------------------------------------------- maps and records

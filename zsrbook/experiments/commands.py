@@ -29,24 +29,10 @@ runs = typer.Typer(help="Run an experiment of a chapter and record it. Needs a c
 app.add_typer(runs, name="run")
 
 #: what each chapter can run
-ZESREC = (
-    "zero-shot",
-    "zero-shot-no-repeats",
-    "incremental",
-    "dataset-bias",
-    "deviations",
-    "rehearsal",
-    "structure-0",
-    "habits",
-    "shuffled-ties",
-    "epochs",
-    *zesrec.INGREDIENTS,
-)
+ZESREC = tuple(zesrec.ROWS)
 MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
 SEARCH = ("judged", "held-out", "deviations", "encoders")
 PREREC = (*prerec.ROWS, "tails", "node2vec")
-#: experiments whose rows are fixed
-WHOLE = ("incremental", "dataset-bias")
 #: what a person can mend
 MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
@@ -78,7 +64,7 @@ def run_zesrec(
         raise typer.BadParameter(f"of a rehearsal the target is items or kinds, not {target!r}")
     if experiment in ("structure-0", "habits") and scale is not Scale.TOY:
         raise typer.BadParameter(f"{experiment} asks for the truth behind the data, which only the toy world knows; say --scale toy")
-    rows = rows_of(experiment, scale, only)
+    rows = named(only, experiment, zesrec.ROWS[experiment](scale))
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
@@ -92,17 +78,9 @@ def recorded(
     experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path, version: str
 ) -> Iterator[RunRecord]:
     """The records of an experiment, each as soon as some of its seeds are there, so that a long run that stops early keeps what it has."""
-    if experiment == "dataset-bias":
-        found, matched = zesrec.dataset_bias(source, target, scale, seeds)
-        say(f"{matched:,} titles stand in both")
-        yield from found
-        return
     pair = pair_of(experiment, source, target, scale)
     if experiment == "habits":
         yield from zesrec.habit_records(zesrec.Bench(pair), rows, seeds)
-        return
-    if experiment == "incremental":
-        yield from zesrec.incremental(pair, seeds)
         return
     protocol = Protocol() if pair.spec.repeats else zesrec.NO_REPEATS
     for _, group in groupby(rows, key=lambda row: row.model):
@@ -160,23 +138,10 @@ def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.P
         "zero-shot-no-repeats": {"repeats": False},
         "structure-0": {"structure": 0.0},
         "shuffled-ties": {"shuffled_ties": True},
+        "dataset-bias": {"common": True},
         **zesrec.INGREDIENTS,
     }
     return zesrec.load_pair(source, target, scale, **changes.get(experiment, {}))
-
-
-def rows_of(experiment: str, scale: Scale, only: str) -> list[zesrec.System]:
-    """The rows of an experiment that ``only`` names, or all.
-
-    Raises:
-        typer.BadParameter: it names a row that the experiment does not have.
-    """
-    if experiment in WHOLE:
-        if only.strip():
-            raise typer.BadParameter(f"{experiment} runs as a whole; leave --only out")
-        return []
-    own = {"deviations": zesrec.deviating, "rehearsal": zesrec.rehearsed, "habits": zesrec.with_habits, "epochs": zesrec.epoch_rows}
-    return named(only, experiment, (own | dict.fromkeys(zesrec.INGREDIENTS, zesrec.ingredient_rows)).get(experiment, zesrec.systems)(scale))
 
 
 def named(only: str, experiment: str, rows: list[Row]) -> list[Row]:
@@ -289,7 +254,7 @@ def run_prerec(
                 for record in prerec.tail_records(spec):
                     written(record, version, "exponent")
                 continue
-            rows = named(only, experiment, prerec.ROWS[experiment](spec))
+            rows = named(only, experiment, prerec.ROWS[experiment](of or spec))
             known = own_records(prerec.PAPER, of and of.label, spec.label, scale, version, prerec.load(spec).sha256)
 
             def run(row: prerec.System, seed: int, spec: prerec.Spec = spec, of: prerec.Spec | None = of) -> list[RunRecord]:

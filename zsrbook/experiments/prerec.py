@@ -262,6 +262,10 @@ def readings(scale: Scale) -> list[PreRecSettings]:
 #: settings that did best on validation: of PreRec among ``readings``, of baselines among the ``GRIDS`` of ``experiments.prerec_baselines``; where a
 #: data set or a family is not named, the families' own did best or nothing was tried. On the three large sets of public data ItemKNN alone was tuned
 TUNED: dict[str, dict[str, object]] = {
+    "pantry": {"PreRec": reading(Scale.TOY, 50, "between")},
+    "films": {"PreRec": reading(Scale.TOY, 10, "between")},
+    "crowd": {"PreRec": reading(Scale.TOY, 100, "between")},
+    "even": {"PreRec": reading(Scale.TOY, 20, "between")},
     "grocery": {
         "PreRec": reading(Scale.TOY, 20, "between"),
         "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=0.0),
@@ -407,14 +411,14 @@ def mixed(spec: Spec) -> list[System]:
     return [replace(row, config=row.config | ours) for row in baselines(spec) if row.name in ("MostPop", *BASES)]
 
 
-#: experiment -> its rows
+#: experiment -> its rows on the data that they are trained on, which is the source where there is one
 ROWS: dict[str, Callable[[Spec], list[System]]] = {
     "single": single_rows,
     "families": family_rows,
     "deviations": deviating,
     "leaks": leaking,
     "interpolation": mixed,
-    "transfer": lambda spec: [row for row in systems(spec) if row.name.startswith("PreRec")],
+    "transfer": lambda spec: [row for row in single_rows(spec) if row.name.startswith("PreRec")],
     "carried": carried_rows,
     "strangers": systems,
     "open": lambda spec: [row for row in systems(spec) if row.name in ASKED],
@@ -633,7 +637,7 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), source: Spec 
     """
     recorded = find(paper=PAPER, source=source and source.label, target=spec.label, scale=spec.scale)
     known = {(r.experiment, r.method): r for r in recorded if (r.source is None) == (source is None)}
-    rows = [row for row in ROWS[experiment](spec) if only is None or row.name in set(only)]
+    rows = [row for row in ROWS[experiment](source or spec) if only is None or row.name in set(only)]
     if spec.scale is not Scale.TOY:
         return [known[key] for row in rows for key in made_by(experiment, row) if key in known]
 

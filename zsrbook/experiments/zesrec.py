@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -95,7 +96,8 @@ class PairSpec:
     encoder: TextEncoder = field(default_factory=TextEncoder)
     repeats: bool = True  #: False drops repeated purchases, as the later version of the paper does
     structure: float = 1.0  #: the dial of the toy world
-    disjoint: bool = True  #: False keeps what the two share, as section 4.7 of the paper needs it
+    disjoint: bool = True  #: False keeps what the two share
+    common: bool = False  #: the target keeps the titles that the source has too and no others, as in section 4.7; the source keeps all
     users: float = 1.0  #: share of the source's users that are kept
     items: float = 1.0  #: share of the source's items that are kept
     shuffled_ties: bool = False  #: purchases of one user at the same time in random order, not in that of the file
@@ -104,13 +106,17 @@ class PairSpec:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source to learn from and a target to be judged in, split and with item vectors."""
+    """A source to learn from and a target to be judged in, split and with item vectors.
+
+    ``joined``: where the two have common titles alone, the item of the source (code) that each item of the target is.
+    """
 
     spec: PairSpec
     source: Dataset
     target: Dataset
     source_split: Split
     target_split: Split
+    joined: np.ndarray | None = None
 
     @property
     def scale(self) -> Scale:
@@ -155,13 +161,29 @@ def pair_of(spec: PairSpec) -> Pair:
         data = {name: shuffle_ties(d) for name, d in data.items()}
     if not spec.repeats:
         data = {name: compact(at_least(without_repeats(d), user=2, repeat=False)) for name, d in data.items()}
-    if spec.disjoint:
+    joined = None
+    if spec.common:
+        data[spec.target], joined = with_common_titles(data[spec.source], data[spec.target])
+    elif spec.disjoint:
         kept = without_shared(data[spec.source], data[spec.target], by=("raw", "names"), near=True)
         data[spec.source] = compact(at_least(kept, user=2, repeat=False))
     if spec.users < 1 or spec.items < 1:
         data[spec.source] = thinned(data[spec.source], spec.users, spec.items)
     source, target = (encoded(data[name], spec.encoder) for name in (spec.source, spec.target))
-    return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target))
+    return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target), joined)
+
+
+def with_common_titles(source: Dataset, target: Dataset) -> tuple[Dataset, np.ndarray]:
+    """The target's items whose title the source has too, and for each of them the source's item (code). Of equal titles the first counts.
+
+    Raises:
+        DataError: there are none.
+    """
+    matched = shared_items(source, target).drop_duplicates("target").drop_duplicates("source").sort_values("target")
+    if matched.empty:
+        raise DataError(f"{source.name} and {target.name} share no title; the bias study needs items that are in both")
+    kept = select_items(target, matched["target"].to_numpy(), f"{len(matched):,} titles that {source.name} has too")
+    return at_least(kept, user=2, repeat=False), matched["source"].to_numpy()
 
 
 def encoded(data: Dataset, encoder: TextEncoder) -> Dataset:
@@ -223,12 +245,13 @@ class System:
     make: Callable[[int], Recommender]
     chance: bool = True  # whether seeds differ
     shuffled: bool = False  # scored on target vectors that were dealt out at random
+    few: int | None = None  # learns from random target users with this many interactions, other users with each seed
 
     @property
     def model(self) -> tuple:
         """Equal for rows that fit the same model."""
         fresh = self.make(0)
-        return self.learns_from, type(fresh).__name__, repr(getattr(fresh, "settings", ""))
+        return self.learns_from, self.few, type(fresh).__name__, repr(getattr(fresh, "settings", ""))
 
     def seeds(self, asked: Iterable[int]) -> list[int]:
         """The seeds to run: one is enough where nothing is left to chance."""
@@ -309,7 +332,10 @@ class Bench:
             if system.learns_from == "source":
                 fresh.fit(self.pair.source_split.train, self.pair.source_split.valid)
             elif system.learns_from == "target":
-                fresh.fit(self.pair.target_split.train, self.pair.target_split.valid)
+                own = self.pair.target_split
+                if system.few:  # a tenth of these users serves for early stopping, as elsewhere: a young shop has no others
+                    own = split_by_user(subset_of_users(own.train, system.few, seed), test=0.0, seed=seed)
+                fresh.fit(own.train, own.valid)
             else:
                 fresh.fit(self.pair.target)
             epochs = sum(row["seconds"] for row in getattr(fresh, "curve", []))  # those before a restart, too
@@ -319,7 +345,9 @@ class Bench:
     def fitted(self, system: System, seed: int) -> tuple[Recommender, float]:
         """The model on the target's catalogue, and the seconds that its training took."""
         model, seconds = self.trained(system, seed)
-        if system.learns_from == "source":
+        if system.learns_from == "source" and isinstance(model, ZESRec) and model.settings.items == "ids":
+            model = model.on_items(self.pair.joined)
+        elif system.learns_from == "source":
             model = model.transfer(self.pair.target.with_shuffled_features(seed) if system.shuffled else self.pair.target)
         return model, seconds
 
@@ -363,7 +391,8 @@ def as_record(
     learned: bool = True,
 ) -> RunRecord:
     """Rank tables, one a seed, as a run record. ``learned``: whether the source is part of its name."""
-    sums = [protocol.summary(table) for table in tables.values()]
+    titles = {} if pair.joined is None else {"titles": float(len(pair.joined))}
+    sums = [protocol.summary(table) | titles for table in tables.values()]
     return record_of(
         tables,
         sums,
@@ -407,9 +436,9 @@ def rows_side_by_side(
 
 def ceiling(pair: Pair, experiment: str = "zero-shot", protocol: Protocol = Protocol()) -> list[RunRecord]:
     """The Bayes-optimal row of the toy world; none elsewhere, and none without repeats or in a rehearsal, since its probabilities
-    are those of whole histories.
+    are those of whole histories; nor beside models of little data, with which it has nothing to do.
     """
-    if pair.scale is not Scale.TOY or pair.spec.hidden or not pair.spec.repeats or protocol.repeats != "kept":
+    if pair.scale is not Scale.TOY or pair.spec.hidden or not pair.spec.repeats or protocol.repeats != "kept" or experiment == "incremental":
         return []
     oracle = toy_world(pair.spec.structure).oracle(pair.target.name)
     best = {0: evaluate(oracle, pair.target_split.test, protocol)}
@@ -422,7 +451,7 @@ def ranked(
     """The runs of some rows that share a model, for one seed; what ``rows_side_by_side`` sends to a process."""
     bench, rows = (
         Bench(pair_of(spec), checkpoints),
-        {row.name: row for row in (*systems(spec.scale), *deviating(spec.scale), *rehearsed(spec.scale), *epoch_rows(spec.scale))},
+        {row.name: row for rows in ROWS.values() for row in rows(spec.scale)},
     )
     return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
@@ -430,31 +459,15 @@ def ranked(
 # ---------------------------------------------------------------- Figures 2 and 3
 
 
-def incremental(pair: Pair, draws: Iterable[int], sizes: Iterable[int] = SIZES, networks: Iterable[str] = tuple(NETWORKS)) -> list[RunRecord]:
-    """In-domain models on a few target users at a time, each draw other users; judged on the same test users as Table 2.
-
-    A tenth of the drawn users serves for early stopping, as elsewhere, so the models see what a young shop would have.
-    """
-    draws = list(draws)
-    rows = [(network, items, size) for network in networks for items in ("ids", "text") for size in sizes]
-    tasks = [(pair.spec, *row, draw) for row in rows for draw in draws]
-    found = dict(zip(tasks, side_by_side(trained_on_few, tasks, f"incremental, {pair.target.name}"), strict=True))
-    records = []
-    for network, items, size in rows:
-        runs = {draw: found[pair.spec, network, items, size, draw] for draw in draws}
-        name = f"{NETWORKS[network][0]}{'' if items == 'ids' else '-Meta'}@{size}"
-        records.append(together("incremental", System(name, "target", lambda seed: None), runs, pair, Protocol()))
-    return records
-
-
-def trained_on_few(spec: PairSpec, network: str, items: str, size: int, draw: int) -> tuple[RankTable, float, dict]:
-    """One point of one draw: fit on random users with this many interactions."""
-    split, began = pair_of(spec).target_split, time.perf_counter()
-    few = split_by_user(subset_of_users(split.train, size, draw), test=0.0, seed=draw)
-    settings = seeded(paper_settings(spec.scale, users=network, items=items), draw)
-    model = ZESRec(settings).fit(few.train, few.valid)
-    seconds = time.perf_counter() - began
-    return evaluate(model, split.test), seconds, configuration(model)
+def few_rows(scale: Scale, sizes: Iterable[int] = SIZES, networks: Iterable[str] = tuple(NETWORKS)) -> list[System]:
+    """In-domain models on a few target users at a time; judged on the same test users as Table 2."""
+    rows = []
+    for network, items, size in product(networks, ("ids", "text"), sizes):
+        row = zesrec_row(
+            f"{NETWORKS[network][0]}{'' if items == 'ids' else '-Meta'}@{size}", paper_settings(scale, users=network, items=items), "target"
+        )
+        rows.append(replace(row, few=size))
+    return rows
 
 
 # ---------------------------------------------------------------- Figures 4 to 6
@@ -555,35 +568,15 @@ def explained_by(relation: np.ndarray, fold: Fold) -> np.ndarray:
 # ---------------------------------------------------------------- Table 3
 
 
-def dataset_bias(source: str, target: str, scale: Scale, seeds: Iterable[int]) -> tuple[list[RunRecord], int]:
-    """The data-set-bias study (section 4.7): items of equal title get one id, and an ID model crosses over.
+def bias_rows(scale: Scale) -> list[System]:
+    """The data-set-bias study (section 4.7), on a pair with common titles: what carries texts, and an ID model whose ids cross over.
 
     Every row is ranked on the common items alone. (The paper's rows for the oracle and for chance repeat Table 2, whose
     catalogue is larger; on 2,042 items chance has a recall of 0.0098, not 0.006.)
-
-    Returns:
-        the records, and the number of matched titles.
     """
-    pair, seeds = load_pair(source, target, scale, disjoint=False), list(seeds)
-    matched = shared_items(pair.source, pair.target).drop_duplicates("target").drop_duplicates("source").sort_values("target")
-    if matched.empty:
-        raise DataError(f"{source} and {target} share no title; the bias study needs items that are in both")
-    in_source, in_target = matched["source"].to_numpy(), matched["target"].to_numpy()
-    common = at_least(select_items(pair.target, in_target, f"{len(matched):,} titles that {source} has too"), user=2, repeat=False)
-    judged = replace(pair, target=common, target_split=split_by_user(common))
-    bench = Bench(judged)
-    rows = [s for s in systems(scale, ("hrnn",)) if s.name in ("HRNN", "ZESRec-H", "ZESRec-H (tuned)", "POP", "Random")]
-    rows += neighbours()
-    records = [bench.record(row, seeds, "dataset-bias") for row in rows]
-    joined, settings = {}, paper_settings(scale, users="hrnn", items="ids")
-    for seed in seeds:
-        began = time.perf_counter()
-        model = ZESRec(seeded(settings, seed)).fit(pair.source_split.train, pair.source_split.valid)
-        seconds = time.perf_counter() - began
-        joined[seed] = evaluate(model.on_items(in_source), judged.target_split.test), seconds, configuration(model)
-    record = together("dataset-bias", System("HRNN (Join)", "source", lambda seed: None), joined, judged, Protocol())
-    records.append(replace(record, metrics=record.metrics | {"titles": [float(len(matched))] * len(seeds)}))
-    return records, len(matched)
+    asked = ("HRNN", "ZESRec-H", "ZESRec-H (tuned)", "POP", "Random", *(row.name for row in neighbours()))
+    joined = zesrec_row("HRNN (Join)", paper_settings(scale, users="hrnn", items="ids"))
+    return [*(row for row in systems(scale, ("hrnn",)) if row.name in asked), joined]
 
 
 # ---------------------------------------------------------------- maps and deviations
@@ -712,6 +705,22 @@ def rehearsed(scale: Scale) -> list[System]:
         System("POP", "target", lambda seed: Popularity(), chance=False),
         *neighbours(),
     ]
+
+
+#: experiment -> its rows
+ROWS: dict[str, Callable[[Scale], list[System]]] = {
+    "zero-shot": systems,
+    "zero-shot-no-repeats": systems,
+    "incremental": few_rows,
+    "dataset-bias": bias_rows,
+    "deviations": deviating,
+    "rehearsal": rehearsed,
+    "structure-0": systems,
+    "habits": with_habits,
+    "shuffled-ties": systems,
+    "epochs": epoch_rows,
+    **dict.fromkeys(INGREDIENTS, ingredient_rows),
+}
 
 
 # ---------------------------------------------------------------- what the chapter shows
