@@ -594,14 +594,18 @@ def test_deviations_change_one_setting_each(monkeypatch):
     monkeypatch.setattr(search, "tuned", lambda spec, name: settings)
     papers = yaml.safe_load((Path(__file__).parents[1] / "book/deviations.yml").read_text(encoding="utf-8"))
     assert set(search.DEVIATIONS) <= {entry["id"] for entry in next(paper["deviations"] for paper in papers if paper["paper"] == "Search")}
-    for row, (key, (words, model, changes)) in zip(deviating(SPEC), search.DEVIATIONS.items(), strict=True):
-        changed = replace(settings, **(changes(search.load(SPEC)) if callable(changes) else changes))
+    bases = {name: {"model": name, **asdict(settings)} for name in SQUARE}
+    bases |= {row.name: row.config for row in search.softmax_rows(SPEC, "bow")}
+    for row, (key, (words, name, changes)) in zip(deviating(SPEC), search.DEVIATIONS.items(), strict=True):
+        base = bases[name]
+        changes = changes(search.load(SPEC), base) if callable(changes) else changes
         assert words
-        assert row.name == f"{model} ({key})"
-        base = {"model": model, **asdict(settings)}
-        assert row.config == {"model": model, **asdict(changed)}
-        assert row.config.keys() == base.keys()
-        assert sum(row.config[name] != base[name] for name in base) == 1
+        assert row.name == f"{name} ({key})"
+        assert row.config == base | changes
+        assert {k for k in base if row.config[k] != base[k]} == set(changes)
+        made = row.make(1)
+        assert asdict(made.settings).items() >= changes.items()
+        assert type(made).__name__ == ("SoftmaxTE" if "cross-entropy" in name else name)
 
 
 # ---------------------------------------------------------------- when which of them is best
