@@ -111,6 +111,8 @@ class Claim:
         holds: the predicate, as the file has it, or None where no run can decide.
         untestable: why no run can decide.
         enough: on how many of the pairs it must hold; None for all.
+        answered_by: a search that learned from searches; then those queries alone are judged of which it knows a word. Others it can't
+            answer, so that a comparison with it would be one of vocabularies.
         groups: the file's groups of pairs, by name and scale; ``closer`` names one.
     """
 
@@ -123,6 +125,7 @@ class Claim:
     holds: dict | None
     untestable: str = ""
     enough: int | None = None
+    answered_by: str = ""
     groups: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
@@ -143,7 +146,7 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
     groups, claims = content["pairs"], []
     for entry in content["claims"]:
         where = f"{path}, claim {entry.get('id', '?')!r}"
-        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "enough", "untestable"}
+        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "enough", "answered_by", "untestable"}
         missing = {"id", "where", "claim"} - set(entry)
         if unknown or missing or ("holds" in entry) == ("untestable" in entry):
             raise ClaimError(f"{where}: needs id, where, claim and either holds or untestable; missing {sorted(missing)}, unknown {sorted(unknown)}")
@@ -167,7 +170,9 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
             raise ClaimError(f"{where}: enough is {enough!r}; expected a number of pairs, from 1 to the {most} that it is asked of, beside holds")
         text = " ".join(entry["claim"].split())
         why = " ".join(entry.get("untestable", "").split())
-        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, groups))
+        claims.append(
+            Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, entry.get("answered_by", ""), groups)
+        )
     return claims
 
 
@@ -215,6 +220,7 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
         untested = len(findings) - tested
         parts += [f"{untested} more {'has' if untested == 1 else 'have'} no record"] if untested else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
+        parts += [f"asked of queries of which {claim.answered_by} knows a word"] if claim.answered_by else []
         reason = "; ".join(parts)
     return Verdict(claim, scale, outcome, reason, tuple(findings), variant)
 
@@ -465,6 +471,11 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
             why = f"{name} was judged by another protocol ({differ})" if differ else None
         if why:
             return Finding(pair, text, Outcome.NOT_TESTABLE, why)
+    if claim.answered_by:
+        answering = run(pair, claim.answered_by)
+        if answering is None:
+            return Finding(pair, text, Outcome.NOT_TESTABLE, f"no record of {claim.answered_by}, whose words say which queries are asked")
+        found = {key: record.where_answered(answering) for key, record in found.items()}
     terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
     try:
         value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)

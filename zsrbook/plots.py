@@ -236,7 +236,14 @@ def heat_map(
 
 
 def map_of_items(
-    points: np.ndarray, domains: Sequence[str], texts: Sequence[str], alt: str, title: str = "", height: int = 520, caption: str | None = None
+    points: np.ndarray,
+    domains: Sequence[str],
+    texts: Sequence[str],
+    alt: str,
+    title: str = "",
+    height: int = 520,
+    caption: str | None = None,
+    named: str | None = None,
 ) -> None:
     """An interactive map of items, such as t-SNE or UMAP of their vectors: hover shows the text, colour and shape the domain.
 
@@ -244,6 +251,7 @@ def map_of_items(
         points: (n, 2) positions on the map.
         domains: (n,) the series each item belongs to; at most seven different ones, drawn in order of first appearance.
         texts: (n,) what an item says of itself; shown up to 90 characters.
+        named: a series of few points and short texts, which stand beside the points.
     """
     points, domains = np.asarray(points, float), np.asarray(domains, dtype=object)
     if points.shape != (len(domains), 2) or len(texts) != len(domains):
@@ -256,15 +264,17 @@ def map_of_items(
     for name, marker in zip(series, _PLOTLY_MARKERS, strict=False):
         x, y = points[domains == name].round(3).T.tolist()
         style = {"color": colours[name], "symbol": marker, "size": 6, "opacity": 0.75}
-        figure.add_scatter(
-            x=x, y=y, mode="markers", name=str(name), text=hover[domains == name].tolist(), marker=style, hovertemplate="%{text}<extra></extra>"
-        )
+        mode = "markers+text" if name == named else "markers"
+        shown = {"text": hover[domains == name].tolist(), "textposition": "top center", "hovertemplate": "%{text}<extra></extra>"}
+        figure.add_scatter(x=x, y=y, mode=mode, name=str(name), marker=style, **shown)
     figure.update_xaxes(showticklabels=False, zeroline=False).update_yaxes(showticklabels=False, zeroline=False)
 
     def draw(fig: Figure) -> None:
         ax = fig.subplots()
         for name, marker, colour in zip(series, MARKERS, palette(), strict=False):
             ax.scatter(*points[domains == name].T, s=14, marker=marker, color=colour, alpha=0.75, linewidth=0, label=str(name))
+        for place in np.flatnonzero(domains == named):
+            ax.annotate(texts[place], points[place], (0, 4), textcoords="offset points", ha="center", fontsize=8)
         ax.set(xticks=[], yticks=[], title=title)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6)
 

@@ -166,6 +166,24 @@ class RunRecord:
         joined = {"seeds": [*self.seeds, *more.seeds], "metrics": metrics, "minutes": round(self.minutes + more.minutes, 3)}
         return replace(more, config=self.config, ranks={**self.ranks, **more.ranks}, **joined)
 
+    def where_answered(self, by: RunRecord) -> RunRecord:
+        """This record of a search on those queries alone that another method of the same data answers, since it knows a word of them.
+
+        Raises:
+            RecordError: no ranks stand beside one of the two, the two are of different data, or no query is left.
+        """
+        if not self.ranks or not by.ranks or self.data_sha256 != by.data_sha256:
+            raise RecordError(f"record {self.path} can't be held to what {by.path} answers: both need ranks, on the same data")
+        theirs = next(iter(by.ranks.values()))
+        answered = theirs.user[theirs.greater < theirs.n_candidates]  # a query of unknown words has all candidates before the target
+        tables = {seed: table.where(np.isin(table.user, answered)) for seed, table in self.ranks.items()}
+        if not all(map(len, tables.values())):
+            raise RecordError(f"record {self.path} has no query that {by.path} answers")
+        protocol = protocol_of(self.protocol)
+        names = tuple(name for name in self.metrics if protocol.knows(name))
+        sums = [protocol.summary(table, names) for table in tables.values()]
+        return replace(self, seeds=list(tables), metrics={name: [s[name] for s in sums] for name in names}, ranks=tables)
+
     def contradictions(self) -> Iterator[str]:
         """What the metrics say and the ranks do not, a line each."""
         protocol = protocol_of(self.protocol)

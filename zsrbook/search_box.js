@@ -44,6 +44,10 @@
     return scores.some(Boolean) ? scores.map((score) => score || -Infinity) : null;
   }
 
+  function brief(text) {
+    return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+  }
+
   function element(tag, name, text) {
     const made = document.createElement(tag);
     made.className = name;
@@ -71,11 +75,11 @@
       if (catalogue.bm25) answers.push(byWords(catalogue.bm25, asked, postings, lengths));
       const message = asked.length ? "Nothing found: this search knows no word of the query." : "Type a query of one or more words.";
       const sizes = columns.map((column, c) => show(column, answers[c], unique, message));
-      status.replaceChildren(asked.length ? `Found for “${input.value.trim()}”: ${sizes.join(" · ")}.` : message);
+      status.replaceChildren(asked.length ? `Found for “${brief(input.value.trim())}”: ${sizes.join(" · ")}.` : message);
       const strange = unique.filter((word) => !vocabulary.has(word));
       const rare = strange.filter((word) => catalogue.bm25 && postings.has(word)), unknown = strange.filter((word) => !rare.includes(word));
-      if (unknown.length) status.append(element("b", "zsr-search-unknown", `unknown: ${unknown.join(", ")}`));
-      if (rare.length) status.append(element("b", "zsr-search-rare", `known to BM25 alone: ${rare.join(", ")}`));
+      if (unknown.length) status.append(element("b", "zsr-search-unknown", `unknown: ${brief(unknown.join(", "))}`));
+      if (rare.length) status.append(element("b", "zsr-search-rare", `known to BM25 alone: ${brief(rare.join(", "))}`));
     }
 
     // Fills one column, and says how many items it found.

@@ -221,23 +221,24 @@ def beside(
     )
 
 
-def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str) -> str:
-    """Protocol, scale, data, device, date and seeds of the records in a table, and how fine a difference they can tell."""
-    if not ours:
-        return f"{scale} scale · no run recorded yet: the columns “ours” are empty"
-    records = list(ours.values())
+def circumstances(records: Sequence[RunRecord]) -> str:
+    """Protocol, scale, data, seeds, device and date of the records in a table, in a line; empty where there are none."""
+    if not records:
+        return ""
     dates, seeds = sorted({r.date for r in records}), sorted({len(r.seeds) for r in records})
     spread = f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else dates[0]
     data = ", ".join(sorted({f"{r.target} ({r.data_sha256[:8]})" for r in records}))
     seeds_said = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
-    parts = [
-        protocol_of(records[0].protocol).caption(),
-        f"{scale} scale",
-        f"data {data}",
-        seeds_said,
-        ", ".join(sorted({r.device for r in records})),
-        spread,
-    ]
+    devices = ", ".join(sorted({r.device for r in records}))
+    return " · ".join((protocol_of(records[0].protocol).caption(), f"{records[0].scale} scale", f"data {data}", seeds_said, devices, spread))
+
+
+def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str) -> str:
+    """The circumstances of a table, how to read it, and how fine a difference it can tell."""
+    if not ours:
+        return f"{scale} scale · no run recorded yet: the columns “ours” are empty"
+    records = list(ours.values())
+    parts = [circumstances(records)]
     parts += ["mean over seeds ± half of the 95 % interval (users and seeds resampled)", "bold: best, the ceiling aside"]
     base = ours.get(yardstick)
     known = [r for r in records if r.knows_users(metric)]

@@ -98,7 +98,14 @@ class SearchData:
 
 
 def matrix_of(row: np.ndarray, column: np.ndarray, n: int) -> csr_array:
-    """(n, n) csr of ones at these places, sorted; a place that is named twice is one all the same."""
+    """(n, n) csr of ones at these places, sorted; a place that is named twice is one all the same.
+
+    Raises:
+        DataError: a place outside the matrix, such as a link to an item that is not there.
+    """
+    if len(outside := np.flatnonzero((np.minimum(row, column) < 0) | (np.maximum(row, column) >= n))):
+        first = outside[0]
+        raise DataError(f"the link {row[first]} → {column[first]} names an item that is not there; with {n} items, codes run from 0 to {n - 1}")
     links = csr_array((np.ones(len(row), np.float32), (row, column)), shape=(n, n))
     links.sum_duplicates()
     links.data[:] = 1.0
@@ -171,8 +178,10 @@ class Vocabulary:
             stop: leave out the most common English words.
 
         Raises:
-            DataError: no word is left.
+            DataError: no word is left, or a text is none.
         """
+        if no_text := [(k, text) for k, text in enumerate(texts) if not isinstance(text, str)]:
+            raise DataError(f"text {no_text[0][0]} is {no_text[0][1]!r}; expected a string, which may be empty ({len(no_text)} such of {len(texts)})")
         stemmed = lru_cache(maxsize=None)(snowballstemmer.stemmer("english").stemWord)  # a word costs 20 µs, and most come again
         plain = CountVectorizer(token_pattern=r"(?u)\b\w+\b").build_tokenizer()
 
