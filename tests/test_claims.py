@@ -12,8 +12,9 @@ import yaml
 from zsrbook.claims import CLAIMS, ClaimError, Outcome, Verdicts, _parts, judge, load, verdicts
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.evaluation.ranks import RankTable
+from zsrbook.evaluation.retrieval import SearchProtocol
 from zsrbook.experiments import prerec, search
-from zsrbook.records import RunRecord
+from zsrbook.records import RecordError, RunRecord
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
 
@@ -196,6 +197,46 @@ def test_a_variant_speaks_for_its_method_where_it_was_run(tmp_path):
     assert verdict.findings[0].detail.startswith("A (tuned) − B = +0.")
     assert verdict.findings[1].detail.startswith("A (tuned) − A (tuned, shuffled) = +0.")
     assert "tuned settings where they were run" in Verdicts([verdict])._repr_html_()
+
+
+@pytest.mark.parametrize("holds", [{"any": ["close", "fails"]}, {"all": [{"any": ["close", "fails"]}]}])
+def test_what_may_fail_in_part_is_not_refused_for_it(tmp_path, holds):
+    """Of ``any``, the best counts, also where nothing holds and something fails beyond chance."""
+    parts = {"close": {"better": {"a": "A2", "b": "A", "metric": "Recall@20", "by": -0.006}}}
+    parts["fails"] = {"better": {"a": "B", "b": "A", "metric": "Recall@20", "by": 0.0}}
+
+    def filled(node):
+        return parts[node] if isinstance(node, str) else {kind: [filled(child) for child in children] for kind, children in node.items()}
+
+    verdict = judge(claim_of(tmp_path, filled(holds)), RECORDS, "toy")
+    assert [f.outcome for f in verdict.findings] == [Outcome.PARTLY, Outcome.NOT_REPRODUCED]
+    assert verdict.outcome == Outcome.PARTLY
+    both = judge(claim_of(tmp_path, {"all": list(parts.values())}), RECORDS, "toy")
+    assert both.outcome == Outcome.NOT_REPRODUCED
+
+
+def test_a_search_is_held_to_the_queries_that_another_answers(tmp_path):
+    rules = SearchProtocol("log")
+
+    def made(method, greater):
+        table = RankTable.of(greater, [0] * 6, 10, user=[0, 0, 1, 1, 2, 2])
+        shape = dict(paper="search", experiment="log", source=None, target="grocery--pantry", protocol=rules.settings(), seeds=1, ranks=False)
+        return replace(record_of(method, 0.1, **shape), ranks={0: table}, metrics={"Recall@5": [rules.summary(table, ("Recall@5",))["Recall@5"]]})
+
+    log = made("Log", [0, 1, 9, 0, 10, 10])  # it knows no word of query 2
+    mixed = made("Mixed", [0, 9, 9, 0, 0, 0])  # and another answers in its place
+    assert mixed.mean("Recall@5") > log.mean("Recall@5")
+    held = mixed.where_answered(log)
+    assert held.ranks[0].user.tolist() == [0, 0, 1, 1]
+    assert held.mean("Recall@5") == 0.5
+    better = {"better": {"a": "Mixed", "b": "Log", "metric": "Recall@5", "by": 0.0}}
+    for answered_by, outcome in ((None, Outcome.PARTLY), ("Log", Outcome.NOT_REPRODUCED)):
+        claim = replace(claim_of(tmp_path, better, answered_by=answered_by), protocol=rules, experiments={"log": None})
+        verdict = judge(claim, [log, mixed], "toy")
+        assert verdict.outcome == outcome
+    assert verdict.reason.endswith("asked of queries of which Log knows a word")
+    with pytest.raises(RecordError, match="no query that"):
+        mixed.where_answered(made("Silent", [10] * 6))
 
 
 def on(target, sha256="ab" * 32, **recalls):

@@ -86,3 +86,10 @@ def test_errors_name_what_is_wrong() -> None:
         SearchData("bad", data.items, data.links, data.queries, pd.concat([data.relevance, data.relevance[:1]]))
     with pytest.raises(DataError, match=r"links of shape \(3, 3\) for 4 items"):
         SearchData("bad", data.items, matrix_of(np.array([0]), np.array([1]), 3), data.queries, data.relevance)
+
+
+def test_links_to_items_that_are_not_there_and_texts_that_are_none_are_told():
+    with pytest.raises(DataError, match="the link 0 → 9 names an item that is not there; with 3 items, codes run from 0 to 2"):
+        matrix_of(np.array([1, 0]), np.array([2, 9]), 3)
+    with pytest.raises(DataError, match=r"text 1 is None; expected a string, which may be empty \(1 such of 3\)"):
+        Vocabulary.of(["red", None, "red"])

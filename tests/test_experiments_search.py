@@ -151,7 +151,7 @@ class Spy(Retriever):
 
 def test_rows_are_there_once_and_have_what_they_stand_on(rows):
     names = [row.name for row in rows]
-    assert len(set(names)) == len(names) == 48 + 11
+    assert len(set(names)) == len(names) == 48 + 14
     assert all(below in rows for row in rows for below in row.on)
     assert {row.name for row in rows if not row.chance} == {"BM25", "Sentences", "Popular", "BM25 + Popular", "Sentences + Popular"}
     controls = {row.name: row.links for row in rows if row.links != "own"}
@@ -161,10 +161,32 @@ def test_rows_are_there_once_and_have_what_they_stand_on(rows):
 
 def test_without_a_log_that_can_teach_there_is_no_row_that_learns_from_it(data, monkeypatch):
     silent = replace(data, log=data.log[:0])
-    lone = replace(data, queries=data.queries.assign(text=[f"word{i}" for i in range(len(data.queries))]))  # no word in three queries
+    lone = replace(data, queries=data.queries.assign(text=[f"word{i}" for i in range(len(data.queries))]))
+    lone = replace(lone, log=data.log.drop_duplicates("query"))  # and none that was searched for three times
     for untaught in (silent, lone):
         monkeypatch.setattr(search, "load", lambda spec, found=untaught: found.hold_out() if spec.held_out else found)
         assert not [row.name for row in systems(SPEC) if "SMC" in row.name or "rescaled" in row.name]
+
+
+def test_a_word_that_many_search_for_teaches_though_it_stands_in_one_query(data):
+    once = SearchData(data.name, data.items, data.links, data.queries[:1].assign(text="cosy"), data.relevance[:0], data.log[:3].assign(query=0))
+    assert search.SMC(search.SIZES[Scale.TOY].softmax).fit(once).vocabulary.words == ("cosy",)
+
+
+def test_who_read_the_log_is_not_judged_by_labels_made_of_it(data, rows, monkeypatch):
+    smc, stl = ({row.name: row for row in rows}[name] for name in ("SMC", "STL"))
+    everything = {"labels", "apart", "log", "links"}
+    assert judged(SPEC, smc).keys() == judged(SPEC, stl).keys() == everything
+    monkeypatch.setattr(search, "load", lambda spec: replace(data, labels_from_log=True))
+    assert judged(SPEC, smc).keys() == {"log", "links"}
+    assert judged(SPEC, stl).keys() == everything
+
+
+def test_links_that_settings_were_chosen_on_are_others_than_those_judged():
+    judged_here = set(zip(*search.load(replace(SPEC, held_out=True)).held_out.nonzero(), strict=True))
+    for draw in range(search.SIZES[Scale.TOY].draws):
+        tuned_on = set(zip(*search.load(SPEC).hold_out(seed=draw).held_out.nonzero(), strict=True))
+        assert len(judged_here & tuned_on) < 0.25 * len(judged_here)
 
 
 def test_rows_travel_to_other_processes(rows):
@@ -712,7 +734,10 @@ def test_answers_are_judged_in_the_corpus_where_that_was_recorded(records):
 def test_a_warm_start_begins_below_a_fresh_one_and_stays_near_yesterday(name):
     found = search.refresh(SPEC, name, sweeps=3)
     assert list(found.index) == [0, 1, 2, 3]
-    assert list(found.columns) == ["warm", "fresh", "moved", "moved (fresh)"]
+    assert list(found.columns) == ["warm", "fresh", "moved", "moved (fresh)", "new items", "new words"]
+    for what in ("new items", "new words"):
+        assert found.loc[0, what] < 0.5  # they begin anywhere
+        assert found.loc[3, what] > 0.8
     assert found.loc[0, "warm"] < found.loc[0, "fresh"]
     assert found.loc[0, "moved"] == pytest.approx(1.0, abs=1e-6)
     assert (found["moved"] <= 1 + 1e-6).all()

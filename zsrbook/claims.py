@@ -29,7 +29,7 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast, ratio_difference
-from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
+from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RecordError, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
 CLAIMS = REPOSITORY / "book" / "claims"
@@ -111,8 +111,8 @@ class Claim:
         holds: the predicate, as the file has it, or None where no run can decide.
         untestable: why no run can decide.
         enough: on how many of the pairs it must hold; None for all.
-        answered_by: a search that learned from searches; then those queries alone are judged of which it knows a word. Others it can't
-            answer, so that a comparison with it would be one of vocabularies.
+        answered_by: a search that learned from searches; then those queries alone are judged of which it knows a word, as its ranks tell.
+            Others it can't answer, so that a comparison with it would be one of vocabularies.
         groups: the file's groups of pairs, by name and scale; ``closer`` names one.
     """
 
@@ -170,9 +170,8 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
             raise ClaimError(f"{where}: enough is {enough!r}; expected a number of pairs, from 1 to the {most} that it is asked of, beside holds")
         text = " ".join(entry["claim"].split())
         why = " ".join(entry.get("untestable", "").split())
-        claims.append(
-            Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, entry.get("answered_by", ""), groups)
-        )
+        answered_by = entry.get("answered_by", "")
+        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, answered_by, groups))
     return claims
 
 
@@ -203,12 +202,9 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
     ]
     outcome = _all(outcomes) if claim.enough is None else _enough(outcomes, claim.enough)
     counts = pd.Series([f.outcome for f in findings]).value_counts()
-    if (
-        outcome is Outcome.PARTLY
-        and Outcome.REPRODUCED not in counts
-        and any(f.outcome is Outcome.NOT_REPRODUCED and not f.maybe_luck for f in findings)
-    ):
-        outcome = Outcome.NOT_REPRODUCED  # nothing of it holds, and something fails by more than chance
+    beyond_luck = any(f.outcome is Outcome.NOT_REPRODUCED and not f.maybe_luck for f in findings)
+    if outcome is Outcome.PARTLY and beyond_luck and Outcome.REPRODUCED not in counts and claim.enough is None and not _may_fail(claim.holds):
+        outcome = Outcome.NOT_REPRODUCED  # all of it must hold, nothing does, and something fails by more than chance
     tested = len(findings) - counts.get(Outcome.NOT_TESTABLE, 0)
     if not tested:
         reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
@@ -352,6 +348,12 @@ def _judge(predicate: dict, usual: Sequence[str], found_for: Callable[[Part], li
     return _all([f.outcome for f in found])
 
 
+def _may_fail(predicate: dict) -> bool:
+    """Whether some of its comparisons may fail and it holds all the same."""
+    ((kind, body),) = predicate.items()
+    return kind == "any" or (kind == "all" and any(map(_may_fail, body)))
+
+
 def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
@@ -471,11 +473,14 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
             why = f"{name} was judged by another protocol ({differ})" if differ else None
         if why:
             return Finding(pair, text, Outcome.NOT_TESTABLE, why)
-    if claim.answered_by:
+    if claim.answered_by and all(r.ranks for r in found.values()):  # a paper's own numbers have none
         answering = run(pair, claim.answered_by)
         if answering is None:
             return Finding(pair, text, Outcome.NOT_TESTABLE, f"no record of {claim.answered_by}, whose words say which queries are asked")
-        found = {key: record.where_answered(answering) for key, record in found.items()}
+        try:
+            found = {key: record.where_answered(answering) for key, record in found.items()}
+        except RecordError as error:
+            return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
     terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
     try:
         value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)
@@ -487,7 +492,7 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
         formula = " − ".join(f"{a.method} / {b.method} on {_arrow(place)}" for place, ((_, a), (_, b)) in zip(places, terms, strict=True))
     margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
-    return Finding(pair, text, outcome, detail, value > part.suspicious_above, outcome == Outcome.NOT_REPRODUCED and high > part.above)
+    return Finding(pair, text, outcome, detail, value > part.suspicious_above, outcome == Outcome.NOT_REPRODUCED and high >= part.above)
 
 
 def _in_variant(method: str, variant: str) -> str:

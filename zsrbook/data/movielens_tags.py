@@ -164,4 +164,4 @@ def tagged(name: str, items: pd.DataFrame, links: csr_array, acts: pd.DataFrame,
         f"{name}: {len(asked):,} of {len(tags):,} tags are asked, each on {choice.at_least} films or more of each part and of {choice.users} users or"
         f" more: {len(relevance):,} relevant pairs, {len(log):,} acts in the log; words could find their films: {counts}"
     )
-    return SearchData(name, items, links, queries, relevance, log, report=report)
+    return SearchData(name, items, links, queries, relevance, log, labels_from_log=True, report=report)

@@ -35,6 +35,7 @@ class SearchData:
         queries: row = query code; columns ``text`` and ``kind``, the category that tables are split by.
         relevance: columns ``query``, ``item``, ``grade`` (1 or more); pairs that are absent are not relevant.
         log: columns ``query``, ``item``, ``time``: what was consumed after a search; may be empty.
+        labels_from_log: whether ``relevance`` was made of the acts in ``log``, so that a model of the log has read the answers.
         held_out: (n, n) csr of ones, links that were taken out of ``links`` to be judged on; of no entries until ``hold_out``.
         report: what was kept, repaired and dropped on the way here.
     """
@@ -45,6 +46,7 @@ class SearchData:
     queries: pd.DataFrame
     relevance: pd.DataFrame
     log: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"query": [], Columns.ITEM: [], Columns.TIME: []}))
+    labels_from_log: bool = False
     held_out: csr_array | None = None
     report: Report = field(default=Report(), repr=False)
 

@@ -213,13 +213,15 @@ def run_search(
         suffix = f"-{experiment}" if rows_of_it else ""
         rows = named(only, experiment, (rows_of_it or search.systems)(spec))
         known = own_records(search.PAPER, None, data, spec.scale, version, search.load(spec).sha256)
-        ways = [way + suffix for way in search.judged(spec)]
         models: dict[int, dict] = {seed: {} for seed in range(seeds)}  # rows of one seed stand on one another
+
+        def ways(row: search.System) -> list[tuple[str, str]]:
+            return [(way + suffix, row.name) for way in search.judged(spec, row)]
 
         def run(row: search.System, seed: int) -> list[RunRecord]:
             return search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models[seed])[row.name]}, suffix)
 
-        for record in seed_by_seed(known, rows, range(seeds), lambda row: [(way, row.name) for way in ways], lambda row: row.chance, run):
+        for record in seed_by_seed(known, rows, range(seeds), ways, lambda row: row.chance, run):
             written(record, version, next(iter(record.metrics)))
         for record in search.ceiling(spec) if not suffix else []:
             written(record, version, next(iter(record.metrics)))

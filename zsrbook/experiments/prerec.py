@@ -260,7 +260,8 @@ def readings(scale: Scale) -> list[PreRecSettings]:
 
 
 #: settings that did best on validation: of PreRec among ``readings``, of baselines among the ``GRIDS`` of ``experiments.prerec_baselines``; where a
-#: data set or a family is not named, the families' own did best or nothing was tried. On the three large sets of public data ItemKNN alone was tuned
+#: data set or a family is not named, the families' own did best or nothing was tried. On the three large sets of public data PreRec and ItemKNN
+#: alone were tuned
 TUNED: dict[str, dict[str, object]] = {
     "pantry": {"PreRec": reading(Scale.TOY, 50, "between")},
     "films": {"PreRec": reading(Scale.TOY, 10, "between")},
@@ -286,9 +287,9 @@ TUNED: dict[str, dict[str, object]] = {
         "EASE": EASESettings(lam=600.0),
         "LightGCN": LightGCNSettings(layers=2, decay=1e-3),
     },
-    "yelp": {"ItemKNN": ItemKNNSettings(neighbours=800, shrinkage=100.0), "Mult-VAE": _SHORT_VAE},
-    "sports": {"ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=100.0), "Mult-VAE": _SHORT_VAE},
-    "epinions": {"ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=100.0), "Mult-VAE": _SHORT_VAE},
+    "yelp": {"PreRec": reading(Scale.SMALL, 50, "between"), "ItemKNN": ItemKNNSettings(neighbours=800, shrinkage=100.0), "Mult-VAE": _SHORT_VAE},
+    "sports": {"PreRec": reading(Scale.SMALL, 100, "between"), "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=100.0), "Mult-VAE": _SHORT_VAE},
+    "epinions": {"PreRec": reading(Scale.SMALL, 100, "between"), "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=100.0), "Mult-VAE": _SHORT_VAE},
 }
 
 

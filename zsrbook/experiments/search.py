@@ -119,6 +119,8 @@ class Spec:
     held_out: bool = False  #: a tenth of the linked pairs is held out
 
 
+#: the draw of held-out links that is judged; ``tuning`` has others
+JUDGED_DRAW = 1000
 #: clicks in the log of the toy world: so few that a supervised search has something left to learn
 CLICKS = 2000
 
@@ -142,7 +144,7 @@ def load(spec: Spec) -> SearchData:
         DataError: the data is missing or bad; the message says what to do.
     """
     data = replace(toy_world().search(spec.name, CLICKS), name=spec.name) if spec.scale is Scale.TOY else catalogue.load_search(spec.name)
-    return data.hold_out() if spec.held_out else data
+    return data.hold_out(seed=JUDGED_DRAW) if spec.held_out else data
 
 
 def parts(data: SearchData) -> tuple[SearchData, SearchData]:
@@ -255,10 +257,11 @@ def systems(spec: Spec) -> list[System]:
 
 
 def taught_by_log(spec: Spec) -> bool:
-    """Whether SMC finds a word often enough in the queries of the older part of the log; where it doesn't, its rows are left out."""
+    """Whether SMC finds a word often enough in the older part of the log; where it doesn't, its rows are left out."""
     older, _ = parts(load(spec))
+    smc = SMC()
     try:
-        SIZES[spec.scale].softmax.vocabulary(SMC().pairs(older).texts)
+        SIZES[spec.scale].softmax.vocabulary(smc.read(smc.pairs(older)))
     except DataError:
         return False
     return True
@@ -385,19 +388,24 @@ def scored(spec: Spec, rows: Sequence[System], seed: int, models: dict[str, tupl
     models, found = {} if models is None else models, {}
     for row in rows:
         model, seconds = fitted(spec, row, seed, models)
-        found[row.name] = {name: evaluate(model, judge, rules) for name, (rules, judge) in judged(spec).items()}, seconds
+        found[row.name] = {name: evaluate(model, judge, rules) for name, (rules, judge) in judged(spec, row).items()}, seconds
     return found
 
 
-def judged(spec: Spec) -> dict[str, tuple[SearchProtocol, SearchData]]:
-    """Experiment -> the rules, and the data that holds what is judged; only those that the data knows something for."""
+def judged(spec: Spec, row: System | None = None) -> dict[str, tuple[SearchProtocol, SearchData]]:
+    """Experiment -> the rules, and the data that holds what is judged; only those that the data knows something for.
+
+    Args:
+        row: then without labels that were made of the log, where the row learned from that log: it has read most of the answers.
+    """
     data = load(spec)
     if spec.held_out:
         return {"held-out": (HELD_OUT, data)}
     _, newer = parts(data)
     collection = spec.name in ("cisi", "cacm")  # elsewhere, what is relevant is known within the pool alone
     there = {"labels": len(data.relevance), "apart": _knows_apart(data), "corpus": collection, "log": len(newer.log), "links": data.links.nnz}
-    return {name: (rules, newer) for name, rules in JUDGED.items() if there[name]}
+    read = JUDGED.keys() - {"log", "links"} if row is not None and row.log and data.labels_from_log else ()
+    return {name: (rules, newer) for name, rules in JUDGED.items() if there[name] and name not in read}
 
 
 def _knows_apart(data: SearchData) -> bool:
@@ -427,7 +435,7 @@ def records_of(spec: Spec, row: System, runs: dict[int, Run], suffix: str = "") 
     """
     return [
         as_record(spec, name + suffix, rules, row, {seed: (found[name], s) for seed, (found, s) in runs.items()})
-        for name, (rules, _) in judged(spec).items()
+        for name, (rules, _) in judged(spec, row).items()
     ]
 
 
@@ -490,7 +498,7 @@ def results(spec: Spec, live: Iterable[str] = (), models: dict[str, tuple[Retrie
         return list(known.values())
 
     def expected(row: System) -> tuple[list[int], dict[Key, str]]:
-        stamps = {(name, row.name): stamp_of(load(spec).sha256, rules.settings(), row.config) for name, (rules, _) in ways.items()}
+        stamps = {(name, row.name): stamp_of(load(spec).sha256, rules.settings(), row.config) for name, (rules, _) in judged(spec, row).items()}
         return SEEDS if row.chance else SEEDS[:1], stamps
 
     def again(rows: list[System]) -> list[RunRecord]:
@@ -499,7 +507,7 @@ def results(spec: Spec, live: Iterable[str] = (), models: dict[str, tuple[Retrie
 
     rows = systems(spec)
     found = complete(known, rows, expected, lambda seeds, some: run(spec, seeds, some), SEEDS, live, again)
-    return [*(found[name, row.name] for name in ways for row in rows), *ceiling(spec)]
+    return [*(found[name, row.name] for name in ways for row in rows if (name, row.name) in found), *ceiling(spec)]
 
 
 # ---------------------------------------------------------------- what departs from the paper

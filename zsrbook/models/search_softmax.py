@@ -182,13 +182,17 @@ class Softmax(TextRetriever):
         """(n, d) u, if the model has them."""
         return None
 
+    def read(self, pairs: Pairs) -> Sequence[str]:
+        """The texts of which a word needs ``at_least`` to be known."""
+        return pairs.texts
+
     def fit(self, data: SearchData) -> Self:
         settings, training, device = self.settings, self.settings.training, pick_device(self.settings.training.device)
         pairs = self.pairs(data)
         if not len(pairs.source):
             raise DataError(f"{data.name}: {type(self).__name__} finds no pair to learn from; expected links, or rows in the log for SMC")
         self.raw = data.items[Columns.RAW].tolist()
-        self.vocabulary = (settings if settings.encoder == "bow" else replace(settings, bigrams=False)).vocabulary(pairs.texts)
+        self.vocabulary = (settings if settings.encoder == "bow" else replace(settings, bigrams=False)).vocabulary(self.read(pairs))
         documents = self._documents(pairs.texts)
         kept = np.flatnonzero(np.append(documents.lengths, np.ones(data.n_items))[pairs.source])
         pairs = Pairs(pairs.texts, pairs.source[kept], pairs.target[kept], None if pairs.weight is None else pairs.weight[kept])
@@ -287,6 +291,10 @@ class SMC(Softmax):
     def pairs(self, data: SearchData) -> Pairs:
         asked, source = np.unique(data.log["query"].to_numpy(np.int64), return_inverse=True)
         return Pairs(data.queries["text"].iloc[asked].tolist(), source, data.log[Columns.ITEM].to_numpy(np.int64))
+
+    def read(self, pairs: Pairs) -> Sequence[str]:
+        """Every search in the log, also where one was made before: a word that many search for is known though it stands in one query."""
+        return [pairs.texts[row] for row in pairs.source]
 
 
 def drawn(weight: np.ndarray | None, count: int, rng: np.random.Generator) -> np.ndarray:
