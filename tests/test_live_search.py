@@ -7,11 +7,10 @@ from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.experiments import live_search
 from zsrbook.experiments.live_search import METRICS, RATED, Searcher, Traffic, ab_test, expected, lifts, live, search
 from zsrbook.models.search_baselines import fused
 
-BETTER = np.array([-1.0 if name in live_search.LOWER_IS_BETTER else 1.0 for name in METRICS])
+BETTER = np.array([-1.0 if name in ("Query Refinement", "Next-page CTR") else 1.0 for name in METRICS])
 
 
 @pytest.fixture(scope="module")

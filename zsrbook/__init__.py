@@ -1,7 +1,7 @@
 """zsrbook: the helper package of a book that re-runs four papers on zero-shot recommendation.
 
-Data flows one way through the package, and nothing imports upwards:
-``scale`` → ``data`` → ``text`` → ``training`` → ``models`` → ``evaluation`` → ``records`` → ``experiments`` → ``claims``, ``tables``, ``plots``.
+The way of the data: ``data`` → ``text`` → ``models``, fitted by ``training`` → ``evaluation`` → ``records`` → ``claims`` and ``tables``.
+``experiments`` puts it together, one module a chapter; ``plots``, ``notebook`` and ``search_box`` show it.
 """
 
 __version__ = "0.1.0"

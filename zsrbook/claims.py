@@ -232,6 +232,11 @@ def verdicts(
 class Verdicts(list[Verdict]):
     """Verdicts that a notebook shows as a table."""
 
+    def counted(self) -> str:
+        """How many of each, the most frequent first: ``3 not testable here, 2 partly``."""
+        outcomes = [str(v.outcome) for v in self]
+        return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
+
     def to_frame(self) -> pd.DataFrame:
         """Index ``claim`` (the id); columns ``where``, ``text``, ``verdict``, ``reason``."""
         rows = [(v.claim.id, v.claim.where, v.claim.text, str(v.outcome), v.reason) for v in self]

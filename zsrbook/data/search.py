@@ -18,6 +18,7 @@ import snowballstemmer
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
+from zsrbook.data import matrix
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
 
 #: neighbours that an item keeps, at most (section 5 of the paper)
@@ -108,10 +109,7 @@ def matrix_of(row: np.ndarray, column: np.ndarray, n: int) -> csr_array:
     if len(outside := np.flatnonzero((np.minimum(row, column) < 0) | (np.maximum(row, column) >= n))):
         first = outside[0]
         raise DataError(f"the link {row[first]} → {column[first]} names an item that is not there; with {n} items, codes run from 0 to {n - 1}")
-    links = csr_array((np.ones(len(row), np.float32), (row, column)), shape=(n, n))
-    links.sum_duplicates()
-    links.data[:] = 1.0
-    return links
+    return matrix.matrix_of(row, column, (n, n))
 
 
 def links_in_sequences(data: Dataset, top: int = TOP) -> csr_array:

@@ -30,7 +30,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
-from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.llae import LLAE, LLAESettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -227,10 +227,6 @@ def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSetti
     make = partial(ranking_model, tower=towers[tower], settings=sizes.ranking, filler=mail and partial(MAIL, settings=mail))
     config = {"tower": {"name": tower} | own, "mail": mail and asdict(mail), "ranking": asdict(sizes.ranking)}
     return System(name, make, config)
-
-
-def seeded(settings: RankingSettings | MetaEmbSettings, seed: int) -> RankingSettings | MetaEmbSettings:
-    return replace(settings, training=replace(settings.training, seed=seed))
 
 
 def systems(scale: Scale) -> list[System]:
@@ -606,6 +602,5 @@ def in_short(scale: Scale) -> str:
         for row in found[found["metric"] == "AUC (new)"].itertuples():
             word = "raises it" if row.low > 0 else "lowers it" if row.high < 0 else "leaves it where it was"
             sentences.append(f"On {name}, public data, it {word} ({row.improvement:+.2f} %, {row.low:+.2f} to {row.high:+.2f}).")
-    judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
-    counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
-    return " ".join([*sentences, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {counts}."])
+    judged = verdicts(PAPER, scale)
+    return " ".join([*sentences, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])

@@ -821,6 +821,5 @@ def in_short(scale: Scale) -> str:
             f"On {len(public)} public data sets, links lift {told} above STL, with the words of either as they stand and as stems, and above the"
             f" same model on links that tell popularity alone; {below}."
         )
-    outcomes = [str(v.outcome) for v in verdicts(PAPER, scale)]
-    counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
-    return " ".join([*said, f"Of the paper's {len(outcomes)} claims, judged by the runs recorded at the {scale} scale: {counts}."])
+    judged = verdicts(PAPER, scale)
+    return " ".join([*said, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])

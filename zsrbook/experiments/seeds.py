@@ -53,6 +53,14 @@ def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]]
     return run(SEEDS) if None in joined else joined
 
 
+Settings = TypeVar("Settings")
+
+
+def seeded(settings: Settings, seed: int) -> Settings:
+    """Settings of a model, trained with this seed."""
+    return replace(settings, training=replace(settings.training, seed=seed))
+
+
 class Named(Protocol):
     """A row of a table, of whatever chapter."""
 

@@ -40,7 +40,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
-from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, shown, stamp_of
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, shown, stamp_of
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -256,10 +256,6 @@ class System:
     def seeds(self, asked: Iterable[int]) -> list[int]:
         """The seeds to run: one is enough where nothing is left to chance."""
         return list(asked) if self.chance else [0]
-
-
-def seeded(settings: ZESRecSettings | AnchoredSettings, seed: int) -> ZESRecSettings | AnchoredSettings:
-    return replace(settings, training=replace(settings.training, seed=seed))
 
 
 def zesrec_row(name: str, settings: ZESRecSettings, learns_from: str = "source", shuffled: bool = False) -> System:
@@ -814,9 +810,8 @@ def in_short(scale: Scale) -> str:
         sentences.append(
             f"On public data ZESRec's best row beats {first} on {won} of {known} recorded pair{'s' * (known > 1)}, and beats {second} on {too}."
         )
-    judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
-    counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
-    sentences.append(f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {counts}.")
+    judged = verdicts(PAPER, scale)
+    sentences.append(f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}.")
     return " ".join(sentences)
 
 

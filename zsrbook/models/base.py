@@ -1,7 +1,7 @@
 """What every recommender of the book can do.
 
 A recommender is fitted on one data set and scores that data set's items. If it is ``zero_shot``, ``transfer`` gives a copy
-that scores the items of another data set, of which it reads the item vectors and nothing else.
+that scores the items of another data set. Of that it reads what the model says it reads (item vectors, or what was taken when), and trains nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Recommender(ABC):
             yield chunk, self.scores(sequences.prefixes(chunk))
 
     def transfer(self, target: Dataset) -> Self:
-        """A copy that scores the items of ``target`` and has learned nothing from it.
+        """A copy that scores the items of ``target`` and has trained nothing on it.
 
         Raises:
             DataError: the model knows items by their ids only.
