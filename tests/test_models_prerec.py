@@ -34,9 +34,8 @@ SHORT = Node2VecSettings(dimension=32, walks=10, length=20, window=5)
 #: strong tastes, so that the matrix has a shape beyond popularity
 WORLD = ToyWorld(ToySettings(users=(1200, 1200, 20), history=25.0, tail=1.0, taste=3.0))
 FEATURES = FeatureSettings(node2vec=SHORT, clusters=12, pair_clusters=100)
-SMALL = PreRecSettings(
-    features=FEATURES, hidden=(32, 16), questions=0.2, training=Training(epochs=15, optimizer="adam", learning_rate=3e-3, clip=None, patience=3)
-)
+QUICK = Training(epochs=15, optimizer="adam", learning_rate=3e-3, clip=None, patience=3, device="cpu")
+SMALL = PreRecSettings(features=FEATURES, hidden=(32, 16), questions=0.2, training=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +180,48 @@ def test_the_first_layer_is_that_of_an_mlp_on_one_hot_bins():
             last = hidden @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
             hidden = np.maximum(last, 0)
     assert mlp(bins).detach().numpy() == pytest.approx(last, abs=1e-5)
+
+
+def test_the_networks_read_bins_from_another_device():
+    """Only the shapes are worked out on ``meta``, but a tensor of the CPU is refused there as it is on a card."""
+    bins = torch.randint(0, 10, (9, 8), dtype=torch.uint8)
+    for combine in ("two", "joint", "attention"):
+        networks = Networks(replace(SMALL, combine=combine)).to("meta")
+        assert networks.joined(bins).device.type == "meta"
+        assert networks((bins, bins))[0].device.type == "meta"
+
+
+class OnACard(torch.Tensor):
+    """What NumPy can't read before it is brought to the CPU."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize("combine", ["two", "joint", "attention"])
+def test_scores_are_brought_back_to_the_cpu(split, combine, monkeypatch):
+    settings = replace(SMALL, combine=combine, training=replace(QUICK, epochs=1))
+    fitted, users, there = PreRec(settings).fit(split.train), np.arange(3), BinnedMLP.forward
+    expected = fitted.scores(users)
+    monkeypatch.setattr(BinnedMLP, "forward", lambda self, bins: there(self, bins).as_subclass(OnACard))
+    np.testing.assert_array_equal(fitted.scores(users), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("combine", ["two", "joint", "attention"])
+def test_cpu_equals_gpu(split, combine):
+    """Equal weights give scores equal to 1e-4; and what the GPU learns by itself is as good."""
+    settings, users = replace(SMALL, combine=combine), np.arange(50)
+    here, there = (PreRec(replace(settings, training=replace(QUICK, device=device))) for device in ("cpu", "cuda"))
+    here.fit(split.train, split.valid)
+    there.restore(here.state())
+    there.bind(split.train)
+    np.testing.assert_allclose(there.scores(users), here.scores(users), atol=1e-4)
+    found, expected = (MatrixProtocol().summary(evaluate(m, split))["NDCG@20"] for m in (there.fit(split.train, split.valid), here))
+    assert found == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("combine", ["two", "joint", "attention"])

@@ -37,7 +37,7 @@ from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import matrix_of, rows_of
 from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
 from zsrbook.models.node2vec import Node2VecSettings, bipartite, cached
-from zsrbook.training import Training
+from zsrbook.training import Training, pick_device
 from zsrbook.training import train as train_networks
 
 Family = Literal["activity", "co-occurrence", "interaction"]
@@ -376,8 +376,9 @@ class BinnedMLP(nn.Module):
         self.register_buffer("offsets", torch.arange(len(columns)) * bins, persistent=False)
 
     def forward(self, bins: Tensor) -> Tensor:
-        """(n, 8) bins -> (n, out)."""
-        return self.rest(self.rows(bins[:, self.columns].long() + self.offsets) + self.bias)
+        """(n, 8) bins, wherever they are -> (n, out) where the weights are."""
+        own = bins[:, self.columns].to(self.offsets.device)  # matrices are described on the CPU, and the networks may be on a card
+        return self.rest(self.rows(own.long() + self.offsets) + self.bias)
 
 
 class Networks(nn.Module):
@@ -510,19 +511,19 @@ class PreRec(MatrixModel):
         table = np.empty((len(some), len(kinds)), np.float32)
         for row, one in enumerate(some):
             nodes = self.described.nodes(np.full(len(kinds), one), kinds)
-            table[row] = scorer(torch.as_tensor(np.pad(nodes, ((0, 0), (0, 2)))))[:, 0].numpy()
+            table[row] = scorer(torch.as_tensor(np.pad(nodes, ((0, 0), (0, 2)))))[:, 0].cpu().numpy()
         return table[user[:, None], item]
 
     @torch.no_grad()
     def _pair_scores(self, scorer: BinnedMLP, users: np.ndarray) -> np.ndarray:
         bins = np.concatenate([np.zeros((len(self.described.pairs), 6), np.uint8), self.described.pairs], axis=1)
-        return scorer(torch.as_tensor(bins))[:, 0].numpy()[self.described.clusters_of_users(users)]
+        return scorer(torch.as_tensor(bins))[:, 0].cpu().numpy()[self.described.clusters_of_users(users)]
 
     @torch.no_grad()
     def _written_out(self, users: np.ndarray) -> np.ndarray:
         n = len(self.described.items)
         flat = bins_of(self.described, np.repeat(users, n), np.tile(np.arange(n), len(users)))
-        return torch.cat([self.networks.joined(some) for some in flat.split(100_000)]).numpy().reshape(len(users), n)
+        return torch.cat([self.networks.joined(some) for some in flat.split(100_000)]).cpu().numpy().reshape(len(users), n)
 
     def state(self) -> dict[str, Tensor]:
         """All that moves to another matrix: the weights of the MLPs and how to weigh them."""
@@ -533,7 +534,7 @@ class PreRec(MatrixModel):
         self.weight = float(state["weight"])
         self.networks = Networks(self.settings)
         self.networks.load_state_dict({name: value for name, value in state.items() if name != "weight"})
-        self.networks.eval()
+        self.networks.to(pick_device(self.settings.training.device)).eval()
 
 
 def bins_of(described: Statistics, user: np.ndarray, item: np.ndarray) -> Tensor:
