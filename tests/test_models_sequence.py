@@ -171,6 +171,38 @@ def test_no_output_depends_on_later_inputs(name, steps, times):
     torch.testing.assert_close(network(steps, later)[:, :7], network(steps, times)[:, :7])
 
 
+class OnACard(torch.Tensor):
+    """A tensor of the CPU that says it is on a card."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("name", ["gru", "hrnn"])
+def test_on_a_card_autocast_leaves_recurrent_cells_alone(name, steps, times):
+    """Else they would run in float16; here it is the CPU's own autocast that must be off while they run."""
+    network, seen = shaken(USER_NETWORKS[name](D, 0.0)), []
+    run = network.cells.forward
+    network.cells.forward = lambda inputs: seen.append((inputs.dtype, torch.is_autocast_enabled("cpu"))) or run(inputs)
+    for inputs, low in ((steps, True), (steps.bfloat16().as_subclass(OnACard), False)):
+        seen.clear()
+        with torch.autocast("cpu", torch.bfloat16):
+            states = network(inputs, times)
+        assert set(seen) == {(torch.float32, low)}
+        assert states.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gru", "hrnn"])
+def test_on_a_card_large_gradients_stay_finite_in_bfloat16(name, steps, times):
+    """A slope of 10⁶ is far beyond what float16 holds, and within reach of a sum over thousands of targets."""
+    network = shaken(USER_NETWORKS[name](D, 0.0)).train().cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        states = network(steps.cuda(), times.cuda())
+    assert states.dtype == torch.float32
+    (1e6 * states).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
 @pytest.mark.parametrize("name", USER_NETWORKS)
 def test_a_history_of_nothing_is_its_start_vector(name):
     network = shaken(USER_NETWORKS[name](D, 0.0))

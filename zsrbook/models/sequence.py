@@ -17,6 +17,18 @@ from torch.nn.utils.parametrizations import weight_norm
 GAP_EDGES = (60.0, 600.0, 3600.0, 21600.0, 86400.0, 604800.0, 2592000.0, 31536000.0)
 
 
+def states_of(cells: nn.GRU, inputs: Tensor) -> Tensor:
+    """(B, n, inputs) → (B, n, d): the state after each step; on a card in float32, whatever autocast asks for.
+
+    There PyTorch's autocast runs recurrent cells in float16, also where it was told bfloat16 (AutocastRNN.cpp), and in float16 the
+    gradient of a loss that is summed over thousands of targets overflows.
+    """
+    if not inputs.is_cuda:
+        return cells(inputs)[0]
+    with torch.autocast(inputs.device.type, enabled=False):
+        return cells(inputs.float())[0]
+
+
 class GRU(nn.Module):
     """GRU4Rec's recurrent network over a whole history, trained through time (Hidasi et al. 2016; ZESRec Eq. 5).
 
@@ -31,7 +43,7 @@ class GRU(nn.Module):
 
     def forward(self, steps: Tensor, times: Tensor | None) -> Tensor:
         """(B, L + 1, d) start vector and item vectors, (B, L) times unused → (B, L + 1, d) user vectors."""
-        return self.dropout(self.cells(self.dropout(steps))[0])
+        return self.dropout(states_of(self.cells, self.dropout(steps)))
 
 
 class TCN(nn.Module):
@@ -103,14 +115,14 @@ class HRNN(nn.Module):
             opens = gaps > self.session_gap
             context = F.pad(self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens, (0, 0, 1, 0))
             with torch.no_grad():
-                states = self.cells(torch.cat([steps, context], dim=2))[0]  # (B, L + 1, d); states[:, k] has read k items
+                states = states_of(self.cells, torch.cat([steps, context], dim=2))  # (B, L + 1, d); states[:, k] has read k items
             # a session's summary is the state before its first item; before the first session there is none
             at = torch.arange(times.shape[1], device=times.device).expand_as(opens)
             opened = torch.where(opens, at, -1).cummax(dim=1).values  # (B, L) index of the item that opened the session
             previous = states.gather(1, opened.clamp(min=0).unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             previous = previous * (opened >= 0).unsqueeze(-1)
             context = context + F.pad(self.summary(previous), (0, 0, 1, 0))
-        return self.dropout(self.cells(torch.cat([self.dropout(steps), context], dim=2))[0])
+        return self.dropout(states_of(self.cells, torch.cat([self.dropout(steps), context], dim=2)))
 
 
 USER_NETWORKS = {"gru": GRU, "tcn": TCN, "hrnn": HRNN}
