@@ -172,6 +172,12 @@ def test_without_steps_to_learn_from_it_says_so():
         Anchored().fit(dataset([[0], [1, 1]]))
 
 
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="anchored on tiny: 2 processes were started"):
+        Anchored(AnchoredSettings(training=QUICK)).fit(TINY)
+
+
 def test_it_beats_the_neighbour_that_it_starts_from():
     target = world().target
     before = untrained(target)

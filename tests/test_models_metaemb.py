@@ -186,6 +186,14 @@ def test_it_fits_the_base_where_it_is_not_fitted_yet(data, base, model):
     np.testing.assert_array_equal(whole.scores(data, data.rows(TEST)), model.scores(data, data.rows(TEST)))
 
 
+def test_several_processes_are_refused_by_base_and_generator(data, base, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"clicks on .*: 2 processes were started"):
+        RankingModel(base.make_tower, base.settings).fit(data)
+    with pytest.raises(ValueError, match=r"ids of .*: 2 processes were started"):
+        MetaEmb(base, SETTINGS).fit(data)
+
+
 def test_what_can_not_be_learned_from_is_refused(data, base):
     with pytest.raises(DataError, match=r"none of 180 old users has 200 training impressions"):
         MetaEmb(base, replace(SETTINGS, fewest=100)).fit(data)

@@ -358,6 +358,12 @@ def test_bad_input_is_said(settings, said):
         settings()
 
 
+def test_several_processes_are_refused(split, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="PreRec: 2 processes were started"):
+        PreRec(replace(SMALL, families=("activity",))).fit(split.train)
+
+
 def test_a_catalogue_of_one_item_is_served_but_teaches_nothing(model):
     one = matrix_of(np.arange(40), np.zeros(40, int), (40, 1))
     assert model.transfer(one).scores(np.arange(2)).shape == (2, 1)

@@ -284,6 +284,12 @@ def test_errors_name_what_is_wrong():
         Ensemble(STL(), STL(), 3, 2)
 
 
+def test_several_processes_are_refused_by_cross_entropy(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"SoftmaxSTL on .*: 2 processes were started"):
+        SoftmaxSTL(SOFTMAX).fit(uneven())
+
+
 # -- from day to day ------------------------------------------------------------------------------------------------------------------
 
 

@@ -237,6 +237,16 @@ def test_one_process_is_alone():
     assert processes.sum(torch.tensor([2.0])).tolist() == [2.0]
 
 
+def test_a_model_that_does_not_share_its_work_out_is_for_one_process(monkeypatch):
+    network = Line()
+    train(network, batches, QUICK, shares=False)
+    ended = weights(network)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"my model: 2 processes were started, but .* each would do all of it; start it without accelerate launch"):
+        train(network, batches, QUICK, title="my model", shares=False)
+    same_weights(weights(network), ended)
+
+
 # -- two processes -------------------------------------------------------------------------------------------------------------
 
 SCRIPT = """

@@ -50,8 +50,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
+def process_count() -> int:
+    """How many processes this run has: one, unless started by ``accelerate launch`` (GPUs) or ``torchrun`` (GPUs or CPUs)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 class Processes:
-    """The processes of one run; a single one unless started by ``accelerate launch`` (GPUs) or ``torchrun`` (GPUs or CPUs).
+    """The processes of one run.
 
     Gradients are summed over processes by hand rather than by a wrapper around the network: each process takes its share of
     every batch, sums the loss over its own targets, and the sum is divided by the targets of the whole batch. So the step
@@ -59,7 +64,7 @@ class Processes:
     """
 
     def __init__(self):
-        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.count = process_count()
         self.rank = 0
         if self.count > 1:
             from accelerate import PartialState
@@ -87,6 +92,7 @@ def train(
     validate: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
     title: str = "training",
+    shares: bool = True,
 ) -> list[dict[str, float]]:
     """Train in place, leave the network at its best validation loss, and return the curve.
 
@@ -94,14 +100,20 @@ def train(
         batches: epoch → the batches of that epoch; with several processes, the share of this one (the same number on each).
         validate: the loss that early stopping watches; None: run all epochs and keep the last.
         checkpoint: written after each epoch; if it is there, training goes on from it.
+        shares: whether ``batches`` knows of several processes; False: each would get the whole of every batch, so there may be only one.
 
     Returns:
         one row an epoch: ``epoch``, ``train`` and ``valid`` (mean loss a target), ``seconds``.
 
     Raises:
         FloatingPointError: the loss is no longer finite; says in which epoch, and what to turn down.
-        ValueError: the checkpoint was written under other settings.
+        ValueError: the checkpoint was written under other settings; or there are several processes, and no ``shares``.
     """
+    if not shares and process_count() > 1:
+        raise ValueError(
+            f"{title}: {process_count()} processes were started, but this model does not share its work out, so each would do all of it; "
+            "start it without accelerate launch or torchrun, in one process"
+        )
     device = pick_device(settings.device)
     processes = Processes()
     low = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device))

@@ -173,7 +173,7 @@ class Anchored(Recommender):
                 chosen = np.sort(rng.permutation(data.n_items)[: settings.candidates])
                 yield self.positions(drawn, drawn.starts[drawn.rows[groups[i]]], groups[i], drawn.items[groups[i]], chosen)
 
-        self.curve = train(self.network, batches, settings.training, title=f"anchored on {data.name}")
+        self.curve = train(self.network, batches, settings.training, title=f"anchored on {data.name}", shares=False)
         self.network.bind(self.network.vectors)
         return self
 

@@ -153,7 +153,7 @@ class MetaEmb(RankingModel):
 
         valid = data.rows(VALID, "old")
         validate = (lambda: self.loss(hidden, valid)) if len(valid) and training.patience is not None else None
-        self.curve = train(self.network, batches, training, validate, self.checkpoint, f"ids of {data.name}")
+        self.curve = train(self.network, batches, training, validate, self.checkpoint, f"ids of {data.name}", shares=False)
         return self
 
 

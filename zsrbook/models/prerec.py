@@ -467,7 +467,7 @@ class PreRec(MatrixModel):
             raise DataError(
                 "no user of the questions lacks an item, so there is nothing that a one could be told from; expected blanks to learn from"
             )
-        self.curve = train_networks(self.networks, batches, settings.training, validate if len(kept[0]) else None, title="PreRec")
+        self.curve = train_networks(self.networks, batches, settings.training, validate if len(kept[0]) else None, title="PreRec", shares=False)
         self.bind(train)
         if valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2:
             self.weight = self._best_weight(valid)

@@ -237,7 +237,7 @@ class RankingModel:
 
         valid = data.rows(VALID)
         validate = (lambda: self.loss(data, valid)) if len(valid) and self.settings.training.patience is not None else None
-        self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, f"clicks on {data.name}")
+        self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, f"clicks on {data.name}", shares=False)
         return self
 
     def frozen(self, data: ClickData) -> ClickNetwork:

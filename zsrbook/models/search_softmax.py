@@ -209,7 +209,7 @@ class Softmax(TextRetriever):
             for begin in range(0, len(order), settings.batch):
                 yield batch_of(documents, pairs, order[begin : begin + settings.batch], device)
 
-        self.curve = train(network, batches, training, None, self.checkpoint, f"{type(self).__name__} on {data.name}")
+        self.curve = train(network, batches, training, None, self.checkpoint, f"{type(self).__name__} on {data.name}", shares=False)
         self.items = network.items.weight.detach().cpu().numpy()
         self.contexts = self.neighbours(data, network)
         if settings.fold_in:
