@@ -3,15 +3,18 @@
 import doctest
 import json
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from zsrbook import records
+from zsrbook import records, training
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.records import RecordError, RunRecord, find, read, slug, write
+from zsrbook.experiments.seeds import record_of, stamp
+from zsrbook.records import RecordError, RunRecord, device, find, read, slug, write
+from zsrbook.training import Training
 
 
 @pytest.fixture
@@ -63,6 +66,24 @@ def test_what_is_written_is_read(clone):
     assert back.date
     assert back.device
     assert sorted(p.name for p in path.parent.iterdir()) == ["zesrec-h.toy.json", "zesrec-h.toy.npz"]  # no temporary file is left
+
+
+@pytest.mark.parametrize(("hardware", "said"), [(True, "bfloat16"), (False, "float32")])
+def test_a_precision_that_is_left_open_is_recorded_with_the_device_and_is_no_other_run(monkeypatch, hardware, said):
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: hardware)
+
+    def run(base: str, meta: str) -> RunRecord:
+        config = {"training": asdict(Training(precision=base)), "meta": {"training": asdict(Training(precision=meta))}}
+        about = {"paper": "mail", "experiment": "e", "target": "t", "method": "m", "scale": "toy", "config": config, "data_sha256": "0" * 64}
+        ranks = tables()
+        return record_of(ranks, [Protocol().summary(table) for table in ranks.values()], 90.0, Protocol(), **about)
+
+    assert run("float32", "bfloat16").device == device()
+    for precisions in (("auto", "float32"), ("float32", "auto"), ("auto", "auto")):
+        found = run(*precisions)
+        assert found.device == f"{device()} ({said})"
+        assert stamp(found) == stamp(replace(found, device=device())), "records from before say nothing of it, and are of the same run"
+        assert stamp(found) != stamp(run(said, said))
 
 
 def test_settings_may_hold_numpy_numbers_and_paths(clone):

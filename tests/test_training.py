@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from zsrbook.training import Processes, Training, pick_device, train
+from zsrbook import training
+from zsrbook.training import Processes, Training, pick_device, runs_in, train
 
 QUICK = Training(epochs=6, patience=None, device="cpu")
 
@@ -224,6 +225,21 @@ def test_bfloat16_is_used_when_asked_for_and_ends_nearby():
         ends.append(network.weight.detach())
     assert kinds == {"float32": {torch.float32}, "bfloat16": {torch.bfloat16}}
     assert 0 < float((ends[0] - ends[1]).norm() / ends[0].norm()) < 0.05
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_auto_is_bfloat16_where_the_device_has_it(monkeypatch, hardware):
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: hardware)
+    said, kinds = "bfloat16" if hardware else "float32", set()
+
+    class Watched(Line):
+        def forward(self, batch):
+            kinds.add(str((batch[0] @ self.weight[:, None]).dtype))
+            return super().forward(batch)
+
+    train(Watched(), batches, replace(QUICK, precision="auto"))
+    assert kinds == {f"torch.{said}"}
+    assert [runs_in(asked, torch.device("cpu")) for asked in ("float32", "bfloat16", "auto")] == ["float32", "bfloat16", said]
 
 
 def test_devices_by_name():

@@ -97,7 +97,8 @@ class RunRecord:
         metrics: name -> one value a seed, in the order of ``seeds``.
         data_sha256: ``Split.sha256`` of the target's split; only records that agree in it are compared.
         minutes: wall clock, all seeds together.
-        device, packages, code_version, date: where, with what and when; filled in by themselves.
+        device, packages, code_version, date: where (and in what precision, if the settings leave it open), with what and when; filled in by
+            themselves.
         ranks: seed -> ranks of all test targets, or of all test impressions; not in the JSON file but beside it, and maybe not for all
             seeds.
 

@@ -50,6 +50,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
+def runs_in(precision: str, device: torch.device) -> str:
+    """The precision that comes of what ``Training`` asks for: ``float32`` or ``bfloat16``."""
+    return ("bfloat16" if has_bfloat16(device) else "float32") if precision == "auto" else precision
+
+
 def process_count() -> int:
     """How many processes this run has: one, unless started by ``accelerate launch`` (GPUs) or ``torchrun`` (GPUs or CPUs)."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -116,7 +121,7 @@ def train(
         )
     device = pick_device(settings.device)
     processes = Processes()
-    low = settings.precision == "bfloat16" or (settings.precision == "auto" and has_bfloat16(device))
+    low = runs_in(settings.precision, device) == "bfloat16"
     network.to(device)
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizers = optimizers_of(network, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from zsrbook.evaluation.clicks import ClickRanks
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.records import AnyProtocol, RunRecord, find
+from zsrbook.records import AnyProtocol, RunRecord, device, find
 from zsrbook.scale import Scale
+from zsrbook.training import pick_device, runs_in
 
 #: of every row in which chance plays a part
 SEEDS = [0, 1, 2, 3, 4]
@@ -30,7 +31,21 @@ def record_of(
     """
     metrics = {name: [s[name] for s in sums] for name in sums[0]}
     minutes = round(seconds / 60, 3)
-    return RunRecord(protocol=protocol.settings(), seeds=list(tables), metrics=metrics, minutes=minutes, ranks=tables, **about)
+    chosen = sorted(set(precisions_chosen(about["config"])))
+    where = device() + (f" ({', '.join(chosen)})" if chosen else "")
+    return RunRecord(protocol=protocol.settings(), seeds=list(tables), metrics=metrics, minutes=minutes, ranks=tables, device=where, **about)
+
+
+def precisions_chosen(config: Mapping) -> Iterator[str]:
+    """What each precision that the settings leave open (``auto``) comes to on this machine, such as ``bfloat16``.
+
+    It is kept with the device; in ``config`` the word stays, since records are held against the settings of now, on whatever machine.
+    """
+    if config.get("precision") == "auto":
+        yield runs_in("auto", pick_device(config["device"]))
+    for part in config.values():
+        if isinstance(part, Mapping):
+            yield from precisions_chosen(part)
 
 
 def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
