@@ -316,7 +316,7 @@ def test_shuffled_rows_read_the_vectors_of_other_items(pair, trained):
 
 
 def test_incremental_records(pair):
-    records = zesrec.rows_side_by_side(pair, [0, 1], zesrec.few_rows(Scale.TOY, (200, 400), ("gru",)), "incremental", Protocol())
+    records = [Bench(pair).record(row, [0, 1], "incremental") for row in zesrec.few_rows(Scale.TOY, (200, 400), ("gru",))]
     assert [r.method for r in records] == ["GRU4Rec@200", "GRU4Rec@400", "GRU4Rec-Meta@200", "GRU4Rec-Meta@400"]
     for record in records:
         assert (record.experiment, record.source, record.seeds) == ("incremental", None, [0, 1])

@@ -85,6 +85,7 @@ class NeuralMatrixModel(MatrixModel):
             settings,
             None if valid is None else validate,
             title=name,
+            shares=False,
         )
         self.settle()
         return self
