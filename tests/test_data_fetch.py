@@ -125,13 +125,27 @@ def test_a_folder_that_cannot_be_written_is_named(server, data, monkeypatch):
     assert [p.name for p in data.rglob("*")] == ["it-folder"]
 
 
-def test_the_mirror_is_tried_second(server, data, monkeypatch):
-    server.files["/bad.csv"], server.files["/mirror.csv"] = b"other", CONTENT
-    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/bad.csv", f"{server.address}/mirror.csv"))
+@pytest.mark.parametrize("first", [b"other", b"<!DOCTYPE html><html>log in</html>", (CONTENT, 10_000), None])
+@pytest.mark.parametrize("mirror", ["/there/t.csv", "/there/other.csv"])
+def test_the_mirror_is_tried_second(server, data, monkeypatch, first, mirror):
+    server.files = {"/here/t.csv": first, mirror: CONTENT} if first else {mirror: CONTENT}
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/here/t.csv", f"{server.address}{mirror}"))
     said = []
-    fetch.get("it", said.append)
-    assert server.asked == ["/bad.csv", "/mirror.csv"]
+    folder = fetch.get("it", said.append)
+    assert (folder / "t.csv").read_bytes() == CONTENT
+    assert server.asked == ["/here/t.csv", mirror]
     assert any("trying" in s for s in said)
+
+
+def test_files_of_one_name_at_two_addresses_are_two(server, data, monkeypatch):
+    server.files = {"/train/t.csv": CONTENT, "/test/t.csv": b"other"}
+    files = [
+        File(f"{part}.csv", hashlib.sha256(server.files[f"/{part}/t.csv"]).hexdigest(), url=f"{server.address}/{part}/t.csv")
+        for part in ("train", "test")
+    ]
+    register(monkeypatch, *files)
+    folder = fetch.get("it", lambda _: None)
+    assert [(folder / f"{part}.csv").read_bytes() for part in ("train", "test")] == [CONTENT, b"other"]
 
 
 def test_a_file_that_is_there_with_another_hash_is_not_touched(server, data, monkeypatch):

@@ -532,10 +532,16 @@ def download_file(file: File, work: Path, say: Callable[[str], None]) -> Path:
 
 
 def download(url: str, work: Path) -> Path:
-    """One file, whole, in the work folder."""
+    """One file, whole, below the work folder: in a folder of its own, since pooch does not ask again for a name that is there, and both a
+    mirror and another file of the source may have the same one.
+
+    Raises:
+        DataError: no connection, a broken-off download, or a web page in place of the file.
+    """
     pooch.get_logger().setLevel("WARNING")
+    own = tempfile.mkdtemp(dir=work)
     try:
-        path = Path(pooch.retrieve(url, known_hash=None, path=work, fname=url.rsplit("/", 1)[-1]))
+        path = Path(pooch.retrieve(url, known_hash=None, path=own, fname=url.rsplit("/", 1)[-1]))
     except Exception as error:  # requests, urllib3 and the system each have errors of their own
         raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing was kept; try again later") from error
     with path.open("rb") as stream:
