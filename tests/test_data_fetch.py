@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -213,30 +212,13 @@ def test_zip_links_are_refused(tmp_path):
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="is a link or a device"):
+    with pytest.raises(DataError, match="is a link"):
         fetch.extract(tmp_path / "bad.zip", tmp_path / "into")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("../out.txt", tarfile.REGTYPE), ("/out.txt", tarfile.REGTYPE), ("a", tarfile.SYMTYPE), ("a", tarfile.LNKTYPE), ("a", tarfile.FIFOTYPE)],
-)
-def test_tar_members_stay_inside(tmp_path, name, kind):
-    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info, io.BytesIO(b""))
-    with pytest.raises(DataError, match="nothing was unpacked"):
-        fetch.extract(tmp_path / "bad.tar.gz", tmp_path / "into")
-    assert [p.name for p in tmp_path.rglob("*")] == ["bad.tar.gz"]
-
-
 def test_good_and_broken_archives(tmp_path):
-    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:
-        info = tarfile.TarInfo("d/t.csv")
-        info.size = len(CONTENT)
-        archive.addfile(info, io.BytesIO(CONTENT))
-    fetch.extract(tmp_path / "t.tar.gz", tmp_path / "into")
+    (tmp_path / "good.zip").write_bytes(zipped({"./": b"", "d/t.csv": CONTENT}))
+    fetch.extract(tmp_path / "good.zip", tmp_path / "into")
     assert (tmp_path / "into" / "d" / "t.csv").read_bytes() == CONTENT
     (tmp_path / "cut.zip").write_bytes(zipped({"t.csv": CONTENT})[:-10])
     (tmp_path / "text.zip").write_text("no archive")
