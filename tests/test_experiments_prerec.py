@@ -146,6 +146,9 @@ def test_a_mixture_is_never_worse_than_its_base_by_the_oracle():
         name for row in rows("interpolation", GROCERY, ("MostPop", "EASE")) for _, name in prerec.made_by("interpolation", row)
     }
     table = prerec.mixtures(found)
+    assert table["gain"].to_numpy() == pytest.approx((100 * (table["mixed"] / table["alone"] - 1)).to_numpy(), abs=1e-6)
+    assert (table["low"] <= table["gain"]).all()
+    assert (table["gain"] <= table["high"]).all()
     assert (table["oracle"] >= -1e-9).all()
     assert (table["oracle"] >= table["gain"] - 1e-9).all()
     assert table["α"].between(0, 1).all()

@@ -939,12 +939,10 @@ def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFr
     named, rows = {r.method: r for r in records}, {}
     for base in ("MostPop", *BASES):
         if base in named:
-            alone_ = named[base].mean(metric)
             mix, oracle, half = (named[f"{base} + PreRec{note}"] for note in ("", " (oracle)", " (raw, half)"))
-            found = difference(mix.per_user(metric), named[base].per_user(metric))
-            gain, low, high = (100 * x / alone_ for x in (found.value, found.low, found.high))
-            more = [100 * (r.mean(metric) / alone_ - 1) for r in (oracle, half)]
-            rows[base] = (alone_, mix.mean(metric), gain, low, high, mix.mean("alpha"), *more)
+            found = gains([mix], {mix.target: named[base]}, metric).iloc[0]
+            more = [100 * (r.mean(metric) / found["base"] - 1) for r in (oracle, half)]
+            rows[base] = (*found[["base", "value", "gain", "low", "high"]], mix.mean("alpha"), *more)
     columns = ["alone", "mixed", "gain", "low", "high", "α", "oracle", "raw, half"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("base")
 
