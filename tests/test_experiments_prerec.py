@@ -8,10 +8,11 @@ import pytest
 
 from zsrbook import records
 from zsrbook.data.dataset import DataError
-from zsrbook.data.matrix import rows_of
+from zsrbook.data.matrix import rows_of, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.experiments import prerec
 from zsrbook.experiments.prerec import Spec
+from zsrbook.models.collaborative import EASE
 from zsrbook.models.matrix import degrees
 from zsrbook.scale import Scale
 
@@ -138,6 +139,23 @@ def test_strangers_are_judged_apart():
     assert named["new-items", "EASE (trained on all)"].mean("AUC") > 0.6
     assert named["both-new", "PreRec"].mean("AUC") > named["both-new", "EASE"].mean("AUC")
     assert list(prerec.by_kind(found, "AUC").columns) == list(prerec.STRANGERS.values())
+
+
+def test_item_based_models_learn_and_stop_without_strangers():
+    seen = []
+
+    class Watched(EASE):
+        def fit(self, train, valid=None):
+            seen.append((train, valid))
+            return super().fit(train, valid)
+
+    (row,) = rows("strangers", GROCERY, ("EASE",))
+    prerec.strange(GROCERY, replace(row, make=lambda seed: Watched()), 0)
+    split = prerec.load(GROCERY)
+    users, items = strangers(split)
+    for part, whole in zip(seen[-1], (split.train, split.valid), strict=True):
+        assert part.shape == ((~users).sum(), split.train.shape[1])
+        assert (part.toarray() == np.where(items, 0, whole.toarray()[~users])).all()
 
 
 def test_a_mixture_is_never_worse_than_its_base_by_the_oracle():

@@ -16,6 +16,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from scipy.sparse import csr_array
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score
 
@@ -499,8 +500,8 @@ def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | N
 def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
     """Weights learned from four fifths of the users and of the items, judged on the others; what those did is known when they are served.
 
-    Item-based models learn from the old users, with the columns of new items empty. ``(trained on all)`` has learned from everybody: what
-    has no score for a stranger otherwise, and what is item-based, beside itself.
+    Item-based models learn from the old users, and stop early by them, with the columns of new items empty. ``(trained on all)`` has learned
+    from everybody: what has no score for a stranger otherwise, and what is item-based, beside itself.
     """
     split, new = load(spec), strangers(load(spec))
     model, found = row.make(seed), {}
@@ -508,15 +509,21 @@ def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
         found[f"{row.name} (trained on all)"] = fitted(spec, row, seed)
     began = time.perf_counter()
     if model.knows == "users":
-        wide = split.train[~new[0]].tocoo()
-        old = ~new[1][wide.col]
-        found[row.name] = model.fit(matrix_of(wide.row[old], wide.col[old], wide.shape)).transfer(split.train), time.perf_counter() - began
+        model.fit(*(old_ones(part, new) for part in (split.train, split.valid)))
+        found[row.name] = model.transfer(split.train), time.perf_counter() - began
     elif model.knows == "anything":
         inner = among(split, ~new[0], ~new[1])
         found[row.name] = served(model.fit(inner.train, inner.valid).transfer(split.train), row, seed), time.perf_counter() - began
     return {
         (kind, name): Run(evaluate(model, split, rules(spec, kind), new), seconds) for name, (model, seconds) in found.items() for kind in STRANGERS
     }
+
+
+def old_ones(part: csr_array, new: tuple[np.ndarray, np.ndarray]) -> csr_array:
+    """The ones of old users (rows) on old items; new items keep their columns, empty."""
+    wide = part[~new[0]].tocoo()
+    old = ~new[1][wide.col]
+    return matrix_of(wide.row[old], wide.col[old], wide.shape)
 
 
 class Kept(MatrixModel):
