@@ -228,6 +228,30 @@ def test_gains_are_held_against_the_popularity_of_the_target(single, moved):
     assert (grid["gain"] < grid["high"]).all()
 
 
+@pytest.mark.parametrize(("ours", "where"), [(0.2, "between"), (0.1, "between"), (0.05, "below both"), (0.4, "above both")])
+def test_in_short_looks_up_where_prerec_stands(single, monkeypatch, ours, where):
+    reached = {"MostPop": 0.1, "PreRec": ours, "EASE": 0.3}
+    told = [replace(r, metrics={"NDCG@20": [reached[r.method]] * len(r.seeds)}, ranks={}) for r in single if r.method in reached]
+    monkeypatch.setattr(
+        prerec, "find", lambda experiment, scale, method="", **asked: told if (experiment, scale, method) == ("single", "toy", "") else []
+    )
+    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: [])
+    assert f"NDCG@20 {ours:.3f}, {where} popularity (0.100) and EASE (0.300)" in prerec.in_short(Scale.TOY)
+
+
+def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
+    counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "sides apart"])
+    monkeypatch.setattr(prerec, "find", lambda **asked: [])
+    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: [])
+    told = []
+    for there in (counts, counts.iloc[:1], counts.iloc[1:]):
+        monkeypatch.setattr(prerec, "carried", lambda records, base, there=there: there)
+        told.append(prerec.in_short(Scale.TOY))
+    one, other = "Between public data sets 5 of 20 transfers beat popularity and 9 fall below it.", "10 of 21 transfers between public data sets beat"
+    assert [one in text for text in told] == [True, True, False]
+    assert [other in text for text in told] == [True, False, True]
+
+
 def test_groups_of_users_make_up_all_of_them(single):
     named = {r.method: r for r in single}
     groups = prerec.by_activity(named["PreRec"], named["MostPop"], prerec.load(GROCERY))

@@ -1007,10 +1007,11 @@ def in_short(scale: Scale) -> str:
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.TOY))
     sentences = ["The paper's full text and code could not be had, so this is a reconstruction; its decisions are named, and many are measured."]
     if {"PreRec", "MostPop", "EASE"} <= single.keys():
-        values_ = {name: single[name].mean("NDCG@20") for name in ("PreRec", "MostPop", "EASE")}
+        ours, popularity, ease = (single[name].mean("NDCG@20") for name in ("PreRec", "MostPop", "EASE"))
+        where = "above both" if ours > max(popularity, ease) else "below both" if ours < min(popularity, ease) else "between"
         sentences.append(
-            f"In a toy market whose tastes are strong, PreRec reaches NDCG@20 {values_['PreRec']:.3f}, between popularity ({values_['MostPop']:.3f})"
-            f" and EASE ({values_['EASE']:.3f}), which knows the items by their ids."
+            f"In a toy market whose tastes are strong, PreRec reaches NDCG@20 {ours:.3f}, {where} popularity ({popularity:.3f})"
+            f" and EASE ({ease:.3f}), which knows the items by their ids."
         )
     if moved and other in popular:
         row = gains(moved, popular).iloc[0]
@@ -1026,7 +1027,10 @@ def in_short(scale: Scale) -> str:
         sentences.append(f"Between public data sets {row.better:.0f} of {row.pairs:.0f} transfers beat popularity and {row.worse:.0f} fall below it.")
     if "sides apart" in overview.index:
         row = overview.loc["sides apart"]
-        sentences[-1] += f" With users and items clustered apart {row.better:.0f} beat it and {row.worse:.0f} fall below."
+        sentences.append(
+            f"With users and items clustered apart {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
+            f" and {row.worse:.0f} fall below it."
+        )
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
     return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {counts}."])
