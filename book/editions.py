@@ -144,7 +144,8 @@ def write_course(folder: Path) -> list[Path]:
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for notebook in sorted((ROOT / "notebooks").glob("*.md")):
                 content = edition(notebook.read_text(encoding="utf-8"), kind, notes_on(notebook.stem))
-                archive.writestr(zipfile.ZipInfo(f"zsrbook-{kind}/{notebook.stem}.ipynb"), content)  # without a date: same notebooks, same file
+                member = zipfile.ZipInfo(f"zsrbook-{kind}/{notebook.stem}.ipynb")  # without a date: same notebooks, same file
+                archive.writestr(member, content, zipfile.ZIP_DEFLATED)  # an info is stored as it is, whatever its archive does
         written.append(folder / f"zsrbook-{kind}.zip")
         written[-1].write_bytes(packed.getvalue())
     return written

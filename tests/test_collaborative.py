@@ -10,6 +10,7 @@ from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import binary, split_matrix
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.matrix import MatrixProtocol, evaluate
+from zsrbook.models import collaborative
 from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings, ItemKNN, ItemKNNSettings, MostPop, learn_bpr
 from zsrbook.models.matrix import not_taken, validation_ndcg
 
@@ -176,6 +177,24 @@ def test_early_stopping_keeps_the_best(structured):
     model = BPRMF(BPRSettings(width=16, learning_rate=0.05, patience=5)).fit(structured.train, structured.valid)
     assert validation_ndcg(model, structured.valid) == pytest.approx(max(model.curve))
     assert len(model.curve) == np.argmax(model.curve) + 1 + 5
+
+
+def test_vectors_that_diverge_late_leave_the_best_ones(structured, monkeypatch):
+    epochs = iter(range(99))
+
+    def diverging(user, item, other, p, q, rate, lam):
+        learn_bpr(user, item, other, p, q, rate, lam)
+        if next(epochs) >= 3:
+            p.fill(np.nan)
+
+    monkeypatch.setattr(collaborative, "learn_bpr", diverging)
+    settings = BPRSettings(width=16, learning_rate=0.05, patience=2)
+    model = BPRMF(settings).fit(structured.train, structured.valid)
+    assert np.isfinite(model.scores(EVERYONE)).all()
+    assert validation_ndcg(model, structured.valid) == max(model.curve) == max(model.curve[:3])
+    monkeypatch.setattr(collaborative, "learn_bpr", lambda user, item, other, p, q, rate, lam: p.fill(np.nan))
+    with pytest.raises(FloatingPointError, match=r"BPRMF: the vectors are no longer finite; lower learning_rate \(0\.05\)"):
+        BPRMF(settings).fit(structured.train, structured.valid)
 
 
 @pytest.mark.parametrize("make", [ItemKNN, EASE])

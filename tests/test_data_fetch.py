@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,13 +124,27 @@ def test_a_folder_that_cannot_be_written_is_named(server, data, monkeypatch):
     assert [p.name for p in data.rglob("*")] == ["it-folder"]
 
 
-def test_the_mirror_is_tried_second(server, data, monkeypatch):
-    server.files["/bad.csv"], server.files["/mirror.csv"] = b"other", CONTENT
-    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/bad.csv", f"{server.address}/mirror.csv"))
+@pytest.mark.parametrize("first", [b"other", b"<!DOCTYPE html><html>log in</html>", (CONTENT, 10_000), None])
+@pytest.mark.parametrize("mirror", ["/there/t.csv", "/there/other.csv"])
+def test_the_mirror_is_tried_second(server, data, monkeypatch, first, mirror):
+    server.files = {"/here/t.csv": first, mirror: CONTENT} if first else {mirror: CONTENT}
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/here/t.csv", f"{server.address}{mirror}"))
     said = []
-    fetch.get("it", said.append)
-    assert server.asked == ["/bad.csv", "/mirror.csv"]
+    folder = fetch.get("it", said.append)
+    assert (folder / "t.csv").read_bytes() == CONTENT
+    assert server.asked == ["/here/t.csv", mirror]
     assert any("trying" in s for s in said)
+
+
+def test_files_of_one_name_at_two_addresses_are_two(server, data, monkeypatch):
+    server.files = {"/train/t.csv": CONTENT, "/test/t.csv": b"other"}
+    files = [
+        File(f"{part}.csv", hashlib.sha256(server.files[f"/{part}/t.csv"]).hexdigest(), url=f"{server.address}/{part}/t.csv")
+        for part in ("train", "test")
+    ]
+    register(monkeypatch, *files)
+    folder = fetch.get("it", lambda _: None)
+    assert [(folder / f"{part}.csv").read_bytes() for part in ("train", "test")] == [CONTENT, b"other"]
 
 
 def test_a_file_that_is_there_with_another_hash_is_not_touched(server, data, monkeypatch):
@@ -199,30 +212,13 @@ def test_zip_links_are_refused(tmp_path):
     info.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr(info, "/etc/passwd")
-    with pytest.raises(DataError, match="is a link or a device"):
+    with pytest.raises(DataError, match="is a link"):
         fetch.extract(tmp_path / "bad.zip", tmp_path / "into")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [("../out.txt", tarfile.REGTYPE), ("/out.txt", tarfile.REGTYPE), ("a", tarfile.SYMTYPE), ("a", tarfile.LNKTYPE), ("a", tarfile.FIFOTYPE)],
-)
-def test_tar_members_stay_inside(tmp_path, name, kind):
-    with tarfile.open(tmp_path / "bad.tar.gz", "w:gz") as archive:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, "/etc/passwd"
-        archive.addfile(info, io.BytesIO(b""))
-    with pytest.raises(DataError, match="nothing was unpacked"):
-        fetch.extract(tmp_path / "bad.tar.gz", tmp_path / "into")
-    assert [p.name for p in tmp_path.rglob("*")] == ["bad.tar.gz"]
-
-
 def test_good_and_broken_archives(tmp_path):
-    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:
-        info = tarfile.TarInfo("d/t.csv")
-        info.size = len(CONTENT)
-        archive.addfile(info, io.BytesIO(CONTENT))
-    fetch.extract(tmp_path / "t.tar.gz", tmp_path / "into")
+    (tmp_path / "good.zip").write_bytes(zipped({"./": b"", "d/t.csv": CONTENT}))
+    fetch.extract(tmp_path / "good.zip", tmp_path / "into")
     assert (tmp_path / "into" / "d" / "t.csv").read_bytes() == CONTENT
     (tmp_path / "cut.zip").write_bytes(zipped({"t.csv": CONTENT})[:-10])
     (tmp_path / "text.zip").write_text("no archive")

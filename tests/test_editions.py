@@ -147,5 +147,6 @@ def test_the_course_is_two_archives_that_do_not_change_by_themselves(tmp_path):
     for path in (student, instructor):
         with zipfile.ZipFile(path) as archive:
             assert {Path(name).stem for name in archive.namelist()} == {notebook.stem for notebook in NOTEBOOKS}
+            assert all(member.compress_size < member.file_size / 2 for member in archive.infolist())
     before = [path.read_bytes() for path in (student, instructor)]
     assert [path.read_bytes() for path in editions.write_course(tmp_path)] == before

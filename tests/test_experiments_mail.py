@@ -14,6 +14,7 @@ from scipy.stats import norm
 from zsrbook.data.clicks import TEST, TRAIN, ClickData
 from zsrbook.data.dataset import Sequences
 from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.bootstrap import ratio_difference
 from zsrbook.evaluation.clicks import METRICS, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
 from zsrbook.experiments import mail
@@ -123,6 +124,18 @@ def test_every_row_judges_all_test_impressions(records, data, name):
     assert list(record.contradictions()) == []
     assert (record.target, record.scale, record.seeds, record.data_sha256) == ("grocery", Scale.TOY, [0], data.sha256)
     assert len(np.unique(ranks.rank)) > 30
+
+
+def test_improvements_are_ratios_to_a_baseline_that_is_measured_too(records):
+    found = mail.improvements(records.values()).set_index(["method", "metric"])
+    assert list(found.index.unique("method")) == list(mail.BASELINES)
+    for (method, metric), row in found.iterrows():
+        ours, base = records[method], records[row["over"]]
+        assert row["improvement"] == pytest.approx(100 * (ours.mean(metric) / base.mean(metric) - 1), abs=1e-6)
+        assert row["low"] - 1e-6 <= row["improvement"] <= row["high"] + 1e-6
+    ours, base = (records[name].per_user("AUC (new)") for name in ("MAIL-DMR", "DMR"))
+    ratio = ratio_difference((ours, base), (base, base))
+    assert found.loc[("MAIL-DMR", "AUC (new)"), ["low", "high"]].tolist() == pytest.approx([100 * ratio.low, 100 * ratio.high])
 
 
 def test_records_stand_in_the_order_asked(records, again):

@@ -8,10 +8,11 @@ import pytest
 
 from zsrbook import records
 from zsrbook.data.dataset import DataError
-from zsrbook.data.matrix import rows_of
+from zsrbook.data.matrix import rows_of, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.experiments import prerec
 from zsrbook.experiments.prerec import Spec
+from zsrbook.models.collaborative import EASE
 from zsrbook.models.matrix import degrees
 from zsrbook.scale import Scale
 
@@ -140,12 +141,32 @@ def test_strangers_are_judged_apart():
     assert list(prerec.by_kind(found, "AUC").columns) == list(prerec.STRANGERS.values())
 
 
+def test_item_based_models_learn_and_stop_without_strangers():
+    seen = []
+
+    class Watched(EASE):
+        def fit(self, train, valid=None):
+            seen.append((train, valid))
+            return super().fit(train, valid)
+
+    (row,) = rows("strangers", GROCERY, ("EASE",))
+    prerec.strange(GROCERY, replace(row, make=lambda seed: Watched()), 0)
+    split = prerec.load(GROCERY)
+    users, items = strangers(split)
+    for part, whole in zip(seen[-1], (split.train, split.valid), strict=True):
+        assert part.shape == ((~users).sum(), split.train.shape[1])
+        assert (part.toarray() == np.where(items, 0, whole.toarray()[~users])).all()
+
+
 def test_a_mixture_is_never_worse_than_its_base_by_the_oracle():
     found = prerec.run(GROCERY, "interpolation", [0], rows("interpolation", GROCERY, ("MostPop", "EASE")))
     assert {r.method for r in found} == {
         name for row in rows("interpolation", GROCERY, ("MostPop", "EASE")) for _, name in prerec.made_by("interpolation", row)
     }
     table = prerec.mixtures(found)
+    assert table["gain"].to_numpy() == pytest.approx((100 * (table["mixed"] / table["alone"] - 1)).to_numpy(), abs=1e-6)
+    assert (table["low"] <= table["gain"]).all()
+    assert (table["gain"] <= table["high"]).all()
     assert (table["oracle"] >= -1e-9).all()
     assert (table["oracle"] >= table["gain"] - 1e-9).all()
     assert table["α"].between(0, 1).all()
@@ -205,6 +226,30 @@ def test_gains_are_held_against_the_popularity_of_the_target(single, moved):
     assert list(zip(grid["source"], grid["target"], strict=True)) == [("grocery", "grocery"), ("grocery", "pantry")]
     assert (grid["low"] < grid["gain"]).all()
     assert (grid["gain"] < grid["high"]).all()
+
+
+@pytest.mark.parametrize(("ours", "where"), [(0.2, "between"), (0.1, "between"), (0.05, "below both"), (0.4, "above both")])
+def test_in_short_looks_up_where_prerec_stands(single, monkeypatch, ours, where):
+    reached = {"MostPop": 0.1, "PreRec": ours, "EASE": 0.3}
+    told = [replace(r, metrics={"NDCG@20": [reached[r.method]] * len(r.seeds)}, ranks={}) for r in single if r.method in reached]
+    monkeypatch.setattr(
+        prerec, "find", lambda experiment, scale, method="", **asked: told if (experiment, scale, method) == ("single", "toy", "") else []
+    )
+    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: [])
+    assert f"NDCG@20 {ours:.3f}, {where} popularity (0.100) and EASE (0.300)" in prerec.in_short(Scale.TOY)
+
+
+def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
+    counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "sides apart"])
+    monkeypatch.setattr(prerec, "find", lambda **asked: [])
+    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: [])
+    told = []
+    for there in (counts, counts.iloc[:1], counts.iloc[1:]):
+        monkeypatch.setattr(prerec, "carried", lambda records, base, there=there: there)
+        told.append(prerec.in_short(Scale.TOY))
+    one, other = "Between public data sets 5 of 20 transfers beat popularity and 9 fall below it.", "10 of 21 transfers between public data sets beat"
+    assert [one in text for text in told] == [True, True, False]
+    assert [other in text for text in told] == [True, False, True]
 
 
 def test_groups_of_users_make_up_all_of_them(single):

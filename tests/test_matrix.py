@@ -16,7 +16,7 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.matrix import METRICS, MatrixProtocol, against_sample, alone, evaluate
 from zsrbook.evaluation.metrics import sampled
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.models.matrix import MatrixModel, degrees
+from zsrbook.models.matrix import MatrixModel, degrees, validation_ndcg
 from zsrbook.records import RunRecord, protocol_of
 
 
@@ -200,6 +200,22 @@ def test_a_model_of_another_matrix_is_refused(split):
         evaluate(Given(np.zeros((2, 2))).fit(csr_array(np.eye(2))), split)
     with pytest.raises(DataError, match="fit it there"):
         Given(np.zeros((2, 2))).fit(csr_array(np.eye(2))).transfer(split.train)
+
+
+def test_early_stopping_sees_nan_ranked_last(split):
+    scores = np.random.default_rng(0).normal(size=split.train.shape)
+    lost = np.random.default_rng(1).random(scores.shape) < 0.1
+    judged = {
+        name: validation_ndcg(Given(table).fit(split.train), split.valid)
+        for name, table in {
+            "constant": np.zeros_like(scores),
+            "all NaN": np.full_like(scores, np.nan),
+            "some last": np.where(lost, scores.min() - 1, scores),
+            "some NaN": np.where(lost, np.nan, scores),
+        }.items()
+    }
+    assert judged["all NaN"] == judged["constant"] < 0.05
+    assert judged["some NaN"] == judged["some last"]
 
 
 def test_a_protocol_comes_back_from_its_record(split):

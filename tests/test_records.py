@@ -148,6 +148,38 @@ def test_failed_write_leaves_the_old_record(clone, monkeypatch):
     assert len(list(path.parent.iterdir())) == 2
 
 
+def test_a_kill_between_ranks_and_record_is_read_told_and_mended(clone, monkeypatch):
+    ranks = tables()
+    path = write(record({0: ranks[0]}), {0: ranks[0]}, clone)
+    moved = []
+
+    def killed(temporary, into):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(into)
+        temporary.rename(into)  # replace is what is patched
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(record(ranks), ranks, clone)
+    assert moved == [path.with_suffix(".npz")]
+    (back,) = find(clone)
+    assert back.seeds == [0] == list(back.ranks)
+    assert back.per_user("Recall@20").seeds == (0,)
+    (told,) = back.contradictions()
+    assert "ranks of seeds [1] stand beside it, which are not among the seeds [0]" in told
+    mended = read(write(back.with_more_seeds(record({1: ranks[1]})), ranks, clone))
+    assert mended.seeds == [0, 1] == list(mended.ranks)
+    assert not list(mended.contradictions())
+
+
+def test_ranks_of_no_seed_of_the_record_are_refused_in_the_making(clone):
+    with pytest.raises(RecordError, match=r"ranks of seeds \[1\], which are not among the seeds \[0\]"):
+        write(record({0: tables()[0]}), tables(), clone)
+    assert not list(clone.rglob("*.npz"))
+
+
 def test_rewriting_without_ranks_takes_the_old_ranks_away(clone):
     path = write(record(), tables(), clone)
     write(record(), {}, clone)

@@ -144,6 +144,8 @@ def test_without_the_cache_nothing_is_written(cache):
 
 def test_the_key_of_the_cache_holds_all_that_counts(cache, monkeypatch):
     monkeypatch.setattr(TextEncoder, "_compute", lambda self, texts: np.zeros((len(texts), 2), np.float16))
+    monkeypatch.setattr("transformers.utils.cached_file", lambda name, file, **more: f"hub/{name}/snapshots/{commit}/{file}")
+    commit = "1a"
     asked = [
         (TextEncoder(), ["a", "b"]),
         (TextEncoder(), ["b", "a"]),
@@ -160,6 +162,12 @@ def test_the_key_of_the_cache_holds_all_that_counts(cache, monkeypatch):
         assert len(list(cache.iterdir())) == count, (encoder, texts)
     TextEncoder().encode(["a", "b"])
     assert len(list(cache.iterdir())) == len(asked)
+    commit = "2b"
+    TextEncoder(name="some/other").encode(["a", "b"])
+    assert len(list(cache.iterdir())) == len(asked) + 1
+    monkeypatch.setattr(text, "pick_device", lambda: torch.device("cuda"))
+    TextEncoder().encode(["a", "b"])
+    assert len(list(cache.iterdir())) == len(asked) + 2
 
 
 def test_a_file_that_is_not_the_one_of_the_book_is_refused(monkeypatch):
@@ -177,7 +185,7 @@ def test_where_it_is_not_installed_the_hub_is_asked_at_one_revision(monkeypatch)
         monkeypatch.setattr(
             f"transformers.{kind}.from_pretrained", lambda where, revision, **more: asked.append((where, revision)) or torch.nn.Identity()
         )
-    text.loaded.__wrapped__(MINILM)
+    text.load.__wrapped__(MINILM, text.weights_of(MINILM))
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")] * 2
 
 
@@ -187,3 +195,54 @@ def test_a_folder_is_an_encoder_too(monkeypatch, tmp_path):
     expected = TextEncoder().encode(TEXTS[:2], cache=False)
     monkeypatch.undo()
     np.testing.assert_allclose(TextEncoder(name=str(folder)).encode(TEXTS[:2], cache=False), expected, atol=1e-3)
+
+
+def test_a_hub_model_stays_at_the_commit_that_is_here(monkeypatch):
+    """The newest is asked for only where none is on this machine; both are asked of a stand-in for the hub."""
+    here, asked = [], []
+
+    def cached_file(name, file, local_files_only=False):
+        if local_files_only and not here:
+            raise OSError("not here")
+        here.append("1a")
+        return f"hub/models--{name}/snapshots/{here[0]}/{file}"
+
+    monkeypatch.setattr("transformers.utils.cached_file", cached_file)
+    for kind in ("AutoTokenizer", "AutoModel"):
+        monkeypatch.setattr(
+            f"transformers.{kind}.from_pretrained", lambda where, revision, **more: asked.append((where, revision)) or torch.nn.Identity()
+        )
+    assert text.weights_of("some/other") == text.weights_of("some/other") == "1a"
+    text.loaded("some/other")
+    assert asked == [("some/other", "1a")] * 2
+    text.load.cache_clear()
+
+
+@pytest.fixture
+def distilbert(tmp_path):
+    """A small encoder of another kind with weights at random, in a folder; called with a seed, it writes others over them."""
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(embedded_minilm())
+
+    def write(seed: int) -> str:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer), dim=16, hidden_dim=32, n_layers=1, n_heads=2))
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / "distilbert")
+        return str(tmp_path / "distilbert")
+
+    return write
+
+
+def test_an_encoder_without_a_pooling_layer_is_read(distilbert):
+    found = TextEncoder(distilbert(0)).encode(TEXTS)
+    assert found.shape == (len(TEXTS), 16)
+    assert np.isfinite(found).all()
+
+
+def test_other_weights_in_the_same_folder_make_other_vectors(distilbert):
+    first = np.array(TextEncoder(distilbert(0)).encode(TEXTS))
+    np.testing.assert_array_equal(TextEncoder(distilbert(0)).encode(TEXTS), first)
+    assert np.abs(TextEncoder(distilbert(1)).encode(TEXTS) - first).max() > 0.1

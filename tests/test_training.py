@@ -189,6 +189,14 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_where(bad):
         train(Line(), broken, QUICK, title="my model")
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_validation_loss_that_is_not_finite_is_no_success(bad, epoch):
+    losses = iter([1.0] * epoch + [bad])
+    with pytest.raises(FloatingPointError, match=rf"my model: the validation loss is {bad} in epoch {epoch}; lower learning_rate \(0\.1\)"):
+        train(Line(), batches, QUICK, lambda: next(losses), title="my model")
+
+
 # -- device, precision, chance -------------------------------------------------------------------------------------------------
 
 

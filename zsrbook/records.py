@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -101,6 +102,8 @@ class RunRecord:
             themselves.
         ranks: seed -> ranks of all test targets, or of all test impressions; not in the JSON file but beside it, and maybe not for all
             seeds.
+        strays: seeds whose ranks stand beside the JSON file, though it does not name them, as where a run was killed while it wrote; they
+            are left out of ``ranks``.
 
     Raises:
         RecordError: a value that does not fit the others.
@@ -123,6 +126,7 @@ class RunRecord:
     code_version: str = field(default_factory=code_version)
     date: str = field(default_factory=_today)
     ranks: Mapping[int, RankTable | ClickRanks] = field(default_factory=dict, repr=False, compare=False)
+    strays: tuple[int, ...] = field(default=(), repr=False, compare=False)
     _per_user: dict[str, PerUser] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -186,7 +190,9 @@ class RunRecord:
         return replace(self, seeds=list(tables), metrics={name: [s[name] for s in sums] for name in names}, ranks=tables)
 
     def contradictions(self) -> Iterator[str]:
-        """What the metrics say and the ranks do not, a line each."""
+        """What the metrics say and the ranks do not, a line each; and ranks of which the metrics say nothing."""
+        if self.strays:
+            yield f"{self.path}: ranks of seeds {list(self.strays)} stand beside it, which are not among the seeds {self.seeds}; run them again"
         protocol = protocol_of(self.protocol)
         names = tuple(name for name in self.metrics if protocol.knows(name))
         for seed, table in self.ranks.items():
@@ -244,7 +250,10 @@ def check_clean() -> None:
 
 
 def write(record: RunRecord, ranks: Mapping[int, RankTable | ClickRanks] | None = None, root: Path = RUNS) -> Path:
-    """Write a record and its ranks, whole or not at all.
+    """Write a record and its ranks, each whole or not at all.
+
+    The ranks are moved into place first: if the run is killed before the record follows, ``read`` leaves out those of seeds that the record
+    lacks, ``contradictions`` tells of them, and the next run, which makes these seeds again, mends it.
 
     Args:
         ranks: seed -> table; default ``record.ranks``. Seeds are kept in order as long as they fit into ``RANKS_LIMIT``.
@@ -258,21 +267,23 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable | ClickRanks] | None 
     """
     check_clean()
     ranks = record.ranks if ranks is None else ranks
-    for wrong in replace(record, ranks=ranks).contradictions():
+    for wrong in replace(record, ranks=ranks, strays=()).contradictions():
         raise RecordError(f"record {wrong}; pass the ranks of this very run")
     path = root / record.path
+    beside = path.with_suffix(".npz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if ranks:
-        write_whole(path.with_suffix(".npz"), lambda temporary: protocol_of(record.protocol).save(temporary, ranks, RANKS_LIMIT))
-    else:
-        path.with_suffix(".npz").unlink(missing_ok=True)
     text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with whole(path) as temporary:  # written before the ranks, so that nothing is left to do between the two moves
+        temporary.write_text(text, encoding="utf-8")
+        if ranks:
+            write_whole(beside, lambda other: protocol_of(record.protocol).save(other, ranks, RANKS_LIMIT))
+        else:
+            beside.unlink(missing_ok=True)
     return path
 
 
 def read(path: Path) -> RunRecord:
-    """A record and the ranks beside it.
+    """A record and the ranks beside it, of its seeds alone.
 
     Raises:
         RecordError: not JSON, or a key is missing, unknown or holds what it can't; the file is named.
@@ -286,7 +297,9 @@ def read(path: Path) -> RunRecord:
             raise RecordError(f"{path}: {what} keys {', '.join(sorted(keys))}; expected {', '.join(_KEYS)}")
     beside = path.with_suffix(".npz")
     try:
-        return RunRecord(**found, ranks=protocol_of(found["protocol"]).load(beside) if beside.exists() else {})
+        ranks = protocol_of(found["protocol"]).load(beside) if beside.exists() else {}
+        strays = tuple(seed for seed in ranks if seed not in found["seeds"])
+        return RunRecord(**found, ranks={seed: table for seed, table in ranks.items() if seed not in strays}, strays=strays)
     except (RecordError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: {error}") from None
 
@@ -308,7 +321,7 @@ def find(
     return [r for r in records if all(value is None or getattr(r, name) == value for name, value in asked.items())]
 
 
-_KEYS = tuple(f.name for f in fields(RunRecord) if f.name not in ("ranks", "_per_user"))
+_KEYS = tuple(f.name for f in fields(RunRecord) if f.name not in ("ranks", "strays", "_per_user"))
 
 
 def _plain(value: object) -> object:
@@ -316,14 +329,21 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else str(value)
 
 
-def write_whole(path: Path, make: Callable[[Path], object]) -> None:
-    """Make a file under another name in the same folder and move it into place, so that no half file is ever seen."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Another name in the same folder, to write under; the file is moved into place at the end, so that no half file is ever seen."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        make(temporary)
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, make: Callable[[Path], object]) -> None:
+    """Have a file made under another name in the same folder, then move it into place."""
+    with whole(path) as temporary:
+        make(temporary)
 
 
 def _git(*arguments: str) -> str:

@@ -1,8 +1,8 @@
 """Item text to vectors, by a frozen transformer, computed once and kept on disk.
 
 The encoder is a name: ``minilm`` is all-MiniLM-L6-v2, whose weights come with the installation, so that no network is
-needed; anything else is a model of the Hugging Face hub, such as the ZESRec paper's
-``google/bert_uncased_L-12_H-768_A-12``.
+needed; anything else is a folder, or a model of the Hugging Face hub, such as the ZESRec paper's
+``google/bert_uncased_L-12_H-768_A-12``, which stays at the commit that this machine has.
 """
 
 from __future__ import annotations
@@ -48,11 +48,15 @@ class TextEncoder:
     def encode(self, texts: list[str], cache: bool = True) -> np.ndarray:
         """(len(texts), d) float16 vectors, memory-mapped from the cache; computed first where they are not there yet.
 
-        The cache is keyed by encoder, settings and the texts themselves, so an edit of one text makes a new file.
+        The cache is keyed by encoder, its weights, precision, settings and the texts themselves, so an edit of one text makes a new file.
+
+        Raises:
+            OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached.
         """
-        digest = hashlib.sha256(json.dumps([self.name, self.pooling, self.max_tokens, *texts]).encode())
         if not cache:
             return self._compute(texts)
+        settings = [self.name, weights_of(self.name), str(precision_on(pick_device())), self.pooling, self.max_tokens]
+        digest = hashlib.sha256(json.dumps([*settings, *texts]).encode())
         return kept(f"vectors/{digest.hexdigest()[:32]}", lambda: self._compute(texts))
 
     @torch.inference_mode()
@@ -70,7 +74,7 @@ class TextEncoder:
             size = max(1, min(64, tokens_at_once // lengths[order[begin]]))
             batches.append(order[begin : begin + size])
             begin += size
-        precision = torch.bfloat16 if device.type == "cuda" else torch.float32
+        precision = precision_on(device)
         for rows in track(batches, f"encoding {len(texts)} texts", disable=len(texts) < 2000 or not watched()):
             batch = tokenizer.pad({"input_ids": [ids[r] for r in rows]}, return_tensors="pt").to(device)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -84,21 +88,57 @@ class TextEncoder:
         return out
 
 
-@lru_cache(maxsize=1)  # loading takes longer than the texts of a small shop
+def precision_on(device: torch.device) -> torch.dtype:
+    """What an encoder computes in there."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def weights_of(name: str) -> str:
+    """What tells the weights of an encoder from others of the same name, without reading them.
+
+    The embedded encoder is known by the hashes without which it does not load, a folder by the sizes and times of its files, and a model of
+    the hub by its commit: the one that is on this machine, else the newest.
+
+    Raises:
+        OSError: there is no such model, or it is not on this machine yet and the hub can't be reached.
+    """
+    if name == MINILM:
+        return " ".join(MINILM_SHA256.values())
+    if Path(name).is_dir():
+        return json.dumps([(file.name, (about := file.stat()).st_size, about.st_mtime_ns) for file in sorted(Path(name).iterdir())])
+    from transformers.utils import cached_file
+
+    try:
+        settings = cached_file(name, "config.json", local_files_only=True)
+    except OSError:
+        settings = cached_file(name, "config.json")
+    return Path(settings).parent.name  # the hub's files lie in a folder a commit
+
+
 def loaded(name: str):
-    """The tokenizer and the model of that name, ready to encode."""
+    """The tokenizer and the model of that name, ready to encode; kept until another is asked for, or its weights are others.
+
+    Raises:
+        OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached.
+        ValueError: a file of the embedded encoder is not the one that the book was made with.
+    """
+    return load(name, weights_of(name))
+
+
+@lru_cache(maxsize=1)  # loading takes longer than the texts of a small shop
+def load(name: str, weights: str):
+    """As ``loaded``, for weights as ``weights_of`` tells them."""
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # else each load reports the unused pooling layer
     logging.disable_progress_bar()
-    where, revision = name, None
     if name == MINILM:
-        where = embedded_minilm()
-        if where is None:
-            where, revision = MINILM_HUB
+        where, revision = (embedded, None) if (embedded := embedded_minilm()) else MINILM_HUB
+    else:
+        where, revision = name, None if Path(name).is_dir() else weights
     tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-    model = AutoModel.from_pretrained(where, revision=revision, use_safetensors=True, add_pooling_layer=False)
+    model = AutoModel.from_pretrained(where, revision=revision, use_safetensors=True)  # add_pooling_layer=False is not known to all
     return tokenizer, model.eval()
 
 

@@ -8,6 +8,7 @@ the seeds drawn anew each epoch, a run that was killed and resumed ends where an
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -111,7 +112,7 @@ def train(
         one row an epoch: ``epoch``, ``train`` and ``valid`` (mean loss a target), ``seconds``.
 
     Raises:
-        FloatingPointError: the loss is no longer finite; says in which epoch, and what to turn down.
+        FloatingPointError: the loss, in training or on validation, is no longer finite; says in which epoch, and what to turn down.
         ValueError: the checkpoint was written under other settings; or there are several processes, and no ``shares``.
     """
     if not shares and process_count() > 1:
@@ -161,13 +162,9 @@ def train(
                 for optimizer in optimizers:
                     optimizer.step()
                 total, count = total + sums[0], count + sums[1]
-            mean = float(total / count)
-            if mean != mean or mean == float("inf"):
-                raise FloatingPointError(
-                    f"{title}: the training loss is {mean} in epoch {epoch}; lower learning_rate ({settings.learning_rate}) or clip ({settings.clip})"
-                )
+            mean = finite(float(total / count), f"{title}: the training loss", epoch, settings)
             network.eval()
-            judged = validate() if validate else mean
+            judged = finite(validate(), f"{title}: the validation loss", epoch, settings) if validate else mean
             curve.append({"epoch": epoch, "train": mean, "valid": judged, "seconds": time.perf_counter() - began})
             if judged < best["loss"] or validate is None:
                 best = {"loss": judged, "state": _copy(network), "epoch": epoch}
@@ -182,6 +179,17 @@ def train(
     network.load_state_dict(best["state"])
     network.eval()
     return curve
+
+
+def finite(loss: float, what: str, epoch: int, settings: Training) -> float:
+    """The loss itself.
+
+    Raises:
+        FloatingPointError: it is not finite; says in which epoch, and what to turn down.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"{what} is {loss} in epoch {epoch}; lower learning_rate ({settings.learning_rate}) or clip ({settings.clip})")
+    return loss
 
 
 def optimizers_of(network: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:

@@ -10,13 +10,12 @@ import hashlib
 import os
 import shutil
 import stat
-import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pooch
 
@@ -46,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Archive:
-    """A ``.zip`` or ``.tar.gz`` that holds a source's files; its publisher gives an MD5."""
+    """A ``.zip`` that holds a source's files; its publisher gives an MD5."""
 
     url: str
     md5: str | None = None
@@ -532,10 +531,16 @@ def download_file(file: File, work: Path, say: Callable[[str], None]) -> Path:
 
 
 def download(url: str, work: Path) -> Path:
-    """One file, whole, in the work folder."""
+    """One file, whole, below the work folder: in a folder of its own, since pooch does not ask again for a name that is there, and both a
+    mirror and another file of the source may have the same one.
+
+    Raises:
+        DataError: no connection, a broken-off download, or a web page in place of the file.
+    """
     pooch.get_logger().setLevel("WARNING")
+    own = tempfile.mkdtemp(dir=work)
     try:
-        path = Path(pooch.retrieve(url, known_hash=None, path=work, fname=url.rsplit("/", 1)[-1]))
+        path = Path(pooch.retrieve(url, known_hash=None, path=own, fname=url.rsplit("/", 1)[-1]))
     except Exception as error:  # requests, urllib3 and the system each have errors of their own
         raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing was kept; try again later") from error
     with path.open("rb") as stream:
@@ -581,33 +586,25 @@ def member(folder: Path, file: File) -> Path:
 
 
 def extract(archive: Path, into: Path) -> None:
-    """Unpack a ``.zip`` or a ``.tar``, ``.tar.gz`` and so on, below ``into`` alone; the archive is read whole before a byte is written.
+    """Unpack a ``.zip`` below ``into`` alone; it is read whole before a byte is written.
 
     Raises:
-        DataError: no such archive, damaged, or a member would land elsewhere, or is a link or a device.
+        DataError: no zip, damaged, or a member would land elsewhere, or is a link.
     """
     try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                for info in packed.infolist():
-                    inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
-                if broken := packed.testzip():
-                    raise DataError(f"{archive}: member {broken} is damaged; get it again")
-                packed.extractall(into)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as packed:
-                for info in packed.getmembers():
-                    inside(archive, info.name, not (info.isfile() or info.isdir()))
-                packed.extractall(into, filter="data")
-        else:
-            raise DataError(f"{archive}: neither a zip nor a tar archive; get it again")
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        with zipfile.ZipFile(archive) as packed:
+            for info in packed.infolist():
+                inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
+            if broken := packed.testzip():
+                raise DataError(f"{archive}: member {broken} is damaged; get it again")
+            packed.extractall(into)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         shutil.rmtree(into, ignore_errors=True)
         raise DataError(f"{archive}: can't be unpacked ({error}); get it again") from error
 
 
-def inside(archive: Path, name: str, special: bool) -> None:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if special or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        what = "is a link or a device" if special else "points outside the folder"
+def inside(archive: Path, name: str, link: bool) -> None:
+    path = PureWindowsPath(name)  # knows both slashes, and drives
+    if link or path.anchor or ".." in path.parts:
+        what = "is a link" if link else "points outside the folder"
         raise DataError(f"{archive}: member {name!r} {what}; nothing was unpacked; such an archive is not to be trusted, so delete it")

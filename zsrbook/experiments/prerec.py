@@ -16,6 +16,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from scipy.sparse import csr_array
 from scipy.stats import spearmanr
 from sklearn.metrics import adjusted_rand_score
 
@@ -499,8 +500,8 @@ def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | N
 def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
     """Weights learned from four fifths of the users and of the items, judged on the others; what those did is known when they are served.
 
-    Item-based models learn from the old users, with the columns of new items empty. ``(trained on all)`` has learned from everybody: what
-    has no score for a stranger otherwise, and what is item-based, beside itself.
+    Item-based models learn from the old users, and stop early by them, with the columns of new items empty. ``(trained on all)`` has learned
+    from everybody: what has no score for a stranger otherwise, and what is item-based, beside itself.
     """
     split, new = load(spec), strangers(load(spec))
     model, found = row.make(seed), {}
@@ -508,15 +509,21 @@ def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
         found[f"{row.name} (trained on all)"] = fitted(spec, row, seed)
     began = time.perf_counter()
     if model.knows == "users":
-        wide = split.train[~new[0]].tocoo()
-        old = ~new[1][wide.col]
-        found[row.name] = model.fit(matrix_of(wide.row[old], wide.col[old], wide.shape)).transfer(split.train), time.perf_counter() - began
+        model.fit(*(old_ones(part, new) for part in (split.train, split.valid)))
+        found[row.name] = model.transfer(split.train), time.perf_counter() - began
     elif model.knows == "anything":
         inner = among(split, ~new[0], ~new[1])
         found[row.name] = served(model.fit(inner.train, inner.valid).transfer(split.train), row, seed), time.perf_counter() - began
     return {
         (kind, name): Run(evaluate(model, split, rules(spec, kind), new), seconds) for name, (model, seconds) in found.items() for kind in STRANGERS
     }
+
+
+def old_ones(part: csr_array, new: tuple[np.ndarray, np.ndarray]) -> csr_array:
+    """The ones of old users (rows) on old items; new items keep their columns, empty."""
+    wide = part[~new[0]].tocoo()
+    old = ~new[1][wide.col]
+    return matrix_of(wide.row[old], wide.col[old], wide.shape)
 
 
 class Kept(MatrixModel):
@@ -939,12 +946,10 @@ def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFr
     named, rows = {r.method: r for r in records}, {}
     for base in ("MostPop", *BASES):
         if base in named:
-            alone_ = named[base].mean(metric)
             mix, oracle, half = (named[f"{base} + PreRec{note}"] for note in ("", " (oracle)", " (raw, half)"))
-            found = difference(mix.per_user(metric), named[base].per_user(metric))
-            gain, low, high = (100 * x / alone_ for x in (found.value, found.low, found.high))
-            more = [100 * (r.mean(metric) / alone_ - 1) for r in (oracle, half)]
-            rows[base] = (alone_, mix.mean(metric), gain, low, high, mix.mean("alpha"), *more)
+            found = gains([mix], {mix.target: named[base]}, metric).iloc[0]
+            more = [100 * (r.mean(metric) / found["base"] - 1) for r in (oracle, half)]
+            rows[base] = (*found[["base", "value", "gain", "low", "high"]], mix.mean("alpha"), *more)
     columns = ["alone", "mixed", "gain", "low", "high", "α", "oracle", "raw, half"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("base")
 
@@ -1002,10 +1007,11 @@ def in_short(scale: Scale) -> str:
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.TOY))
     sentences = ["The paper's full text and code could not be had, so this is a reconstruction; its decisions are named, and many are measured."]
     if {"PreRec", "MostPop", "EASE"} <= single.keys():
-        values_ = {name: single[name].mean("NDCG@20") for name in ("PreRec", "MostPop", "EASE")}
+        ours, popularity, ease = (single[name].mean("NDCG@20") for name in ("PreRec", "MostPop", "EASE"))
+        where = "above both" if ours > max(popularity, ease) else "below both" if ours < min(popularity, ease) else "between"
         sentences.append(
-            f"In a toy market whose tastes are strong, PreRec reaches NDCG@20 {values_['PreRec']:.3f}, between popularity ({values_['MostPop']:.3f})"
-            f" and EASE ({values_['EASE']:.3f}), which knows the items by their ids."
+            f"In a toy market whose tastes are strong, PreRec reaches NDCG@20 {ours:.3f}, {where} popularity ({popularity:.3f})"
+            f" and EASE ({ease:.3f}), which knows the items by their ids."
         )
     if moved and other in popular:
         row = gains(moved, popular).iloc[0]
@@ -1021,7 +1027,10 @@ def in_short(scale: Scale) -> str:
         sentences.append(f"Between public data sets {row.better:.0f} of {row.pairs:.0f} transfers beat popularity and {row.worse:.0f} fall below it.")
     if "sides apart" in overview.index:
         row = overview.loc["sides apart"]
-        sentences[-1] += f" With users and items clustered apart {row.better:.0f} beat it and {row.worse:.0f} fall below."
+        sentences.append(
+            f"With users and items clustered apart {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
+            f" and {row.worse:.0f} fall below it."
+        )
     judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
     counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
     return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {counts}."])

@@ -107,7 +107,8 @@ def _not_taken(starts, items, n_items, users, draws):
 def validation_ndcg(model: MatrixModel, valid: csr_array, k: int = 20, most: int = 1000) -> float:
     """What early stopping watches: mean NDCG@k of the ones of ``valid``, among all items that the user doesn't have in training.
 
-    Half of what ties with a one stands above it. The evaluation, which is what tables show, averages over all orders instead.
+    Half of what ties with a one stands above it, and NaN ranks last. The evaluation, which is what tables show, averages over all orders
+    instead.
 
     Args:
         most: judge this many users at most, always the same ones.
@@ -125,6 +126,7 @@ def validation_ndcg(model: MatrixModel, valid: csr_array, k: int = 20, most: int
     for users in np.array_split(people, -(-len(people) * valid.shape[1] // AT_ONCE)):
         wanted, taken = valid[users], model.train[users]
         scores = np.array(model.scores(users))
+        scores[np.isnan(scores)] = np.finfo(scores.dtype).min  # else nothing would compare with it, and it would seem to rank first
         scores[rows_of(taken), taken.indices] = -np.inf
         above = _above(scores, wanted.indptr, wanted.indices)
         gain = np.where(above < k, worth[np.minimum(above, k - 1)], 0.0)
