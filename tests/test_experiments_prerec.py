@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from zsrbook import records
+from zsrbook.claims import Verdicts
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import rows_of, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
@@ -235,14 +236,14 @@ def test_in_short_looks_up_where_prerec_stands(single, monkeypatch, ours, where)
     monkeypatch.setattr(
         prerec, "find", lambda experiment, scale, method="", **asked: told if (experiment, scale, method) == ("single", "toy", "") else []
     )
-    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: [])
+    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: Verdicts())
     assert f"NDCG@20 {ours:.3f}, {where} popularity (0.100) and EASE (0.300)" in prerec.in_short(Scale.TOY)
 
 
 def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
     counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "sides apart"])
     monkeypatch.setattr(prerec, "find", lambda **asked: [])
-    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: [])
+    monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: Verdicts())
     told = []
     for there in (counts, counts.iloc[:1], counts.iloc[1:]):
         monkeypatch.setattr(prerec, "carried", lambda records, base, there=there: there)

@@ -1031,6 +1031,5 @@ def in_short(scale: Scale) -> str:
             f"With users and items clustered apart {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
             f" and {row.worse:.0f} fall below it."
         )
-    judged = [str(v.outcome) for v in verdicts(PAPER, scale)]
-    counts = ", ".join(f"{judged.count(outcome)} {outcome}" for outcome in sorted(set(judged), key=judged.count, reverse=True))
-    return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {counts}."])
+    judged = verdicts(PAPER, scale)
+    return " ".join([*sentences, f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])
