@@ -815,11 +815,11 @@ def in_short(scale: Scale) -> str:
         helped[name] = (over.xs("low", axis=1, level=1) > 0).all(axis=1).sum()
         harmed[name] = (over["words"]["high"] < 0).sum()
     if public:
-        told = " and ".join(f"{name} on {n or 'none'}" for name, n in helped.items())
+        told = " and ".join(f"{name} above STL on {n or 'none'}" for name, n in helped.items())
         below = ", ".join(f"{name} falls below STL on {n or 'none'}" for name, n in harmed.items())
         said.append(
-            f"On {len(public)} public data sets, links lift {told} above STL, with the words of either as they stand and as stems, and above the"
-            f" same model on links that tell popularity alone; {below}."
+            f"On {len(public)} public data sets, links lift {told}, whether words are taken as they stand or as stems, and by more than links do"
+            f" that tell popularity alone; {below}."
         )
     judged = verdicts(PAPER, scale)
     return " ".join([*said, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])
