@@ -296,7 +296,7 @@ def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
         (None, HISTORY, ("--item", "t1", "--item", "x8", "--item", "x9"), "catalogue.csv: lacks 2 of the 3 items given (x8, x9)"),
         (None, HISTORY, ("--item", "t1", "--model", "none.safetensors"), "none.safetensors: no such file"),
         (None, HISTORY, ("--item", "t1", "--out", "out.parquet"), "out.parquet: expected a name that ends in .csv"),
-        (None, HISTORY, ("--item", "t1", "--out", "catalogue.csv"), "catalogue.csv: is there already"),
+        (None, HISTORY, ("--item", "t1", "--out", "history.csv"), "history.csv: is there already"),
         (None, HISTORY, ("--history", "nowhere.csv"), "nowhere.csv: no such file"),
     ],
 )
@@ -329,6 +329,27 @@ def changed(path: Path, **about: object) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
+@pytest.mark.parametrize("out", ["catalogue.csv", "history.csv", "learned.csv", "../shop/catalogue.csv", "link.csv"])
+def test_what_is_read_is_never_overwritten(exported, monkeypatch, out):
+    shop = exported.parent / "shop"
+    shop.mkdir()
+    for name in ("catalogue.csv", "history.csv"):
+        Path(name).rename(shop / name)
+    exported.rename(shop / "learned.csv")
+    monkeypatch.chdir(shop)
+    Path("link.csv").symlink_to("history.csv")
+    before = {path.name: path.read_bytes() for path in shop.iterdir()}
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--model", "learned.csv", "--out", out, "--force", exit_code=1)
+    assert f"error: {out}: is read from" in said
+    assert {path.name: path.read_bytes() for path in shop.iterdir()} == before
+
+
+def test_export_never_overwrites_its_source(shop):
+    Path("history.csv").rename("history.safetensors")
+    assert "is read from" in call("export", "history.safetensors", "history.safetensors", "--force", exit_code=1)
+    assert Path("history.safetensors").read_text() == HISTORY
+
+
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "no safetensors file, or one that was cut short"),
         (lambda path: path.write_bytes(b""), "no safetensors file, or one that was cut short"),

@@ -55,7 +55,7 @@ def export(
         raise typer.BadParameter(f"--model is {model!r}; expected one of {', '.join(EXPORTS)}")
     encoder, version = TextEncoder(), code_version()
     with errors_for_people(*MENDABLE):
-        check_free(out, ".safetensors", force)
+        check_free(out, ".safetensors", force, Path(source))
         data, scale = learned_from(source, scale)
         data = with_vectors(data, encoder)
         split = split_by_user(data, test=0.0)  # nobody is judged; a tenth of the users, if there are that many, stops the training
@@ -83,7 +83,7 @@ def recommend(
         raise typer.BadParameter("--history and --item both say who took what; give one of the two")
     with errors_for_people(*MENDABLE):
         if out is not None:
-            check_free(out, ".csv", force)
+            check_free(out, ".csv", force, catalogue, history, model)
         saved = None if model is None else ModelFile.read(model)
         data, histories = read(catalogue, history, item or [])
         data = with_vectors(data, TextEncoder() if saved is None else saved.encoder)
@@ -200,11 +200,11 @@ def show(found: pd.DataFrame) -> None:
     Console(markup=False, highlight=False, emoji=False).print(out)
 
 
-def check_free(path: Path, ending: str, force: bool) -> None:
+def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> None:
     """Before any work is done: whether ``path`` can be written.
 
     Raises:
-        DataError: it has another ending, its folder is missing, or it is there and ``force`` is not given.
+        DataError: it has another ending, its folder is missing, it is one of the inputs, or it is there and ``force`` is not given.
     """
     if path.suffix != ending:
         raise DataError(f"{path}: expected a name that ends in {ending}")
@@ -212,3 +212,5 @@ def check_free(path: Path, ending: str, force: bool) -> None:
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     if path.exists() and not force:
         raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")
+    if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
+        raise DataError(f"{path}: is read from, so writing there would destroy it; choose another name, --force or not")
