@@ -227,6 +227,24 @@ def test_new_only_leaves_out_what_the_user_has(shop, exported):
         assert taken & set(rows("--history", "history.csv", *more)[["user", "item"]].itertuples(index=False, name=None))
 
 
+def test_items_without_text_are_neither_offered_nor_learned_from(shop):
+    told = rows("--history", "history.csv", "--top", "4")
+    with open("catalogue.csv", "a") as file:
+        file.write("b0,\n" + 'b1,"  "\n')
+    Path("history.csv").write_text(HISTORY + "bob,b0,25\nbob,b1,40\n")
+    pd.testing.assert_frame_equal(rows("--history", "history.csv", "--top", "4"), told)
+    assert set(rows("--item", "s1")["item"]) == set(ITEMS)
+
+    Path("history.csv").write_text(HISTORY + "cat,b0,5\ndan,b1,5\n")
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--out", "some.csv", "--top", "4")
+    assert "catalogue: 2 of 8 items have no text, so they are never offered" in said
+    assert "catalogue: 2 of 4 users took nothing that has a text, so they get no list: cat, dan" in said
+    assert "for 2 users written to some.csv" in said
+    pd.testing.assert_frame_equal(pd.read_csv("some.csv"), told)
+    said = call("recommend", "catalogue.csv", "--item", "b0", "--item", "b1", exit_code=1)
+    assert "catalogue: none of the items taken has a text, so nothing tells what to offer" in said
+
+
 def test_users_for_whom_nothing_is_new_are_counted(shop):
     everything = "".join(f"cat,{item},50\n" for item in ITEMS)
     Path("history.csv").write_text(HISTORY + everything)
@@ -311,24 +329,6 @@ def test_recommend_says_what_is_wrong_and_writes_nothing(shop, catalogue, histor
     assert {path.name: path.read_bytes() for path in shop.iterdir()} == before
 
 
-def test_history_and_item_exclude_each_other(shop):
-    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--item", "t1", exit_code=2)
-    assert "--history and --item both say who took what" in " ".join(said.replace("│", " ").split())
-
-
-# ---------------------------------------------------------------- model files that can't be used
-
-
-def changed(path: Path, **about: object) -> None:
-    """The same tensors with other metadata; None takes a key out."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    texts = metadata | {key: json.dumps(value) for key, value in about.items()}
-    save_file(load_file(path), path, {key: text for key, text in texts.items() if text != "null"})
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
 @pytest.mark.parametrize("out", ["catalogue.csv", "history.csv", "learned.csv", "../shop/catalogue.csv", "link.csv"])
 def test_what_is_read_is_never_overwritten(exported, monkeypatch, out):
     shop = exported.parent / "shop"
@@ -350,6 +350,24 @@ def test_export_never_overwrites_its_source(shop):
     assert Path("history.safetensors").read_text() == HISTORY
 
 
+def test_history_and_item_exclude_each_other(shop):
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--item", "t1", exit_code=2)
+    assert "--history and --item both say who took what" in " ".join(said.replace("│", " ").split())
+
+
+# ---------------------------------------------------------------- model files that can't be used
+
+
+def changed(path: Path, **about: object) -> None:
+    """The same tensors with other metadata; None takes a key out."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    texts = metadata | {key: json.dumps(value) for key, value in about.items()}
+    save_file(load_file(path), path, {key: text for key, text in texts.items() if text != "null"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "no safetensors file, or one that was cut short"),
         (lambda path: path.write_bytes(b""), "no safetensors file, or one that was cut short"),

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from zsrbook.data import table
 from zsrbook.data.catalogue import LOADERS, guess
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
-from zsrbook.data.splits import at_least, compact, split_by_user
+from zsrbook.data.splits import at_least, compact, select_items, split_by_user
 from zsrbook.data.toy import MARKETS
 from zsrbook.experiments import zesrec
 from zsrbook.models.base import Recommender, in_chunks
@@ -85,7 +85,7 @@ def recommend(
         if out is not None:
             check_free(out, ".csv", force, catalogue, history, model)
         saved = None if model is None else ModelFile.read(model)
-        data, histories = read(catalogue, history, item or [])
+        data, histories = with_texts(*read(catalogue, history, item or []))
         data = with_vectors(data, TextEncoder() if saved is None else saved.encoder)
         if saved is None:
             name, settings = NEIGHBOUR
@@ -137,8 +137,35 @@ def read(catalogue: Path, history: Path | None, taken: list[str]) -> tuple[Datas
     unknown = [item for item, code in zip(taken, codes, strict=True) if code < 0]
     if unknown:
         raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); expected ids of its column item")
-    nothing = pd.DataFrame({column: [] for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
+    nothing = pd.DataFrame({column: np.zeros(0, np.int32) for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
     return Dataset(name, nothing, items, pd.DataFrame({Columns.RAW: ["you"]}), clock=False), Sequences.of([codes])
+
+
+def with_texts(data: Dataset, histories: Sequences) -> tuple[Dataset, Sequences]:
+    """Without the items that have no text, in the catalogue and in the histories, and without the users who took no others.
+
+    All those share the vector of the empty text, so each would be the nearest neighbour of the others. A catalogue without any
+    text stays as it is: ``with_vectors`` refuses it.
+
+    Raises:
+        DataError: no user took an item that has a text, though there are users who took something.
+    """
+    told = data.items[Columns.TEXT].str.strip().ne("").to_numpy(bool)
+    if told.all() or not told.any():
+        return data, histories
+    say(f"{data.name}: {(~told).sum()} of {len(told)} items have no text, so they are never offered, and count for nothing in a history")
+    keep, code = told[histories.items], np.cumsum(told, dtype=np.int32) - 1
+    starts = np.append(0, np.cumsum(keep))[histories.starts]
+    kept = Sequences(code[histories.items[keep]], starts, histories.users, None if histories.times is None else histories.times[keep])
+    lost = (kept.lengths == 0) & (histories.lengths > 0)
+    if lost.all():
+        raise DataError(f"{data.name}: none of the items taken has a text, so nothing tells what to offer; give a text to them, or name others")
+    if lost.any():
+        names = textwrap.shorten(", ".join(data.users[Columns.RAW].to_numpy()[histories.users[lost]]), 80, placeholder=" …")
+        say(f"{data.name}: {lost.sum()} of {len(lost)} users took nothing that has a text, so they get no list: {names}")
+        kept = kept.take(np.flatnonzero(~lost))
+    items = np.flatnonzero(told)
+    return select_items(data, items, f"{data.name}: only items with a text"), kept
 
 
 def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
@@ -210,7 +237,7 @@ def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> No
         raise DataError(f"{path}: expected a name that ends in {ending}")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.exists() and not force:
-        raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")
     if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
         raise DataError(f"{path}: is read from, so writing there would destroy it; choose another name, --force or not")
+    if path.exists() and not force:
+        raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")
