@@ -141,7 +141,7 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         quoted: whether ``"`` encloses fields.
 
     Raises:
-        DataError: a line has another number of columns, or the file is empty, damaged, a web page or in another encoding.
+        DataError: a line has another number of columns, a quote does not close, or the file is empty, damaged, a web page or in another encoding.
     """
     with open_raw(path) as stream:
         data = stream.read()
@@ -163,6 +163,8 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         )
     if len(set(names)) < len(names):
         raise DataError(f"{path}: line 1 names a column twice: {', '.join(names)}; expected each name once")
+    if quoted:
+        refuse_open_quotes(path, text, separator)
     bad = []
 
     def remember(row):
@@ -196,6 +198,25 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
     if blank.any():
         raise DataError(f"{path}: line {blank.idxmax()} is blank; expected {len(names)} columns ({', '.join(names)}); take the line out")
     return frame
+
+
+def refuse_open_quotes(path: Path, text: str, separator: str) -> None:
+    """A quote that opens a field and is forgotten swallows all up to the next quote: whole rows, which nobody would miss.
+
+    A field may hold line breaks, but then what closes it stands at the end of a field.
+
+    Raises:
+        DataError: a quote never closes, or closes lines later in the middle of a field, as where it has met the quote that opens another.
+    """
+    for field in re.finditer(rf'(?:^|{re.escape(separator)})("(?:[^"]|"")*+)("?)', text, re.MULTILINE):
+        after = text[field.end() : field.end() + 1]
+        if not field[2] or ("\n" in field[1] and after not in ("", separator, "\r", "\n")):
+            line, start = 1 + text.count("\n", 0, field.start(1)), field[1][1:41].partition("\n")[0].rstrip()
+            end = f"closes in the middle of line {line + field[1].count(chr(10))}" if field[2] else "never closes"
+            raise DataError(
+                f'{path}: line {line}: the quote before {start!r} {end}; expected a second " at the end of that field:'
+                ' add it, or write a " that belongs to the text as "" in a field in quotes'
+            )
 
 
 def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
