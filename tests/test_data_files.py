@@ -86,10 +86,16 @@ def test_quotes_that_are_fine(tmp_path):
 def test_encodings(tmp_path):
     path = write(tmp_path / "t.csv", "1,2\n3,é\n".encode("latin-1"))
     assert read_all(path, encoding="latin-1")["b"].tolist() == ["2", "é"]
-    with pytest.raises(DataError, match="line 2: byte 0xe9 can't stand in utf-8"):
+    with pytest.raises(DataError, match="line 2: byte 0xe9 can't stand in utf-8; name the file's true encoding with --encoding"):
         read_all(path)
     with pytest.raises(DataError, match="unknown encoding 'latin-99'"):
         read_all(path, encoding="latin-99")
+    for order in ("utf-16-le", "utf-16-be"):
+        wide = write(tmp_path / "w.csv", "\ufeff1,2\n3,é\n".encode(order))
+        assert read_all(wide, encoding="utf-16")["b"].tolist() == ["2", "é"]
+        for wrong in ("utf-8", "latin-1"):
+            with pytest.raises(DataError, match=r"line 1 starts with the mark of UTF-16, and .* is expected; say --encoding utf-16"):
+                read_all(wide, encoding=wrong)
     with pytest.raises(DataError, match="line 2: byte 0xe9"):
         list(files.read_lines(path))
 

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 from rich.console import Console
+
+Encoding = Annotated[
+    str, typer.Option("--encoding", help="of tables of your own that are text (CSV, TSV), such as latin-1, cp1252 (Excel on Windows) or utf-16")
+]
 
 
 def say(text: str) -> None:

@@ -75,17 +75,20 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
     """``data`` as text; never guesses another encoding.
 
     Raises:
-        DataError: the encoding is unknown, or a byte (whose line is named) can't stand in it.
+        DataError: the encoding is unknown, a byte (whose line is named) can't stand in it, or the file says itself that it is UTF-16.
     """
     try:
+        known = codecs.lookup(encoding).name
+        if first_line == 1 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not known.startswith(("utf-16", "utf-32")):
+            raise DataError(f"{path}: line 1 starts with the mark of UTF-16, and {known} is expected; say --encoding utf-16, or save it as UTF-8")
         return data.decode(encoding)
     except LookupError:
         raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
     except UnicodeDecodeError as error:
         line = first_line + data.count(b"\n", 0, error.start)
         raise DataError(
-            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {codecs.lookup(encoding).name}; name the file's true encoding,"
-            f" often 'latin-1' in older files"
+            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {known}; name the file's true encoding"
+            f" with --encoding, often latin-1 in older files and cp1252 from Excel"
         ) from None
 
 
