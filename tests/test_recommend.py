@@ -16,7 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_commands import call
+from typer.testing import CliRunner
 
+from zsrbook.__main__ import app
 from zsrbook.data.dataset import DataError, Sequences
 from zsrbook.data.splits import split_by_user
 from zsrbook.experiments import zesrec
@@ -396,6 +398,23 @@ def test_a_model_of_another_encoder_width_is_refused(shop):
     assert "error: catalogue: item vectors of width 128, but Anchored was fitted on 16; use the same encoder" in said
 
 
+@pytest.mark.parametrize("command", [("recommend", "catalogue.csv", "--item", "t1", "--out", "new.csv"), ("export", "grocery", "new.safetensors")])
+def test_an_interruption_is_said_and_writes_nothing(shop, monkeypatch, command):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = files(shop)
+    monkeypatch.setattr("zsrbook.recommend.with_vectors", interrupted)
+    assert call(*command, exit_code=130).endswith("interrupted; nothing was written\n")
+    assert files(shop) == before
+
+
+def test_errors_go_to_the_error_stream(shop):
+    result = CliRunner().invoke(app, ["recommend", "catalogue.csv", "--item", "x8"])
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: catalogue.csv: lacks 1 of the 1 items given (x8)")
+
+
 def test_an_encoder_that_can_not_be_had_is_named(shop, monkeypatch):
     def absent(self, texts, cache=True):
         raise OSError("no network")
@@ -421,8 +440,8 @@ def test_the_page_shows_what_the_commands_say(tmp_path):
     assert len(commands) == page.count("\n$ python -m zsrbook ")
     for command, shown in commands:
         run = [sys.executable, *command.split()[1:]]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert done.returncode == ("error: " in shown), done.stderr
+        done = subprocess.run(run, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        assert done.returncode == ("error: " in shown), done.stdout
         said, expected = done.stdout.split(), shown.split()
         assert len(said) == len(expected), f"{command} says\n{done.stdout}"
         for word, on_page in zip(said, expected, strict=True):

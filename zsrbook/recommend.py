@@ -36,6 +36,8 @@ NEIGHBOUR = "Emb-KNN (decay, cosine, half-whitened)", EmbKNNSettings("decay", "c
 #: what a person can mend
 MENDABLE = (DataError, OSError, FloatingPointError)
 
+#: true at any moment, since what a command writes is moved into place whole, as the last thing that it does
+NOTHING_WRITTEN = "interrupted; nothing was written"
 Force = Annotated[bool, typer.Option("--force", help="overwrite a file that is there")]
 
 
@@ -54,7 +56,7 @@ def export(
     if model not in EXPORTS:
         raise typer.BadParameter(f"--model is {model!r}; expected one of {', '.join(EXPORTS)}")
     encoder, version = TextEncoder(), code_version()
-    with errors_for_people(*MENDABLE):
+    with errors_for_people(*MENDABLE, interrupted=NOTHING_WRITTEN):
         check_free(out, ".safetensors", force, Path(source))
         data, scale = learned_from(source, scale)
         data = with_vectors(data, encoder)
@@ -81,7 +83,7 @@ def recommend(
     """The best items of your catalogue for each user, or for one user who took the items given by --item."""
     if history is not None and item:
         raise typer.BadParameter("--history and --item both say who took what; give one of the two")
-    with errors_for_people(*MENDABLE):
+    with errors_for_people(*MENDABLE, interrupted=NOTHING_WRITTEN):
         if out is not None:
             check_free(out, ".csv", force, catalogue, history, model)
         saved = None if model is None else ModelFile.read(model)
