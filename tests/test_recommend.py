@@ -159,6 +159,11 @@ def test_a_folder_of_ones_own_can_be_the_source(shop):
     assert "Anchored, learned from own" in call("recommend", "catalogue.csv", "--item", "t1", "--model", "own.safetensors")
 
 
+def test_an_exported_file_can_be_read_by_whom_the_umask_lets(exported):
+    (exported.parent / "any").touch()
+    assert exported.stat().st_mode == (exported.parent / "any").stat().st_mode
+
+
 def test_export_overwrites_only_when_told(exported):
     before = exported.read_bytes()
     assert "model.safetensors: is there already" in call("export", "grocery", "model.safetensors", "--seed", "1", exit_code=1)

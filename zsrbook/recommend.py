@@ -64,7 +64,15 @@ def export(
         (row,) = (row for row in zesrec.systems(scale) if row.name == EXPORTS[model])
         fitted = row.make(seed).fit(split.train, split.valid if split.valid.targets.any() else None)
         learned = fitted.transfer(bare(data))
-        write_whole(out, ModelFile(learned, row.name, encoder, data.name, split.sha256, version).write)
+        file = ModelFile(learned, row.name, encoder, data.name, split.sha256, version)
+
+        def write(path: Path) -> None:
+            path.touch()
+            mode = path.stat().st_mode
+            file.write(path)
+            path.chmod(mode)  # that of any new file here; safetensors leaves one that no other account can read
+
+        write_whole(out, write)
     say(f"{row.name} learned from {data.name}: {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items")
     say(f"written to {out}")
 
