@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
 from zsrbook.models.files import ModelFile
 from zsrbook.records import code_version, write_whole
 from zsrbook.scale import Scale, current_scale
-from zsrbook.terminal import errors_for_people, say
+from zsrbook.terminal import Encoding, errors_for_people, say
 from zsrbook.text import TextEncoder
 
 app = typer.Typer(help="Recommend from a catalogue of your own.", no_args_is_help=True)
@@ -35,9 +36,9 @@ EXPORTS = {"Anchored": "Anchored"} | {name: f"{name} (tuned)" for _, name in zes
 NEIGHBOUR = "Emb-KNN (decay, cosine, half-whitened)", EmbKNNSettings("decay", "cosine", whiten=0.5)
 #: what a person can mend
 MENDABLE = (DataError, OSError, FloatingPointError)
-
 #: true at any moment, since what a command writes is moved into place whole, as the last thing that it does
 NOTHING_WRITTEN = "interrupted; nothing was written"
+
 Force = Annotated[bool, typer.Option("--force", help="overwrite a file that is there")]
 
 
@@ -50,6 +51,7 @@ def export(
         Scale | None, typer.Option(help="where SOURCE is looked up, and the size of ZESRec; default: ZSRBOOK_SCALE, for files of your own small")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    encoding: Encoding = "utf-8",
     force: Force = False,
 ) -> None:
     """Train a model in one shop and save it, so that `recommend` can use it in another."""
@@ -58,7 +60,7 @@ def export(
     encoder, version = TextEncoder(), code_version()
     with errors_for_people(*MENDABLE, interrupted=NOTHING_WRITTEN):
         check_free(out, ".safetensors", force, Path(source))
-        data, scale = learned_from(source, scale)
+        data, scale = learned_from(source, scale, encoding)
         data = with_vectors(data, encoder)
         split = split_by_user(data, test=0.0)  # nobody is judged; a tenth of the users, if there are that many, stops the training
         (row,) = (row for row in zesrec.systems(scale) if row.name == EXPORTS[model])
@@ -86,6 +88,7 @@ def recommend(
     top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
     new_only: Annotated[bool, typer.Option("--new-only", help="leave out what the user already has")] = False,
     out: Annotated[Path | None, typer.Option(help="write CSV instead of a table; for many users")] = None,
+    encoding: Encoding = "utf-8",
     force: Force = False,
 ) -> None:
     """The best items of your catalogue for each user, or for one user who took the items given by --item."""
@@ -95,7 +98,10 @@ def recommend(
         if out is not None:
             check_free(out, ".csv", force, catalogue, history, model)
         saved = None if model is None else ModelFile.read(model)
-        data, histories = with_texts(*read(catalogue, history, item or []))
+        data, histories = read(catalogue, history, item or [], encoding)
+        for line in sorted(data.report.lines, key=lambda line: f"{data.name}: kept " not in line):  # first how much it is, then what is odd
+            say(line)
+        data, histories = with_texts(data, histories)
         data = with_vectors(data, TextEncoder() if saved is None else saved.encoder)
         if saved is None:
             name, settings = NEIGHBOUR
@@ -117,7 +123,7 @@ def recommend(
     show(found)
 
 
-def learned_from(source: str, scale: Scale | None) -> tuple[Dataset, Scale]:
+def learned_from(source: str, scale: Scale | None, encoding: str) -> tuple[Dataset, Scale]:
     """The data to learn from, prepared as in the ZESRec chapter, and the scale of the settings.
 
     Raises:
@@ -129,10 +135,10 @@ def learned_from(source: str, scale: Scale | None) -> tuple[Dataset, Scale]:
         return zesrec.load(source, asked), asked
     if not Path(source).exists():
         raise DataError(f"{source}: no such file or folder, and at scale {asked} no data set of that name; --scale {asked} has {', '.join(names)}")
-    return compact(at_least(guess(Path(source)), user=2, repeat=False)), scale or Scale.SMALL
+    return compact(at_least(guess(Path(source), encoding), user=2, repeat=False)), scale or Scale.SMALL
 
 
-def read(catalogue: Path, history: Path | None, taken: list[str]) -> tuple[Dataset, Sequences]:
+def read(catalogue: Path, history: Path | None, taken: list[str], encoding: str = "utf-8") -> tuple[Dataset, Sequences]:
     """The catalogue, with the histories of all users in the file or of one who took these items.
 
     Raises:
@@ -140,15 +146,16 @@ def read(catalogue: Path, history: Path | None, taken: list[str]) -> tuple[Datas
     """
     name = catalogue.name.split(".")[0].lower()
     if history is not None:
-        data = table.load(history, catalogue, name=name)
+        data = table.load(history, catalogue, name=name, encoding=encoding)
         return data, data.sequences()
-    items = table.entities(catalogue, Columns.ITEM, [Columns.ITEM, Columns.TEXT], "utf-8")
-    codes = pd.Index(items[Columns.RAW]).get_indexer(taken)
+    data = table.alone(catalogue, name, encoding)
+    ids = data.items[Columns.RAW]
+    codes = pd.Index(ids).get_indexer(taken)
     unknown = [item for item, code in zip(taken, codes, strict=True) if code < 0]
     if unknown:
-        raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); expected ids of its column item")
-    nothing = pd.DataFrame({column: np.zeros(0, np.int32) for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
-    return Dataset(name, nothing, items, pd.DataFrame({Columns.RAW: ["you"]}), clock=False), Sequences.of([codes])
+        expected = f"expected ids of its column item, {table.such_as(ids, pd.Series(unknown))}"
+        raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); {expected}")
+    return replace(data, users=pd.DataFrame({Columns.RAW: ["you"]})), Sequences.of([codes])
 
 
 def with_texts(data: Dataset, histories: Sequences) -> tuple[Dataset, Sequences]:
@@ -189,7 +196,7 @@ def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
     if empty == len(texts):
         raise DataError(
             f"{data.name}: none of its {len(texts)} items has a text, and nothing else tells them apart;"
-            f" expected a table of items with columns item,text (in a folder of your own: items.csv)"
+            f" expected a table of items with columns item,text (in a folder of your own: items.csv or catalogue.csv)"
         )
     if empty:
         say(f"{data.name}: {empty} of {len(texts)} items have no text, so they can't be told apart")
