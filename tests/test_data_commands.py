@@ -1,5 +1,8 @@
+import gzip
+import io
 import json
 
+import pandas as pd
 import pytest
 from test_data_amazon import META, REVIEWS, gz
 from test_data_movielens import FORMS
@@ -72,11 +75,63 @@ def test_check_other_forms(tmp_path):
     assert catalogue.guess(own).name == "scientific"
 
 
+ITEMS, TOOK = "item,text\na,tea\nb,cup\n", "user,item,time\nu,a,1\nu,b,2\n"
+
+
+def put(path, content):
+    """The same table in the form that the ending names."""
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".parquet":
+        pd.read_csv(io.StringIO(content)).to_parquet(path)
+    else:
+        content = content.replace(",", "\t") if ".tsv" in path.suffixes else content
+        path.write_bytes(gzip.compress(content.encode()) if path.suffix == ".gz" else content.encode())
+
+
+@pytest.mark.parametrize("items", ["items.csv", "catalogue.csv", "catalogue.tsv", "items.csv.gz", "catalogue.parquet"])
+@pytest.mark.parametrize("took", ["interactions.csv", "history.csv", "history.tsv.gz", "interactions.parquet"])
+def test_check_tables_of_ones_own(tmp_path, items, took):
+    put(tmp_path / "own" / items, ITEMS)
+    for path in (tmp_path / "own", tmp_path / "own" / items):
+        assert run("check", path).output.splitlines()[0].endswith(": 2 items")
+    put(tmp_path / "own" / took, TOOK)
+    for path in (tmp_path / "own", tmp_path / "own" / took):
+        said = run("check", path).output
+        assert "kept 2 interactions of 1 users with 2 items" in said
+        assert "without text" not in said
+
+
+def test_of_two_tables_that_of_the_same_kind_is_taken(tmp_path):
+    for name, content in (("items.csv", "item,text\na,\nb,\n"), ("items.parquet", ITEMS), ("history.parquet", TOOK)):
+        put(tmp_path / name, content)
+    assert catalogue.guess(tmp_path).items["text"].tolist() == ["tea", "cup"]
+
+
+def test_check_in_another_encoding(tmp_path):
+    (tmp_path / "catalogue.csv").write_text("item,text\na,thé\n", encoding="latin-1")
+    assert "with --encoding" in run("check", tmp_path).output
+    assert run("check", tmp_path, "--encoding", "latin-1").exit_code == 0
+
+
+def test_check_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr(fetch, "check", lambda path, file: None)  # the files stand in for the published ones
+    (tmp_path / "ml-100k").mkdir()
+    FORMS[0][0](tmp_path / "ml-100k")
+    result = run("check", "ml-100k")
+    assert result.exit_code == 0
+    assert "kept 4 interactions of 2 users with 3 items" in result.output
+    for name in ("ml-1m", "alimama", "cisi", "blogcatalog"):
+        assert f"{name}: " in (said := run("check", name).output)
+        assert "is missing. It belongs in" in said
+    assert set(fetch.SOURCES) <= set(catalogue.LOADERS) | set(catalogue.CLICKS) | set(catalogue.SEARCH) | set(catalogue.GRAPHS)
+
+
 def test_check_bad_input(tmp_path):
     (tmp_path / "t.csv").write_text("user,item,time\nu,a,yesterday\n")
     for path, message in (
         (tmp_path / "t.csv", "line 2: time is 'yesterday'"),
-        (tmp_path / "no", "no such file or folder"),
+        (tmp_path / "no", "no such file or folder, nor a data set of that name"),
         (tmp_path, "no known form"),
     ):
         result = run("check", path)

@@ -59,13 +59,43 @@ def test_long_separators_and_quotes(tmp_path):
     assert frame["b"].tolist() == ['x, "y"\nz']
 
 
+@pytest.mark.parametrize(
+    ("content", "separator", "message"),
+    [
+        ('1,2\n3,"open\n5,6\n7,8\n', ",", "line 2: the quote before 'open' never closes"),
+        ('1,2\n"3",open "quote\n"5,6\n', ",", "line 3: the quote before '5,6' never closes"),
+        ('1,2\n3,"open\n5,6\n7,"tea, green"\n', ",", "line 2: the quote before 'open' closes in the middle of line 4"),
+        ('"1","2"\n"3","open\r\n"5","6"\n', ",", "line 2: the quote before 'open' closes in the middle of line 3"),
+        ('1,"two\nlines"\n3,"open\n5,""\n', ",", "line 3: the quote before 'open' never closes"),
+        ('1\t2\n3\t"open\n5\t6\n', "\t", "line 2: the quote before 'open' never closes"),
+        ('1\t2\n3\t"', "\t", "line 2: the quote before '' never closes"),
+    ],
+)
+def test_a_quote_that_does_not_close_swallows_no_rows(tmp_path, content, separator, message):
+    with pytest.raises(DataError, match=rf"t\.csv: {message}; expected a second"):
+        files.read_table(write(tmp_path / "t.csv", content), separator, ["a", "b"])
+
+
+def test_quotes_that_are_fine(tmp_path):
+    content = '"a","b"\n1,"two\r\nlines, ""and"" a comma"\n2,24" screen\n3,"Best" tea\n4,""\n"5\n","last\n"\n'
+    frame = files.read_table(write(tmp_path / "t.csv", content))
+    assert frame["a"].tolist() == ["1", "2", "3", "4", "5\n"]
+    assert frame["b"].tolist() == ['two\r\nlines, "and" a comma', '24" screen', "Best tea", "", "last\n"]
+
+
 def test_encodings(tmp_path):
     path = write(tmp_path / "t.csv", "1,2\n3,é\n".encode("latin-1"))
     assert read_all(path, encoding="latin-1")["b"].tolist() == ["2", "é"]
-    with pytest.raises(DataError, match="line 2: byte 0xe9 can't stand in utf-8"):
+    with pytest.raises(DataError, match="line 2: byte 0xe9 can't stand in utf-8; name the file's true encoding with --encoding"):
         read_all(path)
     with pytest.raises(DataError, match="unknown encoding 'latin-99'"):
         read_all(path, encoding="latin-99")
+    for order in ("utf-16-le", "utf-16-be"):
+        wide = write(tmp_path / "w.csv", "\ufeff1,2\n3,é\n".encode(order))
+        assert read_all(wide, encoding="utf-16")["b"].tolist() == ["2", "é"]
+        for wrong in ("utf-8", "latin-1"):
+            with pytest.raises(DataError, match=r"line 1 starts with the mark of UTF-16, and .* is expected; say --encoding utf-16"):
+                read_all(wide, encoding=wrong)
     with pytest.raises(DataError, match="line 2: byte 0xe9"):
         list(files.read_lines(path))
 

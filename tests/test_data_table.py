@@ -1,4 +1,6 @@
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from zsrbook.data import table
@@ -58,6 +60,9 @@ def test_dates(folder, kind):
         ("user,item,value\nu,a,lots\n", "line 2: value is 'lots'"),
         ("user,item\nu,a\n,b\n", "line 3: user is ''"),
         ("user,item\nu,z\n", "line 2: item is 'z'; expected one of the ids in items.csv"),
+        ("user,item\nu,0a\n", r"ids in items.csv, such as 'a' and 'b' \(it fits but for zeros in front: leading zeros lost\?\) \(1 such"),
+        ("user,item\nu,b.0\n", r"such as 'a' and 'b' \(it fits but for .0 at the end: read as a number\?\)"),
+        ("user,item,time\nu,a,20240301\nu,b,20231231\n", "line 2: time is '20240301'; expected seconds since 1970, or a date with dashes"),
         ("user,item\n", "line 1 is .* and nothing follows"),
         ("user,item\nu\n", "has 1 columns; expected 2"),
     ],
@@ -66,6 +71,35 @@ def test_bad_interactions(folder, text, message):
     (folder / "bad.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         table.load(folder / "bad.csv", folder / "items.csv")
+
+
+def test_seconds_that_are_no_days(folder):
+    (folder / "i.csv").write_text("user,item,time\nu,a,20240301\nu,b,1709251200\n")
+    assert len(table.load(folder / "i.csv")) == 2
+    (folder / "i.csv").write_text("user,item,time\nu,a,20241301\n")
+    assert len(table.load(folder / "i.csv")) == 1
+
+
+def test_parquet_texts_are_utf8_and_its_rows_are_called_rows(folder):
+    text = pa.array([b"tea", "café".encode(), None])
+    pa.parquet.write_table(pa.table({"item": ["a", "b", "c"], "text": text}), folder / "items.parquet")
+    assert table.alone(folder / "items.parquet").items["text"].tolist() == ["tea", "café", ""]
+    text = pa.array([b"tea", None, "café".encode("latin-1")])
+    unchecked = pa.StringArray.from_buffers(3, text.buffers()[1], text.buffers()[2], text.buffers()[0])
+    for column in (text, unchecked):
+        pa.parquet.write_table(pa.table({"item": ["a", "b", "c"], "text": column}), folder / "items.parquet")
+        with pytest.raises(DataError, match=r"items.parquet: row 3: text is b'caf\\xe9'; expected text in UTF-8"):
+            table.alone(folder / "items.parquet")
+    pa.parquet.write_table(pa.table({"user": ["u", "u"], "item": ["a", "x"]}), folder / "i.parquet")
+    with pytest.raises(DataError, match=r"i.parquet: row 2: item is 'x'; .* \(1 such of 2 rows\)"):
+        table.load(folder / "i.parquet", folder / "items.csv")
+
+
+def test_a_catalogue_alone(folder):
+    data = table.alone(folder / "items.csv")
+    assert (data.name, data.n_items, data.n_users, len(data)) == ("items", 3, 0, 0)
+    assert data.report.lines == ("items: 3 items", "items: 1 items without text")
+    assert data.sha256()
 
 
 def test_rows_without_time_can_be_dropped_and_are_counted(folder):

@@ -16,7 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_commands import call
+from typer.testing import CliRunner
 
+from zsrbook.__main__ import app
 from zsrbook.data.dataset import DataError, Sequences
 from zsrbook.data.splits import split_by_user
 from zsrbook.experiments import zesrec
@@ -157,6 +159,11 @@ def test_a_folder_of_ones_own_can_be_the_source(shop):
     assert "Anchored, learned from own" in call("recommend", "catalogue.csv", "--item", "t1", "--model", "own.safetensors")
 
 
+def test_an_exported_file_can_be_read_by_whom_the_umask_lets(exported):
+    (exported.parent / "any").touch()
+    assert exported.stat().st_mode == (exported.parent / "any").stat().st_mode
+
+
 def test_export_overwrites_only_when_told(exported):
     before = exported.read_bytes()
     assert "model.safetensors: is there already" in call("export", "grocery", "model.safetensors", "--seed", "1", exit_code=1)
@@ -174,12 +181,16 @@ def test_export_overwrites_only_when_told(exported):
         (("ml-1m", "m.safetensors"), "--scale toy has grocery"),
         (("grocery", "m.bin"), "m.bin: expected a name that ends in .safetensors"),
         (("grocery", "nowhere/m.safetensors"), "there is no folder nowhere"),
-        (("history.csv", "m.safetensors"), "history: none of its 4 items has a text"),
+        (
+            ("catalogue.csv", "m.safetensors"),
+            "catalogue: nothing is left with at least 2 interactions a user and 1 an item: no user",
+        ),
+        (("once.csv", "m.safetensors"), "no user here has more than 1, and no item more than 2"),
     ],
 )
 def test_export_says_what_is_wrong_and_writes_nothing(shop, arguments, message):
+    Path("once.csv").write_text("user,item\nann,t1\nbob,t1\ncat,s1\n")
     before = files(shop)
-    Path("history.csv").write_text(HISTORY + "ann,s2,40\n")
     assert message in call("export", *arguments, exit_code=1)
     assert files(shop) == before
 
@@ -203,8 +214,8 @@ def test_what_is_cut_short_while_writing_leaves_the_old_file(shop):
 
 def test_without_a_model_the_neighbour_answers_and_says_so(shop):
     said = call("recommend", "catalogue.csv", "--item", "t1", "--top", "6")
-    assert said.startswith(f"{NEIGHBOUR[0]}, which has learned nothing")
-    table = [line.split() for line in said.splitlines()[2:]]
+    assert said.splitlines()[1].startswith(f"{NEIGHBOUR[0]}, which has learned nothing")
+    table = [line.split() for line in said.splitlines()[3:]]
     assert [line[:3] for line in table[:2]] == [["you", "1", "t1"], ["you", "2", "t2"]]
     assert len(table) == 6
     assert "[bold]fresh[/bold] :smile:" in said  # a text is shown as it is
@@ -225,6 +236,50 @@ def test_new_only_leaves_out_what_the_user_has(shop, exported):
         assert found["user"].value_counts().to_dict() == {"ann": 5, "bob": 4}
         assert np.isfinite(found["score"]).all()
         assert taken & set(rows("--history", "history.csv", *more)[["user", "item"]].itertuples(index=False, name=None))
+
+
+def test_what_was_read_is_said_first_and_what_was_dropped_after(shop):
+    Path("history.csv").write_text(HISTORY + "ann,t1,10\n")
+    said = call("recommend", "catalogue.csv", "--history", "history.csv").splitlines()
+    assert said[0] == "catalogue: kept 3 interactions of 2 users with 6 items"
+    assert "catalogue: dropped 1 rows that repeat another exactly" in said[1:4]
+    assert call("recommend", "catalogue.csv", "--item", "t1").startswith("catalogue: 6 items\n")
+
+
+def test_files_in_another_encoding(shop):
+    for name in ("catalogue.csv", "history.csv"):
+        Path(name).write_text(Path(name).read_text().replace("olive", "Olivenöl").replace("ann", "Änne"), encoding="latin-1")
+    command = ("recommend", "catalogue.csv", "--history", "history.csv")
+    assert "catalogue.csv: line 5: byte 0xf6 can't stand in utf-8; name the file's true encoding with --encoding, often latin-1" in call(
+        "recommend", "catalogue.csv", "--item", "s1", exit_code=1
+    )
+    said = call(*command, "--encoding", "latin-1")
+    assert "Olivenöl soap" in said
+    assert "Änne" in said
+    for name in ("catalogue.csv", "history.csv"):
+        Path(name).write_text(Path(name).read_text("latin-1"), encoding="utf-16")
+    assert "line 1 starts with the mark of UTF-16, and utf-8 is expected; say --encoding utf-16" in call(*command, exit_code=1)
+    assert call(*command, "--encoding", "utf-16") == said
+    Path("history.csv").write_text("user,item\nÄnne,s1\nÄnne,s2\nBo,s1\nBo,t1\n", encoding="utf-16")
+    assert "4 interactions of 2 users" in call("export", "history.csv", "own.safetensors", "--encoding", "utf-16")
+
+
+def test_items_without_text_are_neither_offered_nor_learned_from(shop):
+    told = rows("--history", "history.csv", "--top", "4")
+    with open("catalogue.csv", "a") as file:
+        file.write("b0,\n" + 'b1,"  "\n')
+    Path("history.csv").write_text(HISTORY + "bob,b0,25\nbob,b1,40\n")
+    pd.testing.assert_frame_equal(rows("--history", "history.csv", "--top", "4"), told)
+    assert set(rows("--item", "s1")["item"]) == set(ITEMS)
+
+    Path("history.csv").write_text(HISTORY + "cat,b0,5\ndan,b1,5\n")
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--out", "some.csv", "--top", "4")
+    assert "catalogue: 2 of 8 items have no text, so they are never offered" in said
+    assert "catalogue: 2 of 4 users took nothing that has a text, so they get no list: cat, dan" in said
+    assert "for 2 users written to some.csv" in said
+    pd.testing.assert_frame_equal(pd.read_csv("some.csv"), told)
+    said = call("recommend", "catalogue.csv", "--item", "b0", "--item", "b1", exit_code=1)
+    assert "catalogue: none of the items taken has a text, so nothing tells what to offer" in said
 
 
 def test_users_for_whom_nothing_is_new_are_counted(shop):
@@ -289,14 +344,20 @@ def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
             None,
             "user,item\nann,t1\nbob,x8\nbob,x9\n",
             ("--history", "history.csv"),
-            "line 3: item is 'x8'; expected one of the ids in catalogue.csv (2 such",
+            "line 3: item is 'x8'; expected one of the ids in catalogue.csv, such as 't1' and 't2' (2 such",
         ),
         (None, "user,item\n", ("--history", "history.csv"), "nothing follows"),
         (None, "user,item,time\nann,t1,soon\n", ("--history", "history.csv"), "line 2: time is 'soon'"),
-        (None, HISTORY, ("--item", "t1", "--item", "x8", "--item", "x9"), "catalogue.csv: lacks 2 of the 3 items given (x8, x9)"),
+        (
+            None,
+            HISTORY,
+            ("--item", "t1", "--item", "x8", "--item", "x9"),
+            "catalogue.csv: lacks 2 of the 3 items given (x8, x9); expected ids of its column",
+        ),
+        (None, HISTORY, ("--item", "t1.0"), "such as 't1' and 't2' (it fits but for .0 at the end: read as a number?)"),
         (None, HISTORY, ("--item", "t1", "--model", "none.safetensors"), "none.safetensors: no such file"),
         (None, HISTORY, ("--item", "t1", "--out", "out.parquet"), "out.parquet: expected a name that ends in .csv"),
-        (None, HISTORY, ("--item", "t1", "--out", "catalogue.csv"), "catalogue.csv: is there already"),
+        (None, HISTORY, ("--item", "t1", "--out", "history.csv"), "history.csv: is there already"),
         (None, HISTORY, ("--history", "nowhere.csv"), "nowhere.csv: no such file"),
     ],
 )
@@ -311,9 +372,47 @@ def test_recommend_says_what_is_wrong_and_writes_nothing(shop, catalogue, histor
     assert {path.name: path.read_bytes() for path in shop.iterdir()} == before
 
 
+@pytest.mark.parametrize("out", ["catalogue.csv", "history.csv", "learned.csv", "../shop/catalogue.csv", "link.csv"])
+def test_what_is_read_is_never_overwritten(exported, monkeypatch, out):
+    shop = exported.parent / "shop"
+    shop.mkdir()
+    for name in ("catalogue.csv", "history.csv"):
+        Path(name).rename(shop / name)
+    exported.rename(shop / "learned.csv")
+    monkeypatch.chdir(shop)
+    Path("link.csv").symlink_to("history.csv")
+    before = {path.name: path.read_bytes() for path in shop.iterdir()}
+    said = call("recommend", "catalogue.csv", "--history", "history.csv", "--model", "learned.csv", "--out", out, "--force", exit_code=1)
+    assert f"error: {out}: is read from" in said
+    assert {path.name: path.read_bytes() for path in shop.iterdir()} == before
+
+
+def test_export_never_overwrites_its_source(shop):
+    Path("history.csv").rename("history.safetensors")
+    assert "is read from" in call("export", "history.safetensors", "history.safetensors", "--force", exit_code=1)
+    assert Path("history.safetensors").read_text() == HISTORY
+
+
 def test_history_and_item_exclude_each_other(shop):
     said = call("recommend", "catalogue.csv", "--history", "history.csv", "--item", "t1", exit_code=2)
     assert "--history and --item both say who took what" in " ".join(said.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", [("recommend", "catalogue.csv", "--item", "t1", "--out", "new.csv"), ("export", "grocery", "new.safetensors")])
+def test_an_interruption_is_said_and_writes_nothing(shop, monkeypatch, command):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = files(shop)
+    monkeypatch.setattr("zsrbook.recommend.with_vectors", interrupted)
+    assert call(*command, exit_code=130).endswith("interrupted; nothing was written\n")
+    assert files(shop) == before
+
+
+def test_errors_go_to_the_error_stream(shop):
+    result = CliRunner().invoke(app, ["recommend", "catalogue.csv", "--item", "x8"])
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: catalogue.csv: lacks 1 of the 1 items given (x8)")
 
 
 # ---------------------------------------------------------------- model files that can't be used
@@ -382,8 +481,8 @@ def test_the_page_shows_what_the_commands_say(tmp_path):
     assert len(commands) == page.count("\n$ python -m zsrbook ")
     for command, shown in commands:
         run = [sys.executable, *command.split()[1:]]
-        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, env=environment)
-        assert done.returncode == ("error: " in shown), done.stderr
+        done = subprocess.run(run, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        assert done.returncode == ("error: " in shown), done.stdout
         said, expected = done.stdout.split(), shown.split()
         assert len(said) == len(expected), f"{command} says\n{done.stdout}"
         for word, on_page in zip(said, expected, strict=True):

@@ -37,8 +37,14 @@ def test_by_user_another_seed_or_first_target_is_another_split():
 
 
 def test_by_user_says_when_there_are_too_few():
-    with pytest.raises(DataError, match="1 users are too few"):
+    with pytest.raises(DataError, match=r"1 users are too few for a split with shares test=0.2, valid=0.1; expected 3 or more"):
         splits.split_by_user(make([(0, 0, 0), (0, 1, 1)]))
+    two = [(user, item, item) for user in range(2) for item in range(2)]
+    with pytest.raises(DataError, match=r"2 users are too few .*; expected 3 or more"):
+        splits.split_by_user(make(two), test=0.8)
+    splits.split_by_user(make([*two, (2, 0, 0)]), test=0.8)
+    with pytest.raises(DataError, match="expected shares that leave some to train"):
+        splits.split_by_user(make(two), test=1.0)
 
 
 @given(MANY)

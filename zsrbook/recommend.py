@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from rich.table import Column, Table
 from zsrbook.data import table
 from zsrbook.data.catalogue import LOADERS, guess
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
-from zsrbook.data.splits import at_least, compact, split_by_user
+from zsrbook.data.splits import at_least, compact, select_items, split_by_user
 from zsrbook.data.toy import MARKETS
 from zsrbook.experiments import zesrec
 from zsrbook.models.base import Recommender, in_chunks
@@ -23,7 +24,7 @@ from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
 from zsrbook.models.files import ModelFile
 from zsrbook.records import code_version, write_whole
 from zsrbook.scale import Scale, current_scale
-from zsrbook.terminal import errors_for_people, say
+from zsrbook.terminal import Encoding, errors_for_people, say
 from zsrbook.text import TextEncoder
 
 app = typer.Typer(help="Recommend from a catalogue of your own.", no_args_is_help=True)
@@ -35,6 +36,8 @@ EXPORTS = {"Anchored": "Anchored"} | {name: f"{name} (tuned)" for _, name in zes
 NEIGHBOUR = "Emb-KNN (decay, cosine, half-whitened)", EmbKNNSettings("decay", "cosine", whiten=0.5)
 #: what a person can mend
 MENDABLE = (DataError, OSError, FloatingPointError)
+#: true at any moment, since what a command writes is moved into place whole, as the last thing that it does
+NOTHING_WRITTEN = "interrupted; nothing was written"
 
 Force = Annotated[bool, typer.Option("--force", help="overwrite a file that is there")]
 
@@ -48,21 +51,30 @@ def export(
         Scale | None, typer.Option(help="where SOURCE is looked up, and the size of ZESRec; default: ZSRBOOK_SCALE, for files of your own small")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    encoding: Encoding = "utf-8",
     force: Force = False,
 ) -> None:
     """Train a model in one shop and save it, so that `recommend` can use it in another."""
     if model not in EXPORTS:
         raise typer.BadParameter(f"--model is {model!r}; expected one of {', '.join(EXPORTS)}")
     encoder, version = TextEncoder(), code_version()
-    with errors_for_people(*MENDABLE):
-        check_free(out, ".safetensors", force)
-        data, scale = learned_from(source, scale)
+    with errors_for_people(*MENDABLE, interrupted=NOTHING_WRITTEN):
+        check_free(out, ".safetensors", force, Path(source))
+        data, scale = learned_from(source, scale, encoding)
         data = with_vectors(data, encoder)
         split = split_by_user(data, test=0.0)  # nobody is judged; a tenth of the users, if there are that many, stops the training
         (row,) = (row for row in zesrec.systems(scale) if row.name == EXPORTS[model])
         fitted = row.make(seed).fit(split.train, split.valid if split.valid.targets.any() else None)
         learned = fitted.transfer(bare(data))
-        write_whole(out, ModelFile(learned, row.name, encoder, data.name, split.sha256, version).write)
+        file = ModelFile(learned, row.name, encoder, data.name, split.sha256, version)
+
+        def write(path: Path) -> None:
+            path.touch()
+            mode = path.stat().st_mode
+            file.write(path)
+            path.chmod(mode)  # that of any new file here; safetensors leaves one that no other account can read
+
+        write_whole(out, write)
     say(f"{row.name} learned from {data.name}: {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items")
     say(f"written to {out}")
 
@@ -76,16 +88,20 @@ def recommend(
     top: Annotated[int, typer.Option(min=1, help="how many items a user")] = 10,
     new_only: Annotated[bool, typer.Option("--new-only", help="leave out what the user already has")] = False,
     out: Annotated[Path | None, typer.Option(help="write CSV instead of a table; for many users")] = None,
+    encoding: Encoding = "utf-8",
     force: Force = False,
 ) -> None:
     """The best items of your catalogue for each user, or for one user who took the items given by --item."""
     if history is not None and item:
         raise typer.BadParameter("--history and --item both say who took what; give one of the two")
-    with errors_for_people(*MENDABLE):
+    with errors_for_people(*MENDABLE, interrupted=NOTHING_WRITTEN):
         if out is not None:
-            check_free(out, ".csv", force)
+            check_free(out, ".csv", force, catalogue, history, model)
         saved = None if model is None else ModelFile.read(model)
-        data, histories = read(catalogue, history, item or [])
+        data, histories = read(catalogue, history, item or [], encoding)
+        for line in sorted(data.report.lines, key=lambda line: f"{data.name}: kept " not in line):  # first how much it is, then what is odd
+            say(line)
+        data, histories = with_texts(data, histories)
         data = with_vectors(data, TextEncoder() if saved is None else saved.encoder)
         if saved is None:
             name, settings = NEIGHBOUR
@@ -107,7 +123,7 @@ def recommend(
     show(found)
 
 
-def learned_from(source: str, scale: Scale | None) -> tuple[Dataset, Scale]:
+def learned_from(source: str, scale: Scale | None, encoding: str) -> tuple[Dataset, Scale]:
     """The data to learn from, prepared as in the ZESRec chapter, and the scale of the settings.
 
     Raises:
@@ -119,10 +135,10 @@ def learned_from(source: str, scale: Scale | None) -> tuple[Dataset, Scale]:
         return zesrec.load(source, asked), asked
     if not Path(source).exists():
         raise DataError(f"{source}: no such file or folder, and at scale {asked} no data set of that name; --scale {asked} has {', '.join(names)}")
-    return compact(at_least(guess(Path(source)), user=2, repeat=False)), scale or Scale.SMALL
+    return compact(at_least(guess(Path(source), encoding), user=2, repeat=False)), scale or Scale.SMALL
 
 
-def read(catalogue: Path, history: Path | None, taken: list[str]) -> tuple[Dataset, Sequences]:
+def read(catalogue: Path, history: Path | None, taken: list[str], encoding: str = "utf-8") -> tuple[Dataset, Sequences]:
     """The catalogue, with the histories of all users in the file or of one who took these items.
 
     Raises:
@@ -130,15 +146,43 @@ def read(catalogue: Path, history: Path | None, taken: list[str]) -> tuple[Datas
     """
     name = catalogue.name.split(".")[0].lower()
     if history is not None:
-        data = table.load(history, catalogue, name=name)
+        data = table.load(history, catalogue, name=name, encoding=encoding)
         return data, data.sequences()
-    items = table.entities(catalogue, Columns.ITEM, [Columns.ITEM, Columns.TEXT], "utf-8")
-    codes = pd.Index(items[Columns.RAW]).get_indexer(taken)
+    data = table.alone(catalogue, name, encoding)
+    ids = data.items[Columns.RAW]
+    codes = pd.Index(ids).get_indexer(taken)
     unknown = [item for item, code in zip(taken, codes, strict=True) if code < 0]
     if unknown:
-        raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); expected ids of its column item")
-    nothing = pd.DataFrame({column: [] for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
-    return Dataset(name, nothing, items, pd.DataFrame({Columns.RAW: ["you"]}), clock=False), Sequences.of([codes])
+        expected = f"expected ids of its column item, {table.such_as(ids, pd.Series(unknown))}"
+        raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); {expected}")
+    return replace(data, users=pd.DataFrame({Columns.RAW: ["you"]})), Sequences.of([codes])
+
+
+def with_texts(data: Dataset, histories: Sequences) -> tuple[Dataset, Sequences]:
+    """Without the items that have no text, in the catalogue and in the histories, and without the users who took no others.
+
+    All those share the vector of the empty text, so each would be the nearest neighbour of the others. A catalogue without any
+    text stays as it is: ``with_vectors`` refuses it.
+
+    Raises:
+        DataError: no user took an item that has a text, though there are users who took something.
+    """
+    told = data.items[Columns.TEXT].str.strip().ne("").to_numpy(bool)
+    if told.all() or not told.any():
+        return data, histories
+    say(f"{data.name}: {(~told).sum()} of {len(told)} items have no text, so they are never offered, and count for nothing in a history")
+    keep, code = told[histories.items], np.cumsum(told, dtype=np.int32) - 1
+    starts = np.append(0, np.cumsum(keep))[histories.starts]
+    kept = Sequences(code[histories.items[keep]], starts, histories.users, None if histories.times is None else histories.times[keep])
+    lost = (kept.lengths == 0) & (histories.lengths > 0)
+    if lost.all():
+        raise DataError(f"{data.name}: none of the items taken has a text, so nothing tells what to offer; give a text to them, or name others")
+    if lost.any():
+        names = textwrap.shorten(", ".join(data.users[Columns.RAW].to_numpy()[histories.users[lost]]), 80, placeholder=" …")
+        say(f"{data.name}: {lost.sum()} of {len(lost)} users took nothing that has a text, so they get no list: {names}")
+        kept = kept.take(np.flatnonzero(~lost))
+    items = np.flatnonzero(told)
+    return select_items(data, items, f"{data.name}: only items with a text"), kept
 
 
 def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
@@ -152,7 +196,7 @@ def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
     if empty == len(texts):
         raise DataError(
             f"{data.name}: none of its {len(texts)} items has a text, and nothing else tells them apart;"
-            f" expected a table of items with columns item,text (in a folder of your own: items.csv)"
+            f" expected a table of items with columns item,text (in a folder of your own: items.csv or catalogue.csv)"
         )
     if empty:
         say(f"{data.name}: {empty} of {len(texts)} items have no text, so they can't be told apart")
@@ -200,15 +244,17 @@ def show(found: pd.DataFrame) -> None:
     Console(markup=False, highlight=False, emoji=False).print(out)
 
 
-def check_free(path: Path, ending: str, force: bool) -> None:
+def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> None:
     """Before any work is done: whether ``path`` can be written.
 
     Raises:
-        DataError: it has another ending, its folder is missing, or it is there and ``force`` is not given.
+        DataError: it has another ending, its folder is missing, it is one of the inputs, or it is there and ``force`` is not given.
     """
     if path.suffix != ending:
         raise DataError(f"{path}: expected a name that ends in {ending}")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
+        raise DataError(f"{path}: is read from, so writing there would destroy it; choose another name, --force or not")
     if path.exists() and not force:
         raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")

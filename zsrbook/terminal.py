@@ -2,21 +2,29 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+Encoding = Annotated[
+    str, typer.Option("--encoding", help="of tables of your own that are text (CSV, TSV), such as latin-1, cp1252 (Excel on Windows) or utf-16")
+]
 
-def say(text: str) -> None:
+
+def say(text: str, error: bool = False) -> None:
     """One line on the terminal, as it is: no markup, no wrapping."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)  # made here, since it takes its width when it is made
+    Console(stderr=error).print(text, markup=False, highlight=False, soft_wrap=True)  # made here, since it takes its width when it is made
 
 
 @contextmanager
-def errors_for_people(*kinds: type[Exception]) -> Iterator[None]:
-    """What a person can mend is said without a traceback, and ends with exit code 1."""
+def errors_for_people(*kinds: type[Exception], interrupted: str = "interrupted") -> Iterator[None]:
+    """What a person can mend is said without a traceback, on the error stream, and ends with exit code 1; an interruption with 130."""
     try:
         yield
     except kinds as error:
-        say(f"error: {error}")
+        say(f"error: {error}", error=True)
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        say(interrupted, error=True)
+        raise typer.Exit(130) from None

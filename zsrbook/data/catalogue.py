@@ -10,8 +10,8 @@ from pathlib import Path
 from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table
 from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.data.clicks import ClickData
-from zsrbook.data.dataset import DataError, Dataset
-from zsrbook.data.files import read_lines
+from zsrbook.data.dataset import Columns, DataError, Dataset
+from zsrbook.data.files import open_raw
 from zsrbook.data.search import SearchData
 
 
@@ -122,8 +122,23 @@ def load_graph(name: str) -> LabelledGraph:
     return GRAPHS[name](fetch.locate(name))
 
 
-def guess(path: Path) -> Dataset:
+def load_any(name: str) -> Dataset | ClickData | SearchData | LabelledGraph:
+    """The data set of this name, in whatever form it has.
+
+    Raises:
+        DataError: as ``load``, or there is no data set of this name.
+    """
+    for names, loader in ((LOADERS, load), (CLICKS, load_clicks), (SEARCH, load_search), (GRAPHS, load_graph)):
+        if name in names:
+            return loader(name)
+    raise DataError(f"{name}: no such file or folder, nor a data set of that name; `python -m zsrbook data list` shows those that there are")
+
+
+def guess(path: Path, encoding: str = "utf-8") -> Dataset:
     """Load a file or a folder after the look of its file names.
+
+    Args:
+        encoding: of tables of one's own; that of public files is known.
 
     Raises:
         DataError: nothing there looks like a form that this package reads, or what is there is bad.
@@ -131,7 +146,7 @@ def guess(path: Path) -> Dataset:
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    return guess_folder(path) if path.is_dir() else guess_file(path)
+    return guess_folder(path, encoding) if path.is_dir() else guess_file(path, encoding)
 
 
 def guess_search(path: Path) -> SearchData | None:
@@ -157,7 +172,18 @@ ALONE: dict[str, Callable[[Path], Dataset]] = {
 }
 
 
-def guess_folder(folder: Path) -> Dataset:
+#: what tables of one's own may be called, and how their names may end
+OWN = {"interactions": ("interactions", "history"), "items": ("items", "catalogue"), "users": ("users",)}
+ENDINGS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz", ".csv.zip", ".tsv.zip")
+
+
+def own_table(folder: Path, kind: str, ending: str = "") -> Path | None:
+    """The table of this kind in a folder, if there is one; of several that with this ending."""
+    names = [f"{name}{end}" for end in sorted(ENDINGS, key=lambda end: end != ending) for name in OWN[kind]]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
     forms = {
         ("u.data", "u.item"): movielens.load_100k,
         ("ratings.dat", "movies.dat"): movielens.load_1m,
@@ -177,21 +203,24 @@ def guess_folder(folder: Path) -> Dataset:
         return ALONE[alone[0]](folder)
     if (folder / "movie_titles.csv").is_file():
         return netflix.load(folder, "netflix", first=None)
-    for kind in ("csv", "tsv", "parquet"):
-        if (own := folder / f"interactions.{kind}").is_file():
-            others = [folder / f"{t}.{kind}" for t in ("items", "users")]
-            return table.load(own, *(o if o.is_file() else None for o in others), name=folder.resolve().name.lower())
+    name = folder.resolve().name.lower()
+    if interactions := own_table(folder, "interactions"):
+        others = (own_table(folder, kind, "".join(interactions.suffixes)) for kind in ("items", "users"))
+        return table.load(interactions, *others, name=name, encoding=encoding)
     reviews = sorted(f for pattern in ("*_5.json.gz", "*.json.zip", "*.json.gz") for f in folder.glob(pattern) if not f.name.startswith("meta_"))
     if reviews:
         return guess_file(reviews[0])
+    if items := own_table(folder, "items"):
+        return table.alone(items, name, encoding)
     raise DataError(
         f"{folder}: holds no known form; expected MovieLens, Amazon or Netflix Prize files as they are published, or interactions.csv"
-        f" (columns user,item, if you have them time,value) with items.csv (columns item,text)"
+        f" (columns user,item, if you have them time,value) with items.csv (columns item,text); history.csv and catalogue.csv will do as names"
     )
 
 
-def guess_file(path: Path) -> Dataset:
-    """One file: Amazon reviews or ratings (with the metadata beside them), a table with columns user and item, or one of a known folder."""
+def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
+    """One file: Amazon reviews or ratings (with the metadata beside them), a table of interactions (with the items beside it) or of items,
+    or one of a known folder."""
     if path.name in ALONE:
         return ALONE[path.name](path.parent)
     name = path.name.split(".")[0].lower().replace("_", "-")
@@ -202,12 +231,15 @@ def guess_file(path: Path) -> Dataset:
     if ".csv" in path.suffixes and is_ratings_only(path):
         return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
     if {".csv", ".tsv", ".parquet"} & set(path.suffixes):
-        items = path.with_name(f"items{''.join(path.suffixes)}")
-        return table.load(path, items if items.is_file() and items != path else None)
-    return guess_folder(path.parent)
+        columns = set(table.read(path, [], encoding))
+        if Columns.USER not in columns and {Columns.ITEM, Columns.TEXT} <= columns:
+            return table.alone(path, encoding=encoding)
+        items = own_table(path.parent, "items", "".join(path.suffixes))
+        return table.load(path, None if items == path else items, encoding=encoding)
+    return guess_folder(path.parent, encoding)
 
 
 def is_ratings_only(path: Path) -> bool:
     """Whether the first line is two ids, a number of stars and seconds, rather than names of columns."""
-    _, line = next(read_lines(path, "latin-1"), (0, ""))
-    return re.fullmatch(r"\w+,\w+,\d(\.\d+)?,\d+", line) is not None
+    with open_raw(path) as stream:
+        return re.fullmatch(rb"\w+,\w+,\d(\.\d+)?,\d+", stream.readline().strip()) is not None

@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zsrbook.data import catalogue, fetch
-from zsrbook.data.dataset import DataError
+from zsrbook.data.blogcatalog import LabelledGraph
+from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.scale import data_folder
-from zsrbook.terminal import errors_for_people, say
+from zsrbook.terminal import Encoding, errors_for_people, say
 
 app = typer.Typer(no_args_is_help=True, help="List, download and check data sets.")
 
@@ -43,13 +44,16 @@ def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")]) 
 
 
 @app.command()
-def check(path: Annotated[Path, typer.Argument(help="A file or a folder in any form that this package reads.")]) -> None:
+def check(
+    source: Annotated[str, typer.Argument(help="A file or a folder, of your own or as it is published, or a name that `list` shows.")],
+    encoding: Encoding = "utf-8",
+) -> None:
     """Load it, and print what was kept, repaired and dropped; exit code 1 if it can't be loaded."""
     with errors_for_people(DataError):
-        if search := catalogue.guess_search(path):
-            data, digest = search, search.sha256
-        else:
-            data = catalogue.guess(path)
-            digest = data.sha256()
+        path = Path(source)
+        data = (catalogue.guess_search(path) or catalogue.guess(path, encoding)) if path.exists() else catalogue.load_any(source)
+        if isinstance(data, LabelledGraph):
+            say(f"{data.name}: {data.graph.shape[0]:,} nodes, {data.graph.nnz // 2:,} links, {data.labels.shape[1]:,} labels")
+            return
         say(str(data.report))
-        say(f"{data.name}: sha256 of the loaded data: {digest}")
+        say(f"{data.name}: sha256 of the loaded data: {data.sha256() if isinstance(data, Dataset) else data.sha256}")

@@ -75,17 +75,20 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
     """``data`` as text; never guesses another encoding.
 
     Raises:
-        DataError: the encoding is unknown, or a byte (whose line is named) can't stand in it.
+        DataError: the encoding is unknown, a byte (whose line is named) can't stand in it, or the file says itself that it is UTF-16.
     """
     try:
+        known = codecs.lookup(encoding).name
+        if first_line == 1 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not known.startswith(("utf-16", "utf-32")):
+            raise DataError(f"{path}: line 1 starts with the mark of UTF-16, and {known} is expected; say --encoding utf-16, or save it as UTF-8")
         return data.decode(encoding)
     except LookupError:
         raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
     except UnicodeDecodeError as error:
         line = first_line + data.count(b"\n", 0, error.start)
         raise DataError(
-            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {codecs.lookup(encoding).name}; name the file's true encoding,"
-            f" often 'latin-1' in older files"
+            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {known}; name the file's true encoding"
+            f" with --encoding, often latin-1 in older files and cp1252 from Excel"
         ) from None
 
 
@@ -141,7 +144,7 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         quoted: whether ``"`` encloses fields.
 
     Raises:
-        DataError: a line has another number of columns, or the file is empty, damaged, a web page or in another encoding.
+        DataError: a line has another number of columns, a quote does not close, or the file is empty, damaged, a web page or in another encoding.
     """
     with open_raw(path) as stream:
         data = stream.read()
@@ -163,6 +166,8 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         )
     if len(set(names)) < len(names):
         raise DataError(f"{path}: line 1 names a column twice: {', '.join(names)}; expected each name once")
+    if quoted:
+        refuse_open_quotes(path, text, separator)
     bad = []
 
     def remember(row):
@@ -196,6 +201,25 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
     if blank.any():
         raise DataError(f"{path}: line {blank.idxmax()} is blank; expected {len(names)} columns ({', '.join(names)}); take the line out")
     return frame
+
+
+def refuse_open_quotes(path: Path, text: str, separator: str) -> None:
+    """A quote that opens a field and is forgotten swallows all up to the next quote: whole rows, which nobody would miss.
+
+    A field may hold line breaks, but then what closes it stands at the end of a field.
+
+    Raises:
+        DataError: a quote never closes, or closes lines later in the middle of a field, as where it has met the quote that opens another.
+    """
+    for field in re.finditer(rf'(?:^|{re.escape(separator)})("(?:[^"]|"")*+)("?)', text, re.MULTILINE):
+        after = text[field.end() : field.end() + 1]
+        if not field[2] or ("\n" in field[1] and after not in ("", separator, "\r", "\n")):
+            line, start = 1 + text.count("\n", 0, field.start(1)), field[1][1:41].partition("\n")[0].rstrip()
+            end = f"closes in the middle of line {line + field[1].count(chr(10))}" if field[2] else "never closes"
+            raise DataError(
+                f'{path}: line {line}: the quote before {start!r} {end}; expected a second " at the end of that field:'
+                ' add it, or write a " that belongs to the text as "" in a field in quotes'
+            )
 
 
 def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, high: float = np.inf) -> np.ndarray:

@@ -58,7 +58,12 @@ def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: in
     n_test = round(test * len(users))
     n_valid = round(valid * (len(users) - n_test))
     if (test and not n_test) or len(users) - n_test - n_valid == 0:
-        raise DataError(f"{data.name}: {len(users)} users are too few for a split with shares test={test}, valid={valid}")
+        sizes = ((n, round(test * n)) for n in range(len(users) + 1, 1_000))
+        enough = (f"{n} or more" for n, tested in sizes if (tested or not test) and n - tested - round(valid * (n - tested)) > 0)
+        raise DataError(
+            f"{data.name}: {len(users)} users are too few for a split with shares test={test}, valid={valid};"
+            f" expected {next(enough, 'shares that leave some to train')}"
+        )
     parts = np.split(users[order], [n_test, n_test + n_valid])
     column = data.interactions[Columns.USER].to_numpy()
     datasets = [data.where(np.isin(column, part)) for part in parts]
@@ -111,7 +116,11 @@ def at_least(data: Dataset, user: int = 1, item: int = 1, repeat: bool = True) -
         if not repeat or not len(kept):
             break
     if not len(kept):
-        raise DataError(f"{data.name}: nothing is left with at least {user} interactions a user and {item} an item; ask for less")
+        most = [data.interactions[c].value_counts().max() if len(data) else 0 for c in (Columns.USER, Columns.ITEM)]
+        raise DataError(
+            f"{data.name}: nothing is left with at least {user} interactions a user and {item} an item:"
+            f" no user here has more than {most[0]}, and no item more than {most[1]}"
+        )
     counts = f"{len(kept)} of {len(data)} interactions, {kept.n_users} of {data.n_users} users"
     return replace(kept, report=kept.report + f"{data.name}: at least {user} a user and {item} an item: kept {counts}")
 

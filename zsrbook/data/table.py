@@ -66,23 +66,52 @@ def load(
             continue
         tables[column] = entities(Path(given), column, needed, encoding)
         known = rows[column].isin(tables[column][Columns.RAW]).to_numpy()
-        require(path, rows[column], known, f"one of the ids in {Path(given).name}")
+        expected = f"one of the ids in {Path(given).name}, {such_as(tables[column][Columns.RAW], rows[column][~known])}"
+        require(path, rows[column], known, expected)
     if Columns.ITEM not in tables:
         tables[Columns.ITEM] = pd.DataFrame({Columns.RAW: pd.unique(rows[Columns.ITEM]), Columns.TEXT: ""})
         report += f"{name}: no items table; content models need one with columns item,text"
     return build(name, rows, tables[Columns.ITEM], tables.get(Columns.USER), clock, report)
 
 
+def alone(items: Path, name: str | None = None, encoding: str = "utf-8") -> Dataset:
+    """An items table from which nobody has taken anything yet, nor is there anybody.
+
+    Args:
+        name: default: the name of the file, lower case.
+
+    Raises:
+        DataError: as ``load``.
+    """
+    path = Path(items)
+    name = name or path.name.split(".")[0].lower()
+    frame = entities(path, Columns.ITEM, [Columns.ITEM, Columns.TEXT], encoding)
+    blank = int(frame[Columns.TEXT].str.strip().eq("").sum())
+    report = Report((f"{name}: {len(frame):,} items", *([f"{name}: {blank:,} items without text"] if blank else [])))
+    nothing = pd.DataFrame({column: np.zeros(0, np.int32) for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
+    return Dataset(name, nothing, frame, pd.DataFrame({Columns.RAW: []}), clock=False, report=report)
+
+
+def such_as(known: pd.Series, unknown: pd.Series) -> str:
+    """For an error about unknown ids: what the known ones look like, and what may have become of the others.
+
+    >>> such_as(pd.Series(["0115", "0116"]), pd.Series(["115"]))
+    "such as '0115' and '0116' (it fits but for zeros in front: leading zeros lost?)"
+    """
+    guess = ""
+    for what, bare in (
+        (" (it fits but for zeros in front: leading zeros lost?)", lambda ids: ids.str.lstrip("0")),
+        (" (it fits but for .0 at the end: read as a number?)", lambda ids: ids.str.removesuffix(".0")),
+    ):
+        if bare(unknown.astype(str)).isin(bare(known.astype(str))).any():
+            guess = what
+    return f"such as {' and '.join(map(repr, known[:2]))}{guess}"
+
+
 def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     """A table with at least these columns; the kind of file is told by its ending."""
     if ".parquet" in path.suffixes:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; put it there")
-        try:
-            frame = pa.parquet.read_table(path).to_pandas()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path}: can't be read as Parquet: {error}") from None
-        frame.index = pd.RangeIndex(1, len(frame) + 1)
+        frame = read_parquet(path)
     elif {".csv", ".tsv"} & set(path.suffixes):
         frame = read_table(path, "\t" if ".tsv" in path.suffixes else ",", encoding=encoding)
     else:
@@ -91,6 +120,41 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     if absent:
         raise DataError(f"{path}: no column {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}; rename the columns that fit")
     return frame
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A Parquet file; the index counts rows from 1. Bytes are taken for text.
+
+    Raises:
+        DataError: missing, damaged, or a text is not UTF-8.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; put it there")
+    try:
+        table = pa.parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: can't be read as Parquet: {error}") from None
+    for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if column.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+            column = column.cast(pa.large_binary())
+            try:  # a writer need not check its texts, and a reader does not
+                table = table.set_column(place, name, column.cast(pa.large_string()))
+            except pa.ArrowInvalid:
+                row = next(row for row, text in enumerate(column, 1) if text.is_valid and not is_utf8(text.as_py()))
+                raise DataError(
+                    f"{path}: row {row}: {name} is {column[row - 1].as_py()[:60]!r}; expected text in UTF-8; decode it and write the file anew"
+                ) from None
+    frame = table.to_pandas()
+    frame.index = pd.RangeIndex(1, len(frame) + 1, name="row")
+    return frame
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def entities(path: Path, column: str, needed: list[str], encoding: str) -> pd.DataFrame:
@@ -110,10 +174,15 @@ def seconds(path: Path, column: pd.Series) -> np.ndarray:
     """Seconds since 1970 from numbers, ISO texts (UTC unless they say otherwise) or time stamps.
 
     Raises:
-        DataError: a value is none of these, or so large that it must be milliseconds.
+        DataError: a value is none of these, or so large that it must be milliseconds; or all look like days as 20240501.
     """
     if pd.api.types.is_datetime64_any_dtype(column) or pd.to_numeric(column, errors="coerce").isna().all():
         stamps = pd.to_datetime(column, utc=True, errors="coerce", format=None if column.dtype.kind == "M" else "ISO8601")
         require(path, column, stamps.notna().to_numpy(), "seconds since 1970, or a date as 2024-05-01 18:30")
         return ((stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
-    return numbers(path, column, "seconds since 1970 (milliseconds must be divided by 1000)", 0, 1e11)
+    values = numbers(path, column, "seconds since 1970 (milliseconds must be divided by 1000)", 0, 1e11)
+    year, month, day = values // 10_000, values // 100 % 100, values % 100
+    days = (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    mistaken = days & days.all()  # all of them would lie in some weeks of 1970
+    require(path, column, ~mistaken, "seconds since 1970, or a date with dashes as 2024-05-01 (this looks like a date without)")
+    return values
