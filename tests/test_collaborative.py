@@ -241,3 +241,10 @@ def test_settings_out_of_range_are_refused():
         ItemKNNSettings(0)
     with pytest.raises(ValueError, match=r"lam is 0\.0"):
         EASESettings(0.0)
+
+
+def test_a_user_whom_the_matrix_lacks_is_refused():
+    model = MostPop().fit(csr_array(np.eye(3, dtype=np.float32)))
+    for user in (-1, 3):
+        with pytest.raises(DataError, match=f"MostPop: users: user code {user} at place 1; expected 0 to 2"):
+            model.scores(np.array([0, user]))

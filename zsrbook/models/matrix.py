@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_array
 
-from zsrbook.data.dataset import DataError
+from zsrbook.data.dataset import DataError, check_codes
 from zsrbook.data.matrix import rows_of
 
 #: scores that are held at once: 64 MB
@@ -29,13 +30,29 @@ class MatrixModel(ABC):
     knows: ClassVar[str] = "nothing"
     train: csr_array
 
+    def __init_subclass__(cls, **more) -> None:
+        """Let ``scores`` look at the codes first: user -1 would be answered as the last one."""
+        super().__init_subclass__(**more)
+        if scores := cls.__dict__.get("scores"):
+
+            @functools.wraps(scores)
+            def checked(self: MatrixModel, users: np.ndarray) -> np.ndarray:
+                check_codes(f"{type(self).__name__}: users", "user", np.asarray(users), self.train.shape[0])
+                return scores(self, users)
+
+            cls.scores = checked
+
     @abstractmethod
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
         """Learn from ``train``; ``valid`` serves early stopping and the choice of settings alone."""
 
     @abstractmethod
     def scores(self, users: np.ndarray) -> np.ndarray:
-        """(n, I) float32: one row a user code."""
+        """(n, I) float32: one row a user code.
+
+        Raises:
+            DataError: the matrix has no such user.
+        """
 
     def bind(self, train: csr_array) -> None:
         """Take over another matrix without learning from it."""
