@@ -170,6 +170,14 @@ def test_new_only_puts_the_history_last_and_changes_nothing_else():
     for at, scores in new.prefix_scores(histories, np.array([1, 2, 3])):
         torch.testing.assert_close(scores, new.scores(histories.prefixes(at)))
     assert torch.isneginf(new.transfer(data).scores(histories)[0, 4])
+    assert torch.isneginf(NewOnly(Popularity()).fit(data).scores(histories)[0, 4])  # which has no settings
+
+
+def test_settings_of_unknown_words_are_refused():
+    with pytest.raises(ValueError, match="Emb-KNN settings: similarity is 'Cosine'; expected one of inner, cosine"):
+        EmbKNNSettings(similarity="Cosine")
+    with pytest.raises(ValueError, match="Emb-KNN settings: history is 'newest'; expected one of mean, last, decay"):
+        EmbKNNSettings(history="newest")
 
 
 @pytest.mark.parametrize("model", [Popularity(), RecentPopularity(), Random(), EmbKNN()], ids=lambda model: type(model).__name__)

@@ -83,9 +83,7 @@ class Sequences:
         rows = [np.asarray(h, dtype=np.int32) for h in histories]
         for row, codes in enumerate(rows):
             if len(codes) and codes.min() < 0:
-                raise DataError(
-                    f"history {row} holds item code {codes.min()}; expected 0 or more (get_indexer gives -1 for an unknown id)"
-                )
+                raise DataError(f"history {row} holds item code {codes.min()}; expected 0 or more (get_indexer gives -1 for an unknown id)")
         starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
         items = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
         return cls(items, starts, np.arange(len(rows), dtype=np.int32))

@@ -83,8 +83,13 @@ def with_ones(train: csr_array, name: str) -> csr_array:
     """The same, sorted by user and item.
 
     Raises:
-        DataError: the matrix holds no one.
+        DataError: it is no sparse matrix by rows, holds no one, or holds what can't stand for a one.
     """
+    if getattr(train, "format", None) != "csr":
+        raise DataError(f"{name}: a {type(train).__name__} in place of the matrix; expected a scipy.sparse.csr_array, users × items")
+    if not (np.isfinite(train.data) & (train.data > 0)).all():
+        odd = train.data[~(np.isfinite(train.data) & (train.data > 0))]
+        raise DataError(f"{name}: {len(odd)} entries of the matrix are such as {odd[0]}; expected ones, and blanks for what was not taken")
     if not train.nnz:
         raise DataError(f"{name}: the matrix of {train.shape[0]} users and {train.shape[1]} items holds no one; expected some to learn from")
     return train if train.has_sorted_indices else train.sorted_indices()
@@ -131,8 +136,11 @@ def validation_ndcg(model: MatrixModel, valid: csr_array, k: int = 20, most: int
         most: judge this many users at most, always the same ones.
 
     Raises:
-        DataError: there is no one to judge.
+        DataError: there is no one to judge, or the matrix is not of the model's users and items.
     """
+    if valid.shape != model.train.shape:
+        name = type(model).__name__
+        raise DataError(f"{name}: a validation matrix of shape {valid.shape}; expected {model.train.shape}, the same users and items as in training")
     people = np.flatnonzero(np.diff(valid.indptr))
     if not len(people):
         raise DataError(f"{type(model).__name__}: the validation matrix holds no one, so nothing can stop the training early; fit without it")
