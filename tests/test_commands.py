@@ -250,6 +250,12 @@ def test_claims_has_a_line_a_claim(recorded):
     assert len(call("claims", "zesrec", "--scale", "paper").splitlines()) == len(claims)
 
 
+@pytest.mark.parametrize("arguments", [("doctor",), ("claims",), ("run", "mail", "clicks", "grocery"), ("export", "ml-1m", "out.safetensors")])
+def test_a_mistyped_scale_is_said_without_a_traceback(root, monkeypatch, arguments):
+    monkeypatch.setenv("ZSRBOOK_SCALE", "tiny")
+    assert "error: ZSRBOOK_SCALE is 'tiny'; it must be one of toy, small, paper" in call(*arguments, exit_code=1)
+
+
 def test_claims_of_an_unknown_paper(root):
     assert "error: " in call("claims", "moon", exit_code=1)
 
