@@ -23,7 +23,7 @@ import yaml
 from editions import edition, write_course
 from myst_nb.core.read import is_myst_markdown_notebook
 
-from zsrbook.scale import Scale, current_scale, data_folder
+from zsrbook.scale import Scale, ScaleError, current_scale, data_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
@@ -48,8 +48,12 @@ def main() -> int:
         sync(notebook)
     if "--twins" in sys.argv[1:]:
         return 0
-    force = "--force" in sys.argv[1:]
-    scale, start = current_scale(), time.monotonic()
+    force, start = "--force" in sys.argv[1:], time.monotonic()
+    try:
+        scale = current_scale()
+    except ScaleError as error:
+        print(f"== The book was not built: {error}", file=sys.stderr)
+        return 1
     numbers = digest(NUMBERS, scale.value, "" if scale is Scale.TOY else folder_listing(data_folder()))
     everything = digest(WORDS, numbers)
     if not force and STAMP.exists() and STAMP.read_text() == everything:

@@ -1,5 +1,7 @@
 """Popularity, chance, and neighbours in the text space."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.models.base import Recommender
-from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random, history_vectors, whitened
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random, RecentPopularity, history_vectors, whitened
 
 HISTORIES = [[2, 0, 2], [], [1], [3, 3, 1, 0, 2]]
 
@@ -168,3 +170,18 @@ def test_new_only_puts_the_history_last_and_changes_nothing_else():
     for at, scores in new.prefix_scores(histories, np.array([1, 2, 3])):
         torch.testing.assert_close(scores, new.scores(histories.prefixes(at)))
     assert torch.isneginf(new.transfer(data).scores(histories)[0, 4])
+    assert torch.isneginf(NewOnly(Popularity()).fit(data).scores(histories)[0, 4])  # which has no settings
+
+
+def test_settings_of_unknown_words_are_refused():
+    with pytest.raises(ValueError, match="Emb-KNN settings: similarity is 'Cosine'; expected one of inner, cosine"):
+        EmbKNNSettings(similarity="Cosine")
+    with pytest.raises(ValueError, match="Emb-KNN settings: history is 'newest'; expected one of mean, last, decay"):
+        EmbKNNSettings(history="newest")
+
+
+@pytest.mark.parametrize("model", [Popularity(), RecentPopularity(), Random(), EmbKNN()], ids=lambda model: type(model).__name__)
+def test_a_history_of_another_catalogue_is_refused(model):
+    model.fit(replace(dataset(features=vectors().numpy()), clock=True))
+    with pytest.raises(DataError, match=f"{type(model).__name__}: histories: item code 4 at place 1; expected 0 to 3"):
+        model.scores(Sequences.of([[0, 4]]))

@@ -241,3 +241,29 @@ def test_settings_out_of_range_are_refused():
         ItemKNNSettings(0)
     with pytest.raises(ValueError, match=r"lam is 0\.0"):
         EASESettings(0.0)
+
+
+def test_a_user_whom_the_matrix_lacks_is_refused():
+    model = MostPop().fit(csr_array(np.eye(3, dtype=np.float32)))
+    for user in (-1, 3):
+        with pytest.raises(DataError, match=f"MostPop: users: user code {user} at place 1; expected 0 to 2"):
+            model.scores(np.array([0, user]))
+
+
+@pytest.mark.parametrize("model", [MostPop, ItemKNN, EASE, BPRMF])
+def test_what_is_no_matrix_of_ones_is_refused(model):
+    ones = np.eye(3, dtype=np.float32)
+    odd = csr_array(np.where(ones > 0, np.float32("nan"), ones))
+    for matrix, message in (
+        (ones, "a ndarray in place"),
+        (odd, "3 entries of the matrix are such as nan"),
+        (csr_array(-ones), "3 entries of the matrix are such as -1.0"),
+    ):
+        with pytest.raises(DataError, match=f"{model.__name__}: {message}"):
+            model().fit(matrix)
+
+
+def test_a_validation_matrix_of_other_items_is_refused():
+    ones = csr_array(np.eye(3, dtype=np.float32))
+    with pytest.raises(DataError, match=r"BPRMF: a validation matrix of shape \(3, 2\); expected \(3, 3\)"):
+        BPRMF(BPRSettings(epochs=1)).fit(ones, csr_array(np.eye(3, 2, dtype=np.float32)))

@@ -114,6 +114,24 @@ def test_further_seeds_join_those_that_the_same_code_recorded(root, monkeypatch)
         assert list(record.ranks) == list(whole[method].ranks)
 
 
+def test_records_of_other_code_give_way_to_no_fewer_seeds(root, monkeypatch):
+    asked = ("run", "zesrec", "zero-shot", "grocery", "pantry", "--only", "Random")
+    call(*asked, "--seeds", "3")
+    (path,) = root.rglob("random.toy.json")
+    before = path.read_bytes()
+    monkeypatch.setattr(records, "code_version", lambda: "f" * 40)
+    said = call(*asked, "--seeds", "2", exit_code=1)
+    old = json.loads(before)["code_version"]
+    assert f"{path} holds 3 seeds of code version {old[:8]}, and what runs now would leave 2" in said
+    assert "--seeds 3 or more, or say --force" in said
+    assert path.read_bytes() == before
+    call(*asked, "--seeds", "3")  # its first seed stands alone for a while
+    assert json.loads(path.read_text())["code_version"] == "f" * 40
+    monkeypatch.setattr(records, "code_version", lambda: "e" * 40)
+    call(*asked, "--seeds", "1", "--force")
+    assert json.loads(path.read_text())["seeds"] == [0]
+
+
 def test_run_without_repeats_and_deviations(root):
     call("run", "zesrec", "zero-shot-no-repeats", "grocery", "pantry", "--seeds", "1", "--only", "POP")
     call("run", "zesrec", "deviations", "grocery", "pantry", "--seeds", "1", "--only", "ZESRec-G (zes-9)", "--scale", "toy")
@@ -232,6 +250,12 @@ def test_claims_has_a_line_a_claim(recorded):
     assert len(call("claims", "zesrec", "--scale", "paper").splitlines()) == len(claims)
 
 
+@pytest.mark.parametrize("arguments", [("doctor",), ("claims",), ("run", "mail", "clicks", "grocery"), ("export", "ml-1m", "out.safetensors")])
+def test_a_mistyped_scale_is_said_without_a_traceback(root, monkeypatch, arguments):
+    monkeypatch.setenv("ZSRBOOK_SCALE", "tiny")
+    assert "error: ZSRBOOK_SCALE is 'tiny'; it must be one of toy, small, paper" in call(*arguments, exit_code=1)
+
+
 def test_claims_of_an_unknown_paper(root):
     assert "error: " in call("claims", "moon", exit_code=1)
 
@@ -332,7 +356,7 @@ def test_run_search_of_other_code_or_data_begins_anew(search_root, monkeypatch):
     call(*asked, "--seeds", "2")
     monkeypatch.setattr(search, "CLICKS", 200)
     search.load.cache_clear()
-    call(*asked, "--seeds", "1")
+    call(*asked, "--seeds", "1", "--force")
     assert {tuple(r.seeds) for r in records.find(search_root)} == {(0,)}
 
 

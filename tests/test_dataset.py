@@ -131,3 +131,13 @@ def test_sequences_take_prefixes_and_last(histories, data):
 
 def test_reports_add_up():
     assert str(Report(("a",)) + "b" + Report(("c",))) == "a\nb\nc"
+
+
+def test_a_code_of_nothing_is_refused_where_it_comes_in():
+    data = make([(0, 0, 0), (1, 6, 1)])
+    for column, code, last in (("item", -3, 6), ("item", 99, 6), ("user", 2, 1)):
+        with pytest.raises(DataError, match=f"{column} code {code} at place 1; expected 0 to {last}"):
+            replace(data, interactions=data.interactions.assign(**{column: [0, code]}))
+    unknown = pd.Index(data.items["raw"]).get_indexer(["3", "such a thing"])
+    with pytest.raises(DataError, match="history 1 holds item code -1; expected 0 or more"):
+        Sequences.of([[0], unknown])

@@ -469,3 +469,8 @@ def test_an_id_model_on_some_of_its_items_scores_them_as_before():
     torch.testing.assert_close(few.scores(same), model.scores(history)[:, some])
     assert few.n_items == 3
     assert model.n_items == N_ITEMS == model.network.items.count
+
+
+def test_settings_of_unknown_words_are_refused():
+    with pytest.raises(ValueError, match="ZESRec settings: users is 'lstm'; expected one of gru, tcn, hrnn"):
+        ZESRecSettings(users="lstm")

@@ -72,6 +72,22 @@ def test_one_repository_address():
     assert f"{{{address}}}" in (ROOT / "book/cite.md").read_text()
 
 
+def test_the_glossary_has_the_rows_that_prerec_is_held_against():
+    from zsrbook.experiments import prerec
+    from zsrbook.scale import Scale
+
+    terms = re.findall(r"^(\S.*)\n  ", (ROOT / "book/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = {row.name for row in prerec.baselines(prerec.Spec("grocery", Scale.TOY))} - {"MostPop", "MostPop (binned)", "Random"}
+    assert rows <= set(terms)
+
+
+def test_a_mistyped_scale_builds_nothing_and_says_so(build, monkeypatch, capsys):
+    monkeypatch.setenv("ZSRBOOK_SCALE", "tiny")
+    monkeypatch.setattr("sys.argv", ["build.py"])
+    assert build.main() == 1
+    assert "== The book was not built: ZSRBOOK_SCALE is 'tiny'; it must be one of toy, small, paper" in capsys.readouterr().err
+
+
 def test_one_version():
     from zsrbook import __version__
 

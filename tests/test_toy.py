@@ -303,7 +303,7 @@ def test_errors_say_what_to_do(tiny):
         tiny.dataset("garden")
     with pytest.raises(DataError, match="knows is 'all'; it must be history, attributes or user"):
         tiny.oracle("grocery", "all")
-    with pytest.raises(DataError, match="item code 60; the codes run from 0 to 59"):
+    with pytest.raises(DataError, match="item code 60 at place 0; expected 0 to 59"):
         tiny.oracle("grocery").scores(Sequences.of([[60]]))
     with pytest.raises(DataError, match="user code 40; the codes run from 0 to 39"):
         tiny.next_item_probabilities("grocery", Sequences.of([[1]] * 41), "user")

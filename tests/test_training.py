@@ -339,3 +339,8 @@ def test_two_processes_do_the_work_of_one(tmp_path, monkeypatch):
 
 def test_settings_can_be_written_down():
     assert Training(**asdict(QUICK)) == QUICK
+
+
+def test_settings_of_unknown_words_are_refused():
+    with pytest.raises(ValueError, match="training settings: optimizer is 'sgd'; expected one of adagrad, adam"):
+        Training(optimizer="sgd")

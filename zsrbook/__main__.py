@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from zsrbook.notebook import device_name, versions
-from zsrbook.scale import Scale, current_scale, data_folder
+from zsrbook.scale import Scale, ScaleError, current_scale, data_folder
+from zsrbook.terminal import errors_for_people
 from zsrbook.text import embedded_minilm
 from zsrbook.training import pick_device
 
@@ -26,6 +27,8 @@ for module, name in GROUPS.items():
 @app.callback()
 def main() -> None:
     """Four papers on zero-shot recommendation, re-run in an interactive book."""
+    with errors_for_people(ScaleError):
+        current_scale()
 
 
 @app.command()

@@ -9,6 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 
 
+class ScaleError(ValueError):
+    """``ZSRBOOK_SCALE`` names no scale; the message says what it may be."""
+
+
 class Scale(StrEnum):
     TOY = "toy"
     SMALL = "small"
@@ -19,13 +23,13 @@ def current_scale() -> Scale:
     """The scale that ``ZSRBOOK_SCALE`` asks for; ``toy`` when unset.
 
     Raises:
-        ValueError: the variable holds something else.
+        ScaleError: the variable holds something else.
     """
     asked = os.environ.get("ZSRBOOK_SCALE", "").strip() or Scale.TOY
     try:
         return Scale(asked)
     except ValueError:
-        raise ValueError(f"ZSRBOOK_SCALE is {asked!r}; it must be one of {', '.join(Scale)}. Unset it for toy.") from None
+        raise ScaleError(f"ZSRBOOK_SCALE is {asked!r}; it must be one of {', '.join(Scale)}. Unset it for toy.") from None
 
 
 def cache_folder() -> Path:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -37,6 +37,20 @@ class Training:
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  #: of matrix products; auto: bfloat16 where the device has it in hardware
     device: str = "auto"  #: cuda if there is one, else cpu
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_words(self, "training settings")
+
+
+def check_words(settings: object, what: str) -> None:
+    """Hold each setting that is one of a few words against these words, before anything runs.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    for name, kind in get_type_hints(type(settings)).items():
+        if get_origin(kind) is Literal and getattr(settings, name) not in get_args(kind):
+            raise ValueError(f"{what}: {name} is {getattr(settings, name)!r}; expected one of {', '.join(get_args(kind))}")
 
 
 def pick_device(asked: str = "auto") -> torch.device:

@@ -30,6 +30,18 @@ class DataError(ValueError):
     """Bad input, said so that a person can act: which file, which row or column, what was seen, what was expected."""
 
 
+def check_codes(where: str, what: str, codes: np.ndarray, size: int) -> None:
+    """Stop where a code is none of 0 … size - 1: below 0 NumPy would count from the end and take another one in silence.
+
+    Raises:
+        DataError: the first such code and its place.
+    """
+    if len(codes) and (codes.min() < 0 or codes.max() >= size):
+        at = int(np.flatnonzero((codes < 0) | (codes >= size))[0])
+        hint = "; -1 is what get_indexer gives for an unknown id, leave those out" if codes[at] == -1 else ""
+        raise DataError(f"{where}: {what} code {codes[at]} at place {at}; expected 0 to {size - 1}{hint}")
+
+
 @dataclass(frozen=True)
 class Report:
     """What a loader or a split kept, repaired and dropped: one line an act, with counts."""
@@ -64,8 +76,14 @@ class Sequences:
 
         >>> Sequences.of([[3, 1], []]).lengths
         array([2, 0])
+
+        Raises:
+            DataError: a code is below 0; a model knows how many items there are, and checks the other end.
         """
         rows = [np.asarray(h, dtype=np.int32) for h in histories]
+        for row, codes in enumerate(rows):
+            if len(codes) and codes.min() < 0:
+                raise DataError(f"history {row} holds item code {codes.min()}; expected 0 or more (get_indexer gives -1 for an unknown id)")
         starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
         items = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
         return cls(items, starts, np.arange(len(rows), dtype=np.int32))
@@ -130,6 +148,9 @@ class Dataset:
         clock: whether ``time`` is in real seconds (else it is the position in the history).
         features: (items, d) float32 item vectors, or None; what content models read.
         report: what was kept, repaired and dropped on the way here.
+
+    Raises:
+        DataError: an interaction has the code of no user or of no item.
     """
 
     name: str
@@ -139,6 +160,10 @@ class Dataset:
     clock: bool = True
     features: np.ndarray | None = None
     report: Report = field(default=Report(), repr=False)
+
+    def __post_init__(self) -> None:
+        for column, table in ((Columns.USER, self.users), (Columns.ITEM, self.items)):
+            check_codes(f"{self.name}: interactions", column, self.interactions[column].to_numpy(), len(table))
 
     @classmethod
     def from_raw(

@@ -41,6 +41,7 @@ Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System, p
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")]
 Only = Annotated[str, typer.Option(help="rows to run, split by ';'; default all")]
 AtScale = Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")]
+Force = Annotated[bool, typer.Option("--force", help="replace records that hold more seeds than are asked for")]
 
 
 @runs.command("zesrec")
@@ -51,6 +52,7 @@ def run_zesrec(
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
+    force: Force = False,
 ) -> None:
     """An experiment of the ZESRec chapter on one pair.
 
@@ -68,9 +70,10 @@ def run_zesrec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
+        keep = partial(written, version=version, seeds=seeds, force=force)
         checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
         for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, version):
-            written(record, version, "Recall@20")
+            keep(record, "Recall@20")
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -164,6 +167,7 @@ def run_mail(
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
+    force: Force = False,
 ) -> None:
     """An experiment of the MAIL chapter on one data set.
 
@@ -177,6 +181,7 @@ def run_mail(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
+        keep = partial(written, version=version, seeds=seeds, force=force)
         stamp = (None, version, mail.load(spec).sha256)
         for group in mail.groups_of(rows):
 
@@ -185,9 +190,9 @@ def run_mail(
 
             asked = list(range(seeds)) if group[0].chance else [0]
             for record in grown(mail.PAPER, experiment, data, spec.scale, stamp, group, asked, run):
-                written(record, version, "AUC (new)")
+                keep(record, "AUC (new)")
         for record in mail.ceiling(spec, experiment) if experiment.startswith("clicks") else []:
-            written(record, version, "AUC (new)")
+            keep(record, "AUC (new)")
 
 
 @runs.command("search")
@@ -197,6 +202,7 @@ def run_search(
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
+    force: Force = False,
 ) -> None:
     """An experiment of the search chapter on one data set; ``judged`` is all that its labels, its log and its links can judge.
 
@@ -209,6 +215,7 @@ def run_search(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
+        keep = partial(written, version=version, seeds=seeds, force=force)
         rows_of_it = {"deviations": search.deviating, "encoders": search.encoding}.get(experiment)
         suffix = f"-{experiment}" if rows_of_it else ""
         rows = named(only, experiment, (rows_of_it or search.systems)(spec))
@@ -222,9 +229,9 @@ def run_search(
             return search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models[seed])[row.name]}, suffix)
 
         for record in seed_by_seed(known, rows, range(seeds), ways, lambda row: row.chance, run):
-            written(record, version, next(iter(record.metrics)))
+            keep(record, next(iter(record.metrics)))
         for record in search.ceiling(spec) if not suffix else []:
-            written(record, version, next(iter(record.metrics)))
+            keep(record, next(iter(record.metrics)))
 
 
 @runs.command("prerec")
@@ -235,6 +242,7 @@ def run_prerec(
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
+    force: Force = False,
 ) -> None:
     """An experiment of the PreRec chapter on one data set, or on all of them in turn.
 
@@ -247,14 +255,15 @@ def run_prerec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
+        keep = partial(written, version=version, seeds=seeds, force=force)
         if experiment == "node2vec":  # a graph with labels in the place of a matrix
             for record in blogcatalog.records(catalogue.load_graph(data), range(seeds)):
-                written(record, version, "macro")
+                keep(record, "macro")
             return
         for spec, of in prerec.tasks(experiment, data, source, scale):
             if experiment == "tails":  # nothing is trained
                 for record in prerec.tail_records(spec):
-                    written(record, version, "exponent")
+                    keep(record, "exponent")
                 continue
             rows = named(only, experiment, prerec.ROWS[experiment](of or spec))
             known = own_records(prerec.PAPER, of and of.label, spec.label, scale, version, prerec.load(spec).sha256)
@@ -264,7 +273,7 @@ def run_prerec(
 
             makes, drawn = partial(prerec.made_by, experiment), partial(prerec.draws, experiment)
             for record in seed_by_seed(known, rows, range(seeds), makes, drawn, run):
-                written(record, version, "NDCG@20")
+                keep(record, "NDCG@20")
 
 
 @runs.command("preprec")
@@ -274,6 +283,7 @@ def run_preprec(
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
+    force: Force = False,
 ) -> None:
     """PrepRec, the successor in the PreRec chapter, beside popularity that looks at the clock.
 
@@ -284,6 +294,7 @@ def run_preprec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
+        keep = partial(written, version=version, seeds=seeds, force=force)
         for spec, of in preprec.tasks(data, source, scale):
             rows = named(only, preprec.EXPERIMENT, preprec.systems(spec, of))
             known = own_records(prerec.PAPER, of and of.name, spec.name, scale, version, preprec.load(spec).sha256)
@@ -292,7 +303,7 @@ def run_preprec(
                 return preprec.run(spec, [seed], [row], of)
 
             for record in seed_by_seed(known, rows, range(seeds), lambda row: [(preprec.EXPERIMENT, row.name)], lambda row: row.chance, run):
-                written(record, version, "NDCG@20")
+                keep(record, "NDCG@20")
 
 
 def own_records(paper: str, source: str | None, target: str, scale: Scale, version: str, data_sha256: str) -> dict[tuple[str, str], RunRecord]:
@@ -329,8 +340,25 @@ def seed_by_seed(
                 yield known[key]
 
 
-def written(record: RunRecord, version: str, metric: str) -> None:
-    """Write a record as what this code has found, and say so."""
+def written(record: RunRecord, metric: str, *, version: str, seeds: int, force: bool) -> None:
+    """Write a record as what this code has found, and say so.
+
+    It may begin with fewer seeds than the record that it replaces, as long as it will have as many in the end.
+
+    Args:
+        seeds: how many were asked for.
+        force: whether a record that holds more may go.
+
+    Raises:
+        RecordError: it may not, so nothing is written.
+    """
+    path = records.RUNS / record.path
+    there = records.read(path) if path.exists() and not force else record
+    if len(there.seeds) > max(seeds, len(record.seeds)):
+        raise records.RecordError(
+            f"{path} holds {len(there.seeds)} seeds of code version {there.code_version[:8]}, and what runs now would leave {seeds} in their place;"
+            f" ask for --seeds {len(there.seeds)} or more, or say --force to replace them"
+        )
     path = records.write(replace(record, code_version=version), root=records.RUNS)
     say(f"{record.method:40} {metric} {record.mean(metric):.4f}  {path}")
 

@@ -7,8 +7,9 @@ that scores the items of another data set. Of that it reads what the model says 
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zsrbook.data.dataset import DataError, Dataset, Sequences
+from zsrbook.data.dataset import DataError, Dataset, Sequences, check_codes
 from zsrbook.data.splits import Fold
 
 #: scores held at once while ranking: 16 million float32 are 64 MB
@@ -27,11 +28,16 @@ SCORES_AT_ONCE = 16_000_000
 class Recommender(ABC):
     """Scores every item of a catalogue for every history; a higher score means a better guess at the next item.
 
-    Subclasses set ``n_items`` in ``fit``.
+    Subclasses set ``n_items`` in ``fit``. Their ``scores`` is asked only for histories whose codes the catalogue has.
     """
 
     zero_shot: ClassVar[bool] = False
     n_items: int
+
+    def __init_subclass__(cls, **more) -> None:
+        super().__init_subclass__(**more)
+        if "scores" in cls.__dict__:
+            cls.scores = _of_this_catalogue(cls.scores)
 
     @abstractmethod
     def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
@@ -39,7 +45,11 @@ class Recommender(ABC):
 
     @abstractmethod
     def scores(self, histories: Sequences) -> Tensor:
-        """(U, n_items) float32: one row a history, which may be empty."""
+        """(U, n_items) float32: one row a history, which may be empty.
+
+        Raises:
+            DataError: a history holds the code of no item of this catalogue.
+        """
 
     def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """For each flat index in ``at``, the scores given what stands before it; in chunks of (indices, (n, n_items))."""
@@ -78,6 +88,17 @@ class Recommender(ABC):
         """Read what ``save`` wrote into a model made with the same settings."""
         self.restore(load_file(path))
         return self
+
+
+def _of_this_catalogue(scores: Callable[[Recommender, Sequences], Tensor]) -> Callable[[Recommender, Sequences], Tensor]:
+    """``scores`` that looks at the codes first: what is beyond the catalogue would be ignored by one model and read past the end by another."""
+
+    @functools.wraps(scores)
+    def checked(self: Recommender, histories: Sequences) -> Tensor:
+        check_codes(f"{type(self).__name__}: histories", "item", histories.items, self.n_items)
+        return scores(self, histories)
+
+    return checked
 
 
 class Wrapper(Recommender):

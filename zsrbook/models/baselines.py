@@ -13,6 +13,7 @@ from torch import Tensor
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
 from zsrbook.models.base import Recommender, VectorRecommender, Wrapper, features_of, in_chunks
+from zsrbook.training import check_words
 
 
 class Popularity(VectorRecommender):
@@ -161,6 +162,9 @@ class EmbKNNSettings:
     whiten: float | None = None  #: centre the catalogue's vectors, and even out their variance to this power (see ``whitened``)
     decay: float = 0.7  #: weight of an item relative to the one after it, for "decay"
 
+    def __post_init__(self) -> None:
+        check_words(self, "Emb-KNN settings")
+
 
 class EmbKNN(VectorRecommender):
     """Items nearest to the history in the space of frozen text vectors (ZESRec section 4.2). Nothing is learned from behaviour."""
@@ -201,7 +205,8 @@ class NewOnly(Wrapper):
 
     def __init__(self, inner: Recommender):
         super().__init__(inner)
-        self.settings = inner.settings
+        if hasattr(inner, "settings"):  # a record keeps them; popularity, say, has none
+            self.settings = inner.settings
 
     def scores(self, histories: Sequences) -> Tensor:
         return self._without(self.inner.scores(histories), histories)

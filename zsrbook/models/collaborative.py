@@ -32,7 +32,7 @@ class MostPop(MatrixModel):
     knows = "anything"
 
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
-        self.bind(train)
+        self.bind(with_ones(train, "MostPop"))
         return self
 
     def bind(self, train: csr_array) -> None:

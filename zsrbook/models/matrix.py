@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_array
 
-from zsrbook.data.dataset import DataError
+from zsrbook.data.dataset import DataError, check_codes
 from zsrbook.data.matrix import rows_of
 
 #: scores that are held at once: 64 MB
@@ -29,13 +30,29 @@ class MatrixModel(ABC):
     knows: ClassVar[str] = "nothing"
     train: csr_array
 
+    def __init_subclass__(cls, **more) -> None:
+        """Let ``scores`` look at the codes first: user -1 would be answered as the last one."""
+        super().__init_subclass__(**more)
+        if scores := cls.__dict__.get("scores"):
+
+            @functools.wraps(scores)
+            def checked(self: MatrixModel, users: np.ndarray) -> np.ndarray:
+                check_codes(f"{type(self).__name__}: users", "user", np.asarray(users), self.train.shape[0])
+                return scores(self, users)
+
+            cls.scores = checked
+
     @abstractmethod
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
         """Learn from ``train``; ``valid`` serves early stopping and the choice of settings alone."""
 
     @abstractmethod
     def scores(self, users: np.ndarray) -> np.ndarray:
-        """(n, I) float32: one row a user code."""
+        """(n, I) float32: one row a user code.
+
+        Raises:
+            DataError: the matrix has no such user.
+        """
 
     def bind(self, train: csr_array) -> None:
         """Take over another matrix without learning from it."""
@@ -66,8 +83,13 @@ def with_ones(train: csr_array, name: str) -> csr_array:
     """The same, sorted by user and item.
 
     Raises:
-        DataError: the matrix holds no one.
+        DataError: it is no sparse matrix by rows, holds no one, or holds what can't stand for a one.
     """
+    if getattr(train, "format", None) != "csr":
+        raise DataError(f"{name}: a {type(train).__name__} in place of the matrix; expected a scipy.sparse.csr_array, users × items")
+    if not (np.isfinite(train.data) & (train.data > 0)).all():
+        odd = train.data[~(np.isfinite(train.data) & (train.data > 0))]
+        raise DataError(f"{name}: {len(odd)} entries of the matrix are such as {odd[0]}; expected ones, and blanks for what was not taken")
     if not train.nnz:
         raise DataError(f"{name}: the matrix of {train.shape[0]} users and {train.shape[1]} items holds no one; expected some to learn from")
     return train if train.has_sorted_indices else train.sorted_indices()
@@ -114,8 +136,11 @@ def validation_ndcg(model: MatrixModel, valid: csr_array, k: int = 20, most: int
         most: judge this many users at most, always the same ones.
 
     Raises:
-        DataError: there is no one to judge.
+        DataError: there is no one to judge, or the matrix is not of the model's users and items.
     """
+    if valid.shape != model.train.shape:
+        name = type(model).__name__
+        raise DataError(f"{name}: a validation matrix of shape {valid.shape}; expected {model.train.shape}, the same users and items as in training")
     people = np.flatnonzero(np.diff(valid.indptr))
     if not len(people):
         raise DataError(f"{type(model).__name__}: the validation matrix holds no one, so nothing can stop the training early; fit without it")

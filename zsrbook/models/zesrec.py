@@ -30,7 +30,7 @@ from zsrbook.data.splits import Fold
 from zsrbook.models.base import VectorRecommender, features_of
 from zsrbook.models.sequence import USER_NETWORKS
 from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
-from zsrbook.training import Processes, Training, pick_device, train
+from zsrbook.training import Processes, Training, check_words, pick_device, train
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class ZESRecSettings:
     item_offset: float | None = None  #: λ_v of the later, hierarchical version: a free offset an item, dropped in the target
     user_offset: float | None = None  #: λ_u of that version: an offset a step, dropped in the target
     training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        check_words(self, "ZESRec settings")
 
 
 class Batch(NamedTuple):
