@@ -235,6 +235,10 @@ def heat_map(
     ax.figure.colorbar(image, ax=ax, label=label)
 
 
+#: on which side of its point a name stands: for Plotly, and for matplotlib the offset and the alignment
+_SIDES = (("top center", (0, 4), "center", "bottom"), ("middle right", (5, 0), "left", "center"), ("bottom center", (0, -4), "center", "top"))
+
+
 def map_of_items(
     points: np.ndarray,
     domains: Sequence[str],
@@ -265,7 +269,8 @@ def map_of_items(
         x, y = points[domains == name].round(3).T.tolist()
         style = {"color": colours[name], "symbol": marker, "size": 6, "opacity": 0.75}
         mode = "markers+text" if name == named else "markers"
-        shown = {"text": hover[domains == name].tolist(), "textposition": "top center", "hovertemplate": "%{text}<extra></extra>"}
+        sides = [_SIDES[k % len(_SIDES)][0] for k in range(len(x))]  # neighbours in turn, since those that belong together lie together
+        shown = {"text": hover[domains == name].tolist(), "textposition": sides, "hovertemplate": "%{text}<extra></extra>"}
         figure.add_scatter(x=x, y=y, mode=mode, name=str(name), marker=style, **shown)
     figure.update_xaxes(showticklabels=False, zeroline=False).update_yaxes(showticklabels=False, zeroline=False)
 
@@ -273,8 +278,9 @@ def map_of_items(
         ax = fig.subplots()
         for name, marker, colour in zip(series, MARKERS, palette(), strict=False):
             ax.scatter(*points[domains == name].T, s=14, marker=marker, color=colour, alpha=0.75, linewidth=0, label=str(name))
-        for place in np.flatnonzero(domains == named):
-            ax.annotate(texts[place], points[place], (0, 4), textcoords="offset points", ha="center", fontsize=8)
+        for k, place in enumerate(np.flatnonzero(domains == named)):
+            _, offset, ha, va = _SIDES[k % len(_SIDES)]
+            ax.annotate(texts[place], points[place], offset, textcoords="offset points", ha=ha, va=va, fontsize=8)
         ax.set(xticks=[], yticks=[], title=title)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6)
 
