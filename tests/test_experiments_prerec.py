@@ -241,7 +241,7 @@ def test_in_short_looks_up_where_prerec_stands(single, monkeypatch, ours, where)
 
 
 def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
-    counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "sides apart"])
+    counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "tuned"])
     monkeypatch.setattr(prerec, "find", lambda **asked: [])
     monkeypatch.setattr(prerec, "verdicts", lambda paper, scale: Verdicts())
     told = []

@@ -1019,16 +1019,16 @@ def in_short(scale: Scale) -> str:
             f"Carried to another market with no shared user or item, it reaches {row.value:.3f}, where popularity has {row.base:.3f}"
             f" ({row.gain:+.0f} %, 95 %: {row.low:+.0f} to {row.high:+.0f})."
         )
-    public = [r for name in ("transfer", "carried") for r in find(paper=PAPER, experiment=name, scale=Scale.SMALL) if {r.source, r.target} <= {*FIVE}]
+    public = [r for r in find(paper=PAPER, experiment="transfer", scale=Scale.SMALL) if {r.source, r.target} <= {*FIVE}]
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.SMALL))
-    overview = carried([r for r in public if r.method in ("PreRec", "PreRec (sides apart)")], popular)
+    overview = carried([r for r in public if r.method in ("PreRec", "PreRec (tuned)")], popular)
     if "PreRec" in overview.index:
         row = overview.loc["PreRec"]
         sentences.append(f"Between public data sets {row.better:.0f} of {row.pairs:.0f} transfers beat popularity and {row.worse:.0f} fall below it.")
-    if "sides apart" in overview.index:
-        row = overview.loc["sides apart"]
+    if "tuned" in overview.index:
+        row = overview.loc["tuned"]
         sentences.append(
-            f"With users and items clustered apart {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
+            f"With the settings that did best in the source {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
             f" and {row.worse:.0f} fall below it."
         )
     judged = verdicts(PAPER, scale)
