@@ -78,8 +78,8 @@
       status.replaceChildren(asked.length ? `Found for “${brief(input.value.trim())}”: ${sizes.join(" · ")}.` : message);
       const strange = unique.filter((word) => !vocabulary.has(word));
       const rare = strange.filter((word) => catalogue.bm25 && postings.has(word)), unknown = strange.filter((word) => !rare.includes(word));
-      if (unknown.length) status.append(element("b", "zsr-search-unknown", `unknown: ${brief(unknown.join(", "))}`));
-      if (rare.length) status.append(element("b", "zsr-search-rare", `known to BM25 alone: ${brief(rare.join(", "))}`));
+      if (unknown.length) status.append(element("b", "zsr-search-unknown", `unknown: ${unknown.join(", ")}`));
+      if (rare.length) status.append(element("b", "zsr-search-rare", `known to BM25 alone: ${rare.join(", ")}`));
     }
 
     // Fills one column, and says how many items it found.
