@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from zsrbook.audience import watched
 from zsrbook.data.clicks import TRAIN, VALID, ClickData
 from zsrbook.data.dataset import DataError
 from zsrbook.models.ranking import BaseDNN, Batch, ClickNetwork, Embedded, Emblr, RankingModel, batch_of, in_batches
+from zsrbook.training import check_words
 
 Attributes = Literal["embedded", "profile", "one-hot"]
 
@@ -67,8 +68,7 @@ class LLAESettings:
     rounds: int = 5  #: authors' code
 
     def __post_init__(self) -> None:
-        if self.attributes not in get_args(Attributes):
-            raise ValueError(f"LLAE settings: attributes is {self.attributes!r}; expected one of {', '.join(get_args(Attributes))}")
+        check_words(self, "LLAE settings")
         if not self.reconstruct or min(self.reconstruct) <= 0:
             raise ValueError(f"LLAE settings: reconstruct is {self.reconstruct}; expected one λ or more, each above 0")
         if not self.ranks or min(self.ranks) < 1:

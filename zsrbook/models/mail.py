@@ -35,13 +35,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zsrbook.models.ranking import Embedded, Filler, Space
+from zsrbook.training import check_words
 
 Form = Literal["none", "single", "dual", "mail"]
 Alignment = Literal["mmd", "printed", "unbiased", "paired"]
@@ -69,9 +70,7 @@ class MAILSettings:
     fill_training: bool = True  #: new users are filled while training too; paper (the authors' code fills at inference alone)
 
     def __post_init__(self) -> None:
-        for name, words in (("form", Form), ("alignment", Alignment), ("bandwidth", Bandwidth)):
-            if getattr(self, name) not in get_args(words):
-                raise ValueError(f"MAIL settings: {name} is {getattr(self, name)!r}; expected one of {', '.join(get_args(words))}")
+        check_words(self, "MAIL settings")
         if self.form == "none" and not self.fill_training:
             raise ValueError("MAIL settings: the linear map of form 'none' learns from filled training rows alone; set fill_training=True")
 

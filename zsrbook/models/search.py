@@ -36,7 +36,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -52,6 +52,7 @@ from zsrbook.models.base import Recommender
 from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, averaging, reweighted
 from zsrbook.models.coordinate_descent_gpu import FactorisationOnGPU
 from zsrbook.models.retriever import Retriever, Score, VectorRetriever
+from zsrbook.training import check_words
 
 Direction = Literal["literal", "transposed", "symmetric"]
 
@@ -82,9 +83,7 @@ class SearchSettings:
     score: Score = "cosine"  #: paper; "dot" for SMC
 
     def __post_init__(self) -> None:
-        for name, words in (("direction", Direction), ("score", Score)):
-            if getattr(self, name) not in get_args(words):
-                raise ValueError(f"search settings: {name} is {getattr(self, name)!r}; expected one of {', '.join(get_args(words))}")
+        check_words(self, "search settings")
         if self.width < 1:
             raise ValueError(f"search settings: width is {self.width}; expected 1 or more")
 

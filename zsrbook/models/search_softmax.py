@@ -31,7 +31,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, get_args
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -70,8 +70,6 @@ class SoftmaxSettings(SearchSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.encoder not in get_args(Encoder):
-            raise ValueError(f"search settings: encoder is {self.encoder!r}; expected one of {', '.join(get_args(Encoder))}")
         if self.encoder == "attention" and self.width % self.heads:
             raise ValueError(f"search settings: {self.heads} heads can't share a width of {self.width} evenly; change one of the two")
 
