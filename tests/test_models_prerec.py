@@ -346,8 +346,6 @@ def test_interpolation_is_the_base_at_one_and_ours_at_none(split, model):
     [
         (lambda: replace(SMALL, families=()), "one or more of activity"),
         (lambda: replace(SMALL, questions=1.0), "a share between 0 and 1"),
-        (lambda: replace(FEATURES, operator="sum"), "expected hadamard"),
-        (lambda: replace(FEATURES, density="volume"), "expected edges, distance, between"),
         (lambda: replace(FEATURES, pair_clusters=300), "expected 1 to 256"),
         (lambda: PreRec(SMALL).fit(csr_array((3, 3), dtype=np.float32)), "too small to learn from"),
         (lambda: Statistics(csr_array((3, 3), dtype=np.float32), FEATURES), "holds no one"),
@@ -356,6 +354,20 @@ def test_interpolation_is_the_base_at_one_and_ours_at_none(split, model):
 def test_bad_input_is_said(settings, said):
     with pytest.raises(DataError, match=said):
         settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "said"),
+    [
+        (FEATURES, {"operator": "sum"}, "feature settings: operator is 'sum'; expected one of hadamard, average, l1, l2"),
+        (FEATURES, {"density": "volume"}, "feature settings: density is 'volume'; expected one of edges, distance, between"),
+        (FEATURES, {"activity": "rank"}, "feature settings: activity is 'rank'; expected one of nodes, mass, log"),
+        (SMALL, {"combine": "sum"}, "PreRec settings: combine is 'sum'; expected one of two, joint, attention"),
+    ],
+)
+def test_a_word_that_no_setting_knows_is_refused(settings, change, said):
+    with pytest.raises(ValueError, match=said):
+        replace(settings, **change)
 
 
 def test_several_processes_are_refused(split, monkeypatch):

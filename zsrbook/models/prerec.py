@@ -37,7 +37,7 @@ from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import matrix_of, rows_of
 from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
 from zsrbook.models.node2vec import Node2VecSettings, bipartite, cached
-from zsrbook.training import Training, pick_device
+from zsrbook.training import Training, check_words, pick_device
 from zsrbook.training import train as train_networks
 
 Family = Literal["activity", "co-occurrence", "interaction"]
@@ -68,14 +68,11 @@ class FeatureSettings:
     seed: int = 0  #: of walks, vectors and clusters
 
     def __post_init__(self) -> None:
+        check_words(self, "feature settings")
         if not 1 <= self.bins <= 256:
             raise DataError(f"bins is {self.bins}; expected 1 to 256")
         if not 1 <= self.pair_clusters <= 256:
             raise DataError(f"pair_clusters is {self.pair_clusters}; expected 1 to 256, which a byte holds")
-        if self.operator not in get_args(Operator):
-            raise DataError(f"operator is {self.operator!r}; expected {', '.join(get_args(Operator))}")
-        if self.density not in get_args(Density):
-            raise DataError(f"density is {self.density!r}; expected {', '.join(get_args(Density))}")
 
 
 def percentile_bins(values: np.ndarray, bins: int, weights: np.ndarray | None = None) -> np.ndarray:
@@ -349,6 +346,7 @@ class PreRecSettings:
     training: Training = field(default_factory=lambda: Training(epochs=30, optimizer="adam", learning_rate=1e-3, clip=None, patience=3))
 
     def __post_init__(self) -> None:
+        check_words(self, "PreRec settings")
         if not self.families or set(self.families) - set(FAMILIES):
             raise DataError(f"families are {self.families}; expected one or more of {', '.join(FAMILIES)}")
         if not 0 < self.questions < 1:
