@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -34,14 +35,14 @@ GRIDS: dict[str, tuple[Callable[..., MatrixModel], Sequence[Any]]] = {
 }
 
 #: the settings at which each is held against RecBole's numbers: theirs where they carry over, else what tuning on the same split led to
-LEVEL: dict[str, Callable[[], MatrixModel]] = {
-    "MostPop": MostPop,
-    "ItemKNN": lambda: ItemKNN(ItemKNNSettings(neighbours=250, shrinkage=1.2)),
-    "EASE": lambda: EASE(EASESettings(lam=1000.0)),
-    "BPR-MF": lambda: BPRMF(BPRSettings(learning_rate=0.02, lam=0.01)),
-    "NeuMF": lambda: NeuMF(NeuMFSettings(decay=1e-5)),
-    "LightGCN": lambda: LightGCN(LightGCNSettings(layers=2, decay=1e-3)),
-    "Mult-VAE": lambda: MultVAE(MultVAESettings()),
+LEVEL: dict[str, partial[MatrixModel]] = {
+    "MostPop": partial(MostPop),
+    "ItemKNN": partial(ItemKNN, ItemKNNSettings(neighbours=250, shrinkage=1.2)),
+    "EASE": partial(EASE, EASESettings(lam=1000.0)),
+    "BPR-MF": partial(BPRMF, BPRSettings(learning_rate=0.02, lam=0.01)),
+    "NeuMF": partial(NeuMF, NeuMFSettings(decay=1e-5)),
+    "LightGCN": partial(LightGCN, LightGCNSettings(layers=2, decay=1e-3)),
+    "Mult-VAE": partial(MultVAE, MultVAESettings()),
 }
 
 
