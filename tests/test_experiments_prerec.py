@@ -16,6 +16,7 @@ from zsrbook.experiments.prerec import Spec
 from zsrbook.models.collaborative import EASE
 from zsrbook.models.matrix import degrees
 from zsrbook.scale import Scale
+from zsrbook.tables import paper_numbers
 
 GROCERY, PANTRY, CROWD = (Spec(name, Scale.TOY) for name in ("grocery", "pantry", "crowd"))
 QUICK = ("MostPop", "EASE", "PreRec", "PreRec (shuffled)")
@@ -200,6 +201,33 @@ def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
     assert found.loc["PreRec", "grocery"].endswith("(2)")
 
 
+def test_costs_are_those_of_a_seed(single, monkeypatch):
+    monkeypatch.setattr(prerec, "results", lambda experiment, spec: single)
+    found = prerec.costs(["grocery"], Scale.TOY)
+    whole = next(r for r in single if r.method == "PreRec")
+    assert found.loc["PreRec", "grocery"] == pytest.approx(whole.minutes / 2)
+    assert "PreRec (shuffled)" not in found.index
+
+
+def test_the_level_is_asked_of_every_published_baseline_and_of_one_data_set_alone():
+    [(spec, source)] = prerec.tasks("level", "ml-1m", "", Scale.SMALL)
+    assert (spec.label, source, prerec.rules(spec).most) == ("ml-1m-recbole", None, None)
+    made = {row.name: row.make(3) for row in prerec.level_rows(spec)}
+    assert set(made) == set(paper_numbers("recbole_ml1m")["method"])
+    assert (made["BPR-MF"].settings.seed, made["LightGCN"].settings.training.seed, made["EASE"].settings.lam) == (3, 3, 1000.0)
+    assert [row.name for row in prerec.level_rows(spec) if not row.chance] == ["MostPop", "ItemKNN", "EASE"]
+    with pytest.raises(DataError, match="published for ml-1m alone, but 'all' was given"):
+        prerec.tasks("level", "all", "", Scale.SMALL)
+
+
+def test_a_baseline_stands_beside_what_is_published(single):
+    found = prerec.benchmark(single)
+    assert list(found.index) == ["MostPop", "EASE"]  # nobody publishes the others
+    ours, theirs, off = found.loc["EASE", "NDCG@10"][["ours", "theirs", "off"]]
+    assert (ours, theirs) == (pytest.approx(next(r for r in single if r.method == "EASE").mean("NDCG@10")), 0.2865)
+    assert off == pytest.approx(100 * (ours / theirs - 1))
+
+
 def test_damage_leaves_what_is_to_be_found():
     whole, fewer, wrong = (prerec.load(replace(GROCERY, **c)) for c in ({}, {"dropped": 0.5}, {"corrupted": 0.3}))
     for split in (fewer, wrong):
@@ -260,6 +288,23 @@ def test_groups_of_users_make_up_all_of_them(single):
     assert np.average(groups["ours"], weights=groups["users"]) == pytest.approx(named["PreRec"].mean("NDCG@20"), abs=1e-6)
 
 
+def test_quarters_by_known_ones_are_those_by_activity(moved):
+    """What is known of a user is training and validation; a model that is ahead in every quarter is so by all of its transfers."""
+    popular = prerec.run(PANTRY, "single", [0], rows("single", PANTRY, ("MostPop", "Random", "Truth")))
+    base = prerec.popularity_of(popular)
+    random, truth = (next(r for r in popular if r.method == name) for name in ("Random", "Truth"))
+    found = prerec.by_known([truth, random], base)
+    assert list(found.index) == ["fewest", "fewer", "more", "most"]
+    assert (found["better"] == 1).all()
+    assert (found["worse"] == 1).all()
+    assert (found["transfers"] == 2).all()
+    itself = prerec.by_known(popular[:1], base)
+    assert (itself[["gain", "better", "worse"]] == 0).all().all()
+    table = truth.ranks[0]
+    known = degrees(prerec.load(PANTRY).known)[0][table.user]
+    assert (table.n_candidates + known == prerec.load(PANTRY).train.shape[1]).all()
+
+
 def test_the_dial_ends_at_the_full_ranking(single):
     turned = prerec.dial(single, (10, 50, 100))
     assert turned.index[-1] == "all"
@@ -276,6 +321,29 @@ def test_statistics_that_decide_the_gain_are_found():
     assert found.loc[("size", "of the target"), "ρ"] == pytest.approx(1.0)
     assert found.loc[("size", "of the target"), "p"] < 0.05
     assert found.loc[("other", "of the target"), "p"] > 0.05
+
+
+def test_few_data_sets_are_permuted_in_every_order():
+    """Of four in 24 orders; what falls with the target is as far from chance as what rises with it."""
+    names = list("abcd")
+    size = pd.Series([1.0, 2.0, 3.0, 4.0], names)
+    pairs = [(s, t) for s in names for t in names if s != t]
+    grid = pd.DataFrame(pairs, columns=["source", "target"]).assign(gain=[size[t] for _, t in pairs])
+    found = prerec.foretelling(grid, pd.DataFrame({"size": size, "small": 1 / size}))
+    assert found["p"].mul(24).sub(found["p"].mul(24).round()).abs().max() < 1e-9
+    assert found.loc[("size", "of the target"), "p"] == found.loc[("small", "of the target"), "p"] == pytest.approx(2 / 24)
+
+
+def test_data_sets_that_are_not_at_hand_are_summed_up_by_their_records(single, monkeypatch):
+    fits = prerec.tail_records(GROCERY, draws=2)
+    kept = [*fits, *single]
+    monkeypatch.setattr(prerec, "find", lambda **asked: [r for r in kept if all(getattr(r, k) == v for k, v in asked.items() if k != "scale")])
+    found = prerec.recorded_summaries(["grocery", "nowhere"], Scale.TOY)
+    assert list(found.index) == ["grocery"]
+    popular = next(r for r in single if r.method == "MostPop")
+    assert found.loc["grocery", "NDCG@20 of MostPop"] == popular.mean("NDCG@20")
+    assert found.loc["grocery", "Gini of users"] == next(r for r in fits if r.method == "users").mean("Gini")
+    assert found.loc["grocery", "candidates"] < prerec.load(GROCERY).train.shape[1]
 
 
 def test_levels_count_ties():

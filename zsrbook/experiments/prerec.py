@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import combinations
+from itertools import combinations, permutations
+from math import factorial
 
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
+from pandas.io.formats.style import Styler
 from scipy.sparse import csr_array
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from sklearn.metrics import adjusted_rand_score
 
 from zsrbook.claims import estimate, verdicts
@@ -25,11 +27,12 @@ from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset
 from zsrbook.data.matrix import MatrixSplit, among, binary, matrix_of, rows_of, split_matrix, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.bootstrap import difference, ratio_difference
+from zsrbook.evaluation.bootstrap import PerUser, difference, ratio_difference
 from zsrbook.evaluation.heavy_tails import fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, against_sample, alone, evaluate
 from zsrbook.evaluation.metrics import values
 from zsrbook.evaluation.ranks import RankTable
+from zsrbook.experiments.prerec_baselines import LEVEL, recbole_split
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
 from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings, ItemKNN, ItemKNNSettings, MostPop
 from zsrbook.models.matrix import MatrixModel, degrees
@@ -49,7 +52,7 @@ from zsrbook.models.prerec import (
 from zsrbook.parallel import side_by_side
 from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
-from zsrbook.tables import Measured, measured
+from zsrbook.tables import Measured, measured, paper_numbers
 from zsrbook.training import Training
 
 PAPER = "prerec"
@@ -89,6 +92,7 @@ class Spec:
     dropped: float = 0.0  #: share of the training ones that are taken away
     corrupted: float = 0.0  #: share of the training ones whose item is another at random
     sessions: bool = False  #: a session is a user
+    recbole: bool = False  #: filtered and split as in RecBole's published runs, and all users judged: ``prerec_baselines.recbole_split``
 
     @property
     def label(self) -> str:
@@ -98,6 +102,7 @@ class Spec:
             f"drop{self.dropped:.0%}": self.dropped,
             f"noise{self.corrupted:.0%}": self.corrupted,
             "sessions": self.sessions,
+            "recbole": self.recbole,
         }
         return "-".join([self.name, *(note.rstrip("%") for note, holds in notes.items() if holds)])
 
@@ -124,6 +129,8 @@ def load(spec: Spec) -> MatrixSplit:
         DataError: the data is missing or bad; the message says what to do.
     """
     data = raw(spec)
+    if spec.recbole:
+        return replace(recbole_split(data), name=spec.label)
     if spec.sessions:
         data = by_session(data)
     split = replace(split_matrix(binary(data, spec.core)), name=spec.label)
@@ -413,6 +420,17 @@ def mixed(spec: Spec) -> list[System]:
     return [replace(row, config=row.config | ours) for row in baselines(spec) if row.name in ("MostPop", *BASES)]
 
 
+def level_rows(spec: Spec) -> list[System]:
+    """The baselines with the settings at which they are held against RecBole's numbers."""
+    rows = []
+    for name, made in LEVEL.items():
+        settings = made.args[0] if made.args else None
+        drawn = getattr(settings, "training", None) is not None or hasattr(settings, "seed")
+        make = partial(seeded if drawn else no_seed, model=made.func, settings=settings)
+        rows.append(System(name, make, {} if settings is None else asdict(settings), chance=drawn))
+    return rows
+
+
 #: experiment -> its rows on the data that they are trained on, which is the source where there is one
 ROWS: dict[str, Callable[[Spec], list[System]]] = {
     "single": single_rows,
@@ -424,6 +442,7 @@ ROWS: dict[str, Callable[[Spec], list[System]]] = {
     "carried": carried_rows,
     "strangers": systems,
     "open": lambda spec: [row for row in systems(spec) if row.name in ASKED],
+    "level": level_rows,
 }
 
 #: experiments with a source: PreRec as a whole, and its families one by one
@@ -479,7 +498,7 @@ def served(model: PreRec, row: System, seed: int) -> PreRec:
 
 def rules(spec: Spec, experiment: str = "single") -> MatrixProtocol:
     """How an experiment is judged."""
-    return MatrixProtocol(STRANGERS.get(experiment, "all"), MOST[spec.scale])
+    return MatrixProtocol(STRANGERS.get(experiment, "all"), None if spec.recbole else MOST[spec.scale])
 
 
 def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | None = None) -> dict[tuple[str, str], Run]:
@@ -621,11 +640,13 @@ def tasks(experiment: str, data: str, source: str, scale: Scale) -> list[tuple[S
     """(target, source) of what ``run prerec`` is asked for; source None but for a transfer.
 
     Raises:
-        DataError: a source where nothing is transferred.
+        DataError: a source where nothing is transferred; or data whose level nobody published.
     """
+    if experiment == "level" and data != "ml-1m":
+        raise DataError(f"level is held against numbers that are published for ml-1m alone, but {data!r} was given; say ml-1m, at small scale")
     if source and experiment not in CARRYING:
         raise DataError(f"{experiment} has no source, but {source!r} was given; leave --source out")
-    targets = [Spec(name, scale) for name in (DATA[scale] if data == "all" else (data,))]
+    targets = [Spec(name, scale, recbole=experiment == "level") for name in (DATA[scale] if data == "all" else (data,))]
     if experiment in CARRYING:
         return [(t, Spec(s, scale)) for t in targets for s in ((source,) if source else DATA[scale]) if s != t.name]
     if experiment == "open":
@@ -744,6 +765,12 @@ def levels(model: MatrixModel, users: np.ndarray) -> pd.Series:
     return pd.Series({"items": scores.shape[1], "different scores": np.median(different), "items level with the best": np.median(best)})
 
 
+def only(metric: PerUser, people: np.ndarray) -> PerUser:
+    """A metric of some of the users."""
+    keep = np.isin(metric.users, people)
+    return replace(metric, users=metric.users[keep], sums=metric.sums[keep], counts=metric.counts[keep])
+
+
 def by_activity(ours: RunRecord, base: RunRecord, split: MatrixSplit, groups: int = 4, metric: str = "NDCG@20") -> pd.DataFrame:
     """Where one method beats another: users in groups of equal size by their training ones.
 
@@ -756,13 +783,38 @@ def by_activity(ours: RunRecord, base: RunRecord, split: MatrixSplit, groups: in
     rows = []
     for g in range(groups):
         people = mine.users[group == g]
-        parts = [
-            replace(p, users=p.users[keep], sums=p.sums[keep], counts=p.counts[keep]) for p in (mine, theirs) for keep in [np.isin(p.users, people)]
-        ]
+        parts = [only(p, people) for p in (mine, theirs)]
         found = difference(*parts)
         count = ones[people]
         rows.append((f"{count.min()} to {count.max()}", len(people), parts[0].value, parts[1].value, found.low, found.high))
     return pd.DataFrame(rows, columns=["ones", "users", "ours", "base", "low", "high"])
+
+
+def by_known(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """The same over many transfers, from the ranks alone: users of each target in quarters, by how many items they are known to have, which is how
+    few candidates are left to rank.
+
+    Args:
+        ours: transfers of one method.
+        base: target -> the record to compare with.
+
+    Returns:
+        index ``users``, from the fewest known ones to the most; columns ``gain`` (median over the transfers, in percent of the base), ``better`` and
+        ``worse`` (transfers whose difference in that quarter lies above or below 0 beyond the interval), and ``transfers``.
+    """
+    names, rows = ("fewest", "fewer", "more", "most"), []
+    for record in ours:
+        below = base[record.target]
+        table = next(iter(below.ranks.values()))
+        people, first = np.unique(table.user, return_index=True)
+        known = pd.Series(-table.n_candidates[first].astype(int)).rank(method="first")
+        quarter = pd.qcut(known, len(names), labels=False).to_numpy()
+        for which, name in enumerate(names):
+            mine, theirs = (only(r.per_user(metric), people[quarter == which]) for r in (record, below))
+            found = difference(mine, theirs)
+            rows.append((name, 100 * found.value / theirs.value if theirs.value else np.nan, found.low > 0, found.high < 0))
+    table = pd.DataFrame(rows, columns=["users", "gain", "better", "worse"]).groupby("users", sort=False)
+    return table.agg(gain=("gain", "median"), better=("better", "sum"), worse=("worse", "sum"), transfers=("better", "size"))
 
 
 def dial(records: Iterable[RunRecord], negatives: Iterable[int], metric: str = "NDCG@10") -> pd.DataFrame:
@@ -812,26 +864,33 @@ def foretelling(grid: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
     """Which statistics go with the gain of a transfer: Spearman's ρ over the pairs of the matrix, the diagonal left out.
 
     For each statistic: of the target, of the source, and how far apart the two are, as the absolute difference of logarithms. The pairs share
-    sources and targets, so a p-value is from permuting data sets, not pairs.
+    sources and targets, so a p-value is from permuting data sets, not pairs: all orders of them, or 999 at random where there are more.
 
     Args:
         grid: as ``gains`` gives it, one method.
         summaries: index data set, one column a statistic.
     """
     pairs = grid[grid["source"] != grid["target"]]
-    logs = np.log(summaries.clip(lower=1e-9))
-    rng, rows = np.random.default_rng(0), []
+    logs, n, rows = np.log(summaries.clip(lower=1e-9)), len(summaries), []
+    every = factorial(n) <= 999
+    orders = list(permutations(range(n))) if every else list(np.random.default_rng(0).permuted(np.tile(np.arange(n), (999, 1)), axis=1))
 
-    def readings(table: pd.DataFrame, name: str) -> dict[str, np.ndarray]:
-        source, target = (table.loc[pairs[side], name].to_numpy() for side in ("source", "target"))
-        return {"of the target": target, "of the source": source, "how far apart": np.abs(source - target)}
+    ends = [logs.index.get_indexer(pairs[side]) for side in ("source", "target")]
 
+    def ranked(x: np.ndarray) -> np.ndarray:
+        """(…, pairs) ranks, centred and of length 1, so that ρ is an inner product."""
+        ranks = rankdata(x, axis=-1)
+        ranks -= ranks.mean(-1, keepdims=True)
+        return ranks / np.maximum(np.linalg.norm(ranks, axis=-1, keepdims=True), 1e-12)
+
+    gain = ranked(pairs["gain"].to_numpy())
     for name in summaries:
-        dealt = [readings(logs.set_axis(rng.permutation(logs.index)), name) for _ in range(999)]
-        for which, x in readings(logs, name).items():
-            rho = spearmanr(x, pairs["gain"]).statistic
-            chance = [abs(spearmanr(d[which], pairs["gain"]).statistic) >= abs(rho) for d in dealt]
-            rows.append((name, which, rho, (1 + sum(chance)) / (1 + len(chance))))
+        dealt = logs[name].to_numpy()[[range(n), *orders]]  # as it is, and then in each other order
+        source, target = (dealt[:, end] for end in ends)
+        for which, x in {"of the target": target, "of the source": source, "how far apart": np.abs(source - target)}.items():
+            rho, *chance = ranked(x) @ gain
+            as_large = np.sum(np.abs(chance) >= abs(rho) - 1e-9)
+            rows.append((name, which, rho, as_large / len(chance) if every else (1 + as_large) / (1 + len(chance))))
     return pd.DataFrame(rows, columns=["statistic", "reading", "ρ", "p"]).set_index(["statistic", "reading"])
 
 
@@ -918,8 +977,8 @@ def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
 
 
 def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
-    """Every row of the table of a single data set, on each data set: ``0.149 ± 0.012 (5)``, in spaces that don't break, the last the number of
-    seeds where it is more than one.
+    """Every row of the table of a single data set, on each data set: ``0.149 ± 0.012 (5)``, the last the number of seeds
+    where it is more than one.
 
     Returns:
         index method, one column a data set; ``–`` where nothing was recorded, and ``too large`` where a row is left out.
@@ -929,12 +988,48 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
         found = {}
         for r in results("single", Spec(name, scale)):
             value, low, high, _ = estimate([(1.0, r)], metric)
-            cell = f"{value:.3f} ± {(high - low) / 2:.3f}" + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
-            found[r.method] = cell.replace(" ", "\N{NO-BREAK SPACE}")
+            cell = f"{value:.3f} ± {(high - low) / 2:.3f}".replace(" ", "\N{NO-BREAK SPACE}")
+            found[r.method] = cell + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
         columns[name] = found | dict.fromkeys(LEFT_OUT.get(name, {}), "too large")
     there = dict.fromkeys(method for found in columns.values() for method in found)
     usual = [row.name for row in systems(Spec("", scale)) if row.name in there]
     return pd.DataFrame(columns, dtype=object).reindex([*usual, *(method for method in there if method not in usual)]).fillna("–")
+
+
+def costs(names: Iterable[str], scale: Scale) -> pd.DataFrame:
+    """Minutes of one core that a seed of each row of ``board`` takes to train, as recorded; a shuffled row trains nothing of its own.
+
+    Returns:
+        index method, one column a data set; NaN where nothing was recorded.
+    """
+    found = {name: {r.method: r.minutes / len(r.seeds) for r in results("single", Spec(name, scale))} for name in names}
+    return pd.DataFrame(found).drop("PreRec (shuffled)", errors="ignore")
+
+
+def benchmark(records: Iterable[RunRecord], published: str = "recbole_ml1m") -> pd.DataFrame:
+    """Baselines beside what others publish of theirs on the same data, split alike.
+
+    Args:
+        records: of the experiment ``level``.
+        published: name of the table of numbers.
+
+    Returns:
+        index method; columns (metric, ``ours`` | ``theirs`` | ``off``), the last in percent of theirs.
+    """
+    numbers = paper_numbers(published)
+    theirs = numbers.pivot(index="method", columns="metric", values="value")
+    rows = {}
+    for record in records:
+        if record.method in theirs.index:
+            pairs = {metric: (record.per_user(metric).value, theirs.at[record.method, metric]) for metric in numbers["metric"].unique()}
+            rows[record.method] = {(m, c): v for m, (a, b) in pairs.items() for c, v in (("ours", a), ("theirs", b), ("off", 100 * (a / b - 1)))}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def narrow(styled: Styler) -> Styler:
+    """A table of many columns in smaller letters, its row names no wider than they need."""
+    small = [{"selector": "", "props": "font-size: .85em"}, {"selector": "th.row_heading", "props": "min-width: 0 !important"}]
+    return styled.set_table_styles(small, overwrite=False)
 
 
 def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
@@ -975,6 +1070,21 @@ def leak(spec: Spec, seed: int = 0) -> dict[str, np.ndarray]:
 def summaries(scale: Scale, names: Iterable[str] | None = None) -> pd.DataFrame:
     """``summary_of`` each of these data sets, or all, one row each."""
     return pd.DataFrame([summary_of(load(Spec(name, scale)), scale) for name in (DATA[scale] if names is None else names)])
+
+
+def recorded_summaries(names: Iterable[str], scale: Scale) -> pd.DataFrame:
+    """What the records tell of data sets that are not at hand: how unequal and how heavy-tailed their marginals are, how many candidates a user
+    has at the median, and how far popularity alone gets, one row each; without those of which something is not recorded."""
+    rows = {}
+    for name in names:
+        fits = {r.method: r for r in find(paper=PAPER, experiment="tails", target=name, scale=scale)}
+        popular = next(iter(find(paper=PAPER, experiment="single", target=name, method="MostPop", scale=scale)), None)
+        if popular is None or not {"users", "items"} <= fits.keys():
+            continue
+        found = {f"{of} of {side}": fits[side].mean(key) for of, key in (("Gini", "Gini"), ("exponent", "exponent")) for side in ("items", "users")}
+        candidates = np.median(next(iter(popular.ranks.values())).n_candidates)
+        rows[name] = found | {"candidates": candidates, "NDCG@20 of MostPop": popular.mean("NDCG@20")}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 #: the open questions: what is asked, and of which data
