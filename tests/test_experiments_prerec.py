@@ -201,6 +201,14 @@ def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
     assert found.loc["PreRec", "grocery"].endswith("(2)")
 
 
+def test_shares_are_of_the_other_method_by_each_metric(single, monkeypatch):
+    monkeypatch.setattr(prerec, "results", lambda experiment, spec: single if spec.name == "grocery" else single[:1])
+    found = prerec.shares(["grocery", "pantry"], Scale.TOY, "PreRec", "EASE", ("NDCG@20", "AUC"))
+    assert list(found.index) == ["grocery"]  # the other data set lacks one of the two
+    named = {r.method: r for r in single}
+    assert found.loc["grocery", "AUC"] == pytest.approx(named["PreRec"].mean("AUC") / named["EASE"].mean("AUC"))
+
+
 def test_costs_are_those_of_a_seed(single, monkeypatch):
     monkeypatch.setattr(prerec, "results", lambda experiment, spec: single)
     found = prerec.costs(["grocery"], Scale.TOY)

@@ -996,6 +996,16 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
     return pd.DataFrame(columns, dtype=object).reindex([*usual, *(method for method in there if method not in usual)]).fillna("–")
 
 
+def shares(names: Iterable[str], scale: Scale, ours: str, base: str, metrics: Iterable[str]) -> pd.DataFrame:
+    """What one method reaches of another at home, by several ways of ranking: one row a data set that has both, one column a metric."""
+    rows = {}
+    for name in names:
+        found = {r.method: r for r in results("single", Spec(name, scale)) if r.method in (ours, base)}
+        if len(found) == 2:
+            rows[name] = {metric: found[ours].mean(metric) / found[base].mean(metric) for metric in metrics}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def costs(names: Iterable[str], scale: Scale) -> pd.DataFrame:
     """Minutes of one core that a seed of each row of ``board`` takes to train, as recorded; a shuffled row trains nothing of its own.
 
