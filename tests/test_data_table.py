@@ -1,3 +1,5 @@
+import gzip
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
@@ -100,6 +102,28 @@ def test_a_catalogue_alone(folder):
     assert (data.name, data.n_items, data.n_users, len(data)) == ("items", 3, 0, 0)
     assert data.report.lines == ("items: 3 items", "items: 1 items without text")
     assert data.sha256()
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "head"),
+    [("i.csv", "utf-8", '\ufeffitem,"text", brand\r\n'), ("i.tsv.gz", "utf-8", "item\ttext\tbrand\n"), ("i.csv", "utf-16", "item,text,brand\n")],
+)
+def test_names_of_columns_are_read_without_the_rest(tmp_path, name, encoding, head):
+    data = head.encode(encoding) + "never read: é".encode("latin-1")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert table.columns(tmp_path / name, encoding) == ["item", "text", "brand"]
+    with pytest.raises(DataError, match="unknown encoding"):
+        table.columns(tmp_path / name, "utf-9")
+
+
+def test_names_of_columns_in_parquet(folder, monkeypatch):
+    pd.DataFrame({"item": ["a"], "text": ["tea"]}).to_parquet(folder / "i.parquet")
+    monkeypatch.setattr(pa.parquet, "read_table", None)
+    assert table.columns(folder / "i.parquet", "utf-8") == ["item", "text"]
+    (folder / "i.parquet").write_text("no parquet")
+    for path, message in ((folder / "i.parquet", "can't be read as Parquet"), (folder / "no.parquet", "no such file")):
+        with pytest.raises(DataError, match=message):
+            table.columns(path, "utf-8")
 
 
 def test_rows_without_time_can_be_dropped_and_are_counted(folder):

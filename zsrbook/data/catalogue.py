@@ -231,7 +231,7 @@ def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
     if ".csv" in path.suffixes and is_ratings_only(path):
         return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
     if {".csv", ".tsv", ".parquet"} & set(path.suffixes):
-        columns = set(table.read(path, [], encoding))
+        columns = set(table.columns(path, encoding))
         if Columns.USER not in columns and {Columns.ITEM, Columns.TEXT} <= columns:
             return table.alone(path, encoding=encoding)
         items = own_table(path.parent, "items", "".join(path.suffixes))

@@ -10,6 +10,9 @@ Ids are text. Without a ``time`` column, the order of the rows is the order of e
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, filled, numbers, read_table, require
+from zsrbook.data.files import build, decode, filled, numbers, open_raw, read_table, require
 
 
 def load(
@@ -113,7 +116,7 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     if ".parquet" in path.suffixes:
         frame = read_parquet(path)
     elif {".csv", ".tsv"} & set(path.suffixes):
-        frame = read_table(path, "\t" if ".tsv" in path.suffixes else ",", encoding=encoding)
+        frame = read_table(path, separator(path), encoding=encoding)
     else:
         raise DataError(f"{path}: the ending tells no kind of file; expected .csv, .tsv or .parquet (also .csv.gz)")
     absent = [c for c in needed if c not in frame]
@@ -122,18 +125,43 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     return frame
 
 
+def columns(path: Path, encoding: str) -> list[str]:
+    """The names that a table gives its columns, from its first line or its schema: what follows, sound or not, stays unread.
+
+    Raises:
+        DataError: missing, empty or damaged, or the encoding is unknown.
+    """
+    if ".parquet" in path.suffixes:
+        with parquet_errors(path):
+            return pa.parquet.read_schema(path).names
+    decode(path, b"", encoding)  # refuses an unknown one
+    with open_raw(path) as stream, io.TextIOWrapper(stream, encoding, errors="replace") as text:
+        return [name.strip().strip('"') for name in text.readline().removeprefix("\ufeff").split(separator(path))]
+
+
+def separator(path: Path) -> str:
+    return "\t" if ".tsv" in path.suffixes else ","
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Raises DataError where there is no such file, or it is no sound Parquet."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; put it there")
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: can't be read as Parquet: {error}") from None
+
+
 def read_parquet(path: Path) -> pd.DataFrame:
     """A Parquet file; the index counts rows from 1. Bytes are taken for text.
 
     Raises:
         DataError: missing, damaged, or a text is not UTF-8.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; put it there")
-    try:
+    with parquet_errors(path):
         table = pa.parquet.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: can't be read as Parquet: {error}") from None
     for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
         if column.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
             column = column.cast(pa.large_binary())
