@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from importlib.metadata import files
 from pathlib import Path
@@ -72,6 +73,10 @@ def effect(row) -> str:
     return f"{row.row} ({where}): {row.metric} {row.before:.4f} → {row.otherwise:.4f}, **{row.effect:+.4f}** ({row.low:+.4f} to {row.high:+.4f})"
 
 
+#: an entry that names another
+OTHER_ENTRY = re.compile(r"\b(zes|mail|search|prerec)-p?\d+\b")
+
+
 class Deviations(SphinxDirective):
     """``{deviations} path.yml``: one entry a deviation, each with a target ``dev-<id>`` that chapters can link to, and what was measured of it.
 
@@ -93,8 +98,9 @@ class Deviations(SphinxDirective):
                 kinds.append("clear" if entry["id"] in clear else "measured" if entry["id"] in measured.groups else "")
                 lines += [f"(dev-{entry['id']})=", f"### {entry['id'].upper()}: {entry['what'].strip()}", ""]
                 chapter = f"in the [chapter](../notebooks/{'zesrec' if entry['id'].startswith('zes-') else entry['id'].split('-')[0]}.md)"
-                lines += [f"::::{{div}} zsr-deviation {kinds[-1] and 'zsr-' + kinds[-1]}", f"**The paper.** {entry['paper'].strip()}", ""]
-                lines += [f"**Here.** {entry['here'].strip()} **Why.** {entry['why'].strip()}", ""]
+                paper_says, here, why = (OTHER_ENTRY.sub(r"[\g<0>](#dev-\g<0>)", entry[part].strip()) for part in ("paper", "here", "why"))
+                lines += [f"::::{{div}} zsr-deviation {kinds[-1] and 'zsr-' + kinds[-1]}", f"**The paper.** {paper_says}", ""]
+                lines += [f"**Here.** {here} **Why.** {why}", ""]
                 if "effect" in entry:
                     said = entry["effect"].strip().replace("in the chapter", chapter)
                     lines += [f"**Effect.** {said[0].upper()}{said[1:]}", ""]
