@@ -14,6 +14,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,8 @@ def such_as(known: pd.Series, unknown: pd.Series) -> str:
     for what, bare in (
         (" (it fits but for zeros in front: leading zeros lost?)", lambda ids: ids.str.lstrip("0")),
         (" (it fits but for .0 at the end: read as a number?)", lambda ids: ids.str.removesuffix(".0")),
+        (" (it fits but for blanks around it: take them out)", lambda ids: ids.str.strip()),
+        (" (it fits but for capital letters: spell both alike)", lambda ids: ids.str.lower()),
     ):
         if bare(unknown.astype(str)).isin(bare(known.astype(str))).any():
             guess = what
@@ -118,11 +121,20 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     elif {".csv", ".tsv"} & set(path.suffixes):
         frame = read_table(path, separator(path), encoding=encoding)
     else:
-        raise DataError(f"{path}: the ending tells no kind of file; expected .csv, .tsv or .parquet (also .csv.gz)")
+        refuse_kind(path)
     absent = [c for c in needed if c not in frame]
     if absent:
         raise DataError(f"{path}: no column {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}; rename the columns that fit")
     return frame
+
+
+def refuse_kind(path: Path) -> NoReturn:
+    """Raises DataError: what is no table, and what would be one."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name the file in it")
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".numbers"):
+        raise DataError(f"{path}: is a spreadsheet; save the sheet as CSV (UTF-8) and name that file")
+    raise DataError(f"{path}: the ending tells no kind of file; expected .csv, .tsv or .parquet (also .csv.gz)")
 
 
 def columns(path: Path, encoding: str) -> list[str]:
