@@ -115,6 +115,40 @@ def test_the_first_page_leads_to_all_chapters(book, page):
     assert not missing
 
 
+def test_the_register_is_folded_and_can_be_cut_down_without_a_script(book, browser):
+    address = (book / "book/deviations.html").as_uri()
+    page = browser.new_page(viewport={"width": 390, "height": 900}, java_script_enabled=False)
+    page.goto(address)
+    entry = page.locator("details:has(> .zsr-deviation)")
+    every = entry.count()
+    assert every == entry.filter(visible=True).count() == page.locator(".zsr-deviation").count() > 100
+    assert page.locator(".zsr-deviation").filter(visible=True).count() == 0
+    entry.first.locator("summary").click()
+    assert page.locator(".zsr-deviation").first.is_visible()
+    shown = [every]
+    for kind, labels in (("measured", (".zsr-measured", ".zsr-clear")), ("clear", (".zsr-clear",))):
+        page.locator(f"#zsr-show-{kind}").check()
+        shown.append(entry.filter(visible=True).count())
+        assert shown[-1] == page.locator(", ".join(labels)).count()
+        assert f" {shown[-1]} " in page.locator(f"label:has(#zsr-show-{kind})").inner_text()
+    assert shown == sorted(set(shown), reverse=True)
+    page.close()
+
+
+def test_a_link_to_an_entry_of_the_register_opens_it(book, page):
+    address = (book / "book/deviations.html").as_uri()
+    page.goto(f"{address}#dev-mail-3")
+    entry = page.locator("section:has(> #dev-mail-3) > details")
+    page.wait_for_function("() => document.getElementById('dev-mail-3').closest('section').querySelector('details').open")
+    page.locator("#zsr-show-clear").check()
+    page.evaluate("location.hash = '#dev-zes-1'")  # which nobody can measure, so the choice above hides it
+    hidden = page.locator("section:has(> #dev-zes-1) > details > .zsr-deviation")
+    hidden.wait_for(state="visible")
+    assert entry.is_visible()
+    assert page.locator("#zsr-show-all").is_checked()
+    assert not page.faults
+
+
 class Links(HTMLParser):
     """The places that a page points to, and those that can be pointed to on it."""
 

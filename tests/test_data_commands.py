@@ -137,9 +137,10 @@ def test_check_bad_input(tmp_path):
         result = run("check", path)
         assert result.exit_code == 1
         assert message in result.output
-    (tmp_path / "t.xlsx").write_text("x")
-    with pytest.raises(DataError, match="no known form"):
-        catalogue.guess(tmp_path / "t.xlsx")
+    for name, message in (("t.xlsx", "t.xlsx: is a spreadsheet; save the sheet as CSV"), ("t.doc", "t.doc: the ending tells no kind of file")):
+        (tmp_path / name).write_text("x")
+        with pytest.raises(DataError, match=message):
+            catalogue.guess(tmp_path / name)
     for text, message in (("MovieID,CustomerID\n1,2\n", "no column user, item; it has MovieID"), ("MovieID;CustomerID\n1;2\n", "separated by ';'")):
         (tmp_path / "other.csv").write_text(text)
         with pytest.raises(DataError, match=message):

@@ -1,3 +1,5 @@
+import gzip
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
@@ -61,6 +63,8 @@ def test_dates(folder, kind):
         ("user,item\nu,a\n,b\n", "line 3: user is ''"),
         ("user,item\nu,z\n", "line 2: item is 'z'; expected one of the ids in items.csv"),
         ("user,item\nu,0a\n", r"ids in items.csv, such as 'a' and 'b' \(it fits but for zeros in front: leading zeros lost\?\) \(1 such"),
+        ("user,item\nu, b\n", r"such as 'a' and 'b' \(it fits but for blanks around it: take them out\)"),
+        ("user,item\nu,B\n", r"such as 'a' and 'b' \(it fits but for capital letters: spell both alike\)"),
         ("user,item\nu,b.0\n", r"such as 'a' and 'b' \(it fits but for .0 at the end: read as a number\?\)"),
         ("user,item,time\nu,a,20240301\nu,b,20231231\n", "line 2: time is '20240301'; expected seconds since 1970, or a date with dashes"),
         ("user,item\n", "line 1 is .* and nothing follows"),
@@ -102,6 +106,28 @@ def test_a_catalogue_alone(folder):
     assert data.sha256()
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding", "head"),
+    [("i.csv", "utf-8", '\ufeffitem,"text", brand\r\n'), ("i.tsv.gz", "utf-8", "item\ttext\tbrand\n"), ("i.csv", "utf-16", "item,text,brand\n")],
+)
+def test_names_of_columns_are_read_without_the_rest(tmp_path, name, encoding, head):
+    data = head.encode(encoding) + "never read: é".encode("latin-1")
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert table.columns(tmp_path / name, encoding) == ["item", "text", "brand"]
+    with pytest.raises(DataError, match="unknown encoding"):
+        table.columns(tmp_path / name, "utf-9")
+
+
+def test_names_of_columns_in_parquet(folder, monkeypatch):
+    pd.DataFrame({"item": ["a"], "text": ["tea"]}).to_parquet(folder / "i.parquet")
+    monkeypatch.setattr(pa.parquet, "read_table", None)
+    assert table.columns(folder / "i.parquet", "utf-8") == ["item", "text"]
+    (folder / "i.parquet").write_text("no parquet")
+    for path, message in ((folder / "i.parquet", "can't be read as Parquet"), (folder / "no.parquet", "no such file")):
+        with pytest.raises(DataError, match=message):
+            table.columns(path, "utf-8")
+
+
 def test_rows_without_time_can_be_dropped_and_are_counted(folder):
     (folder / "i.csv").write_text("user,item,time\nu,a,\nu,b,5\n")
     data = table.load(folder / "i.csv", missing_time="drop")
@@ -115,9 +141,12 @@ def test_bad_items_and_kinds(folder):
     (folder / "twice.csv").write_text("item,text\na,x\nb,y\na,z\n")
     with pytest.raises(DataError, match="line 4: item is 'a'; expected each id once"):
         table.load(folder / "interactions.csv", folder / "twice.csv")
-    (folder / "i.xlsx").write_text("x")
-    with pytest.raises(DataError, match=r"expected \.csv, \.tsv or \.parquet"):
-        table.load(folder / "i.xlsx")
+    for name, message in (("i.doc", r"expected \.csv, \.tsv or \.parquet"), ("i.xlsx", "is a spreadsheet; save the sheet as CSV")):
+        (folder / name).write_text("x")
+        with pytest.raises(DataError, match=message):
+            table.load(folder / name)
+    with pytest.raises(DataError, match="is a folder; name the file in it"):
+        table.load(folder)
     (folder / "i.parquet").write_text("no parquet")
     with pytest.raises(DataError, match="can't be read as Parquet"):
         table.load(folder / "i.parquet")

@@ -99,7 +99,8 @@ def recommend(
             check_free(out, ".csv", force, catalogue, history, model)
         saved = None if model is None else ModelFile.read(model)
         data, histories = read(catalogue, history, item or [], encoding)
-        for line in sorted(data.report.lines, key=lambda line: f"{data.name}: kept " not in line):  # first how much it is, then what is odd
+        lines = [line for line in data.report.lines if "without text" not in line]  # of which more is said below
+        for line in sorted(lines, key=lambda line: f"{data.name}: kept " not in line):  # first how much it is, then what is odd
             say(line)
         data, histories = with_texts(data, histories)
         data = with_vectors(data, TextEncoder() if saved is None else saved.encoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from importlib.metadata import files
 from pathlib import Path
@@ -58,6 +59,12 @@ def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doc
         app.add_js_file("zsrbook-plotly.js", loading_method="defer")
 
 
+def add_register(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """What opens the entry that a link leads to."""
+    if "zsr-deviation" in context.get("body", ""):
+        app.add_js_file("zsrbook-register.js", loading_method="defer")
+
+
 def effect(row) -> str:
     """One row of ``choices.recorded`` in words."""
     how = {"deviations-strict": ", strict protocol", "corpus-deviations": ", whole corpus"}.get(row.experiment, "")
@@ -66,30 +73,69 @@ def effect(row) -> str:
     return f"{row.row} ({where}): {row.metric} {row.before:.4f} → {row.otherwise:.4f}, **{row.effect:+.4f}** ({row.low:+.4f} to {row.high:+.4f})"
 
 
+#: an entry that names another
+OTHER_ENTRY = re.compile(r"\b(zes|mail|search|prerec)-p?\d+\b")
+
+
 class Deviations(SphinxDirective):
-    """``{deviations} path.yml``: one entry a deviation, each with a target ``dev-<id>`` that chapters can link to, and what was measured of it."""
+    """``{deviations} path.yml``: one entry a deviation, each with a target ``dev-<id>`` that chapters can link to, and what was measured of it.
+
+    Before them stands a choice of which to show. It is made by the style sheet, so it needs no script.
+    """
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         _, path = self.env.relfn2path(self.arguments[0])
         self.env.note_dependency(path)
-        measured = choices.recorded().groupby("id", sort=False)
+        found = choices.recorded()
+        measured, clear = found.groupby("id", sort=False), set(found["id"][(found["low"] > 0) | (found["high"] < 0)])
         lines: list[str] = []
+        kinds: list[str] = []
         for paper in yaml.safe_load(Path(path).read_text(encoding="utf-8")):
             lines += [f"## {paper['paper']}", "", paper.get("about", "").strip(), ""]
             for entry in paper["deviations"]:
+                kinds.append("clear" if entry["id"] in clear else "measured" if entry["id"] in measured.groups else "")
                 lines += [f"(dev-{entry['id']})=", f"### {entry['id'].upper()}: {entry['what'].strip()}", ""]
                 chapter = f"in the [chapter](../notebooks/{'zesrec' if entry['id'].startswith('zes-') else entry['id'].split('-')[0]}.md)"
-                lines += ["::::{div} zsr-deviation", f"**The paper.** {entry['paper'].strip()}", ""]
-                lines += [f"**Here.** {entry['here'].strip()} **Why.** {entry['why'].strip()}", ""]
+                paper_says, here, why = (OTHER_ENTRY.sub(r"[\g<0>](#dev-\g<0>)", entry[part].strip()) for part in ("paper", "here", "why"))
+                lines += [f"::::{{div}} zsr-deviation {kinds[-1] and 'zsr-' + kinds[-1]}", f"**The paper.** {paper_says}", ""]
+                lines += [f"**Here.** {here} **Why.** {why}", ""]
                 if "effect" in entry:
                     said = entry["effect"].strip().replace("in the chapter", chapter)
                     lines += [f"**Effect.** {said[0].upper()}{said[1:]}", ""]
                 if entry["id"] in measured.groups:
                     lines += [f"- {effect(row)}" for row in measured.get_group(entry["id"]).itertuples()] + [""]
                 lines += ["::::", ""]
-        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+        shown = {
+            "all": f"all {len(kinds)}",
+            "measured": f"the {len(kinds) - kinds.count('')} that were also chosen otherwise, and measured",
+            "clear": f"the {kinds.count('clear')} of these that change a result, on some data, by more than chance could",
+        }
+        buttons = "".join(
+            f'<label><input type="radio" name="zsr-show" id="zsr-show-{kind}"{" checked" * (kind == "all")}> {label}</label>'
+            for kind, label in shown.items()
+        )
+        choice = nodes.raw("", f'<fieldset class="zsr-show"><legend>Show</legend>{buttons}</fieldset>', format="html")
+        return [choice, *self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)]
+
+
+#: what stands beside the title of an entry of this class
+TAGS = {"zsr-clear": "moves a result", "zsr-measured": "measured, no clear effect"}
+
+
+def fold_deviations(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Each entry becomes its title, which opens it: all of them at full length are eighty screens of a phone.
+
+    Done when all that reads titles has read them; and by what HTML has for it, which needs no script.
+    """
+    for entry in list(doctree.findall(lambda node: isinstance(node, nodes.Element) and "zsr-deviation" in node.get("classes", []))):
+        section = entry.parent
+        title = section.index(section.next_node(nodes.title))
+        tag = next((f' <span class="zsr-tag">{words}</span>' for kind, words in TAGS.items() if kind in entry["classes"]), "")
+        section.insert(title + 1, nodes.raw("", f"{tag}</summary>", format="html"))
+        section.insert(title, nodes.raw("", "<details><summary>", format="html"))
+        section.append(nodes.raw("", "</details>", format="html"))
 
 
 def setup(app: Sphinx) -> dict:
@@ -97,6 +143,8 @@ def setup(app: Sphinx) -> dict:
     app.connect("builder-inited", copy_scripts)
     app.connect("html-page-context", tidy_scripts)
     app.connect("html-page-context", add_plotly)
+    app.connect("html-page-context", add_register)
+    app.connect("doctree-resolved", fold_deviations)
     app.connect("html-page-context", drop_launch_buttons, priority=600)  # after the theme has made them
     app.add_directive("deviations", Deviations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -183,7 +183,12 @@ def own_table(folder: Path, kind: str, ending: str = "") -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
+def published(folder: Path) -> Dataset | None:
+    """What a folder of files as they are published holds (but for Amazon's, whose names vary), or None where it does not look like one.
+
+    Raises:
+        DataError: it holds several data sets.
+    """
     forms = {
         ("u.data", "u.item"): movielens.load_100k,
         ("ratings.dat", "movies.dat"): movielens.load_1m,
@@ -203,6 +208,12 @@ def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
         return ALONE[alone[0]](folder)
     if (folder / "movie_titles.csv").is_file():
         return netflix.load(folder, "netflix", first=None)
+    return None
+
+
+def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
+    if (data := published(folder)) is not None:
+        return data
     name = folder.resolve().name.lower()
     if interactions := own_table(folder, "interactions"):
         others = (own_table(folder, kind, "".join(interactions.suffixes)) for kind in ("items", "users"))
@@ -231,12 +242,14 @@ def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
     if ".csv" in path.suffixes and is_ratings_only(path):
         return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
     if {".csv", ".tsv", ".parquet"} & set(path.suffixes):
-        columns = set(table.read(path, [], encoding))
+        columns = set(table.columns(path, encoding))
         if Columns.USER not in columns and {Columns.ITEM, Columns.TEXT} <= columns:
             return table.alone(path, encoding=encoding)
         items = own_table(path.parent, "items", "".join(path.suffixes))
         return table.load(path, None if items == path else items, encoding=encoding)
-    return guess_folder(path.parent, encoding)
+    if (data := published(path.parent)) is not None:
+        return data
+    table.refuse_kind(path)
 
 
 def is_ratings_only(path: Path) -> bool:

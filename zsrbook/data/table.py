@@ -10,7 +10,11 @@ Ids are text. Without a ``time`` column, the order of the rows is the order of e
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -18,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, filled, numbers, read_table, require
+from zsrbook.data.files import build, decode, filled, numbers, open_raw, read_table, require
 
 
 def load(
@@ -102,6 +106,8 @@ def such_as(known: pd.Series, unknown: pd.Series) -> str:
     for what, bare in (
         (" (it fits but for zeros in front: leading zeros lost?)", lambda ids: ids.str.lstrip("0")),
         (" (it fits but for .0 at the end: read as a number?)", lambda ids: ids.str.removesuffix(".0")),
+        (" (it fits but for blanks around it: take them out)", lambda ids: ids.str.strip()),
+        (" (it fits but for capital letters: spell both alike)", lambda ids: ids.str.lower()),
     ):
         if bare(unknown.astype(str)).isin(bare(known.astype(str))).any():
             guess = what
@@ -113,13 +119,51 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     if ".parquet" in path.suffixes:
         frame = read_parquet(path)
     elif {".csv", ".tsv"} & set(path.suffixes):
-        frame = read_table(path, "\t" if ".tsv" in path.suffixes else ",", encoding=encoding)
+        frame = read_table(path, separator(path), encoding=encoding)
     else:
-        raise DataError(f"{path}: the ending tells no kind of file; expected .csv, .tsv or .parquet (also .csv.gz)")
+        refuse_kind(path)
     absent = [c for c in needed if c not in frame]
     if absent:
         raise DataError(f"{path}: no column {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}; rename the columns that fit")
     return frame
+
+
+def refuse_kind(path: Path) -> NoReturn:
+    """Raises DataError: what is no table, and what would be one."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name the file in it")
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods", ".numbers"):
+        raise DataError(f"{path}: is a spreadsheet; save the sheet as CSV (UTF-8) and name that file")
+    raise DataError(f"{path}: the ending tells no kind of file; expected .csv, .tsv or .parquet (also .csv.gz)")
+
+
+def columns(path: Path, encoding: str) -> list[str]:
+    """The names that a table gives its columns, from its first line or its schema: what follows, sound or not, stays unread.
+
+    Raises:
+        DataError: missing, empty or damaged, or the encoding is unknown.
+    """
+    if ".parquet" in path.suffixes:
+        with parquet_errors(path):
+            return pa.parquet.read_schema(path).names
+    decode(path, b"", encoding)  # refuses an unknown one
+    with open_raw(path) as stream, io.TextIOWrapper(stream, encoding, errors="replace") as text:
+        return [name.strip().strip('"') for name in text.readline().removeprefix("\ufeff").split(separator(path))]
+
+
+def separator(path: Path) -> str:
+    return "\t" if ".tsv" in path.suffixes else ","
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Raises DataError where there is no such file, or it is no sound Parquet."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; put it there")
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: can't be read as Parquet: {error}") from None
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
@@ -128,12 +172,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
     Raises:
         DataError: missing, damaged, or a text is not UTF-8.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; put it there")
-    try:
+    with parquet_errors(path):
         table = pa.parquet.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: can't be read as Parquet: {error}") from None
     for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
         if column.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
             column = column.cast(pa.large_binary())
