@@ -144,7 +144,8 @@ def test_queries_are_cut_as_the_vocabulary_cuts_texts(opened):
     words = [f"a{c}b" for c in characters if c not in "\r\n"]
     queries = [" ".join(words[i : i + 5]) for i in range(0, len(words), 5)]  # ten words at most, since the box names twelve
     page = opened(small(texts=("q", "r"), examples=("q",)))
-    said = page.evaluate(f"(box) => box.map((query) => {{ ({ASK})([0, [query]]); return document.querySelector('.zsr-search-unknown').textContent; }})", queries)
+    unknown_of = "document.querySelector('.zsr-search-unknown').textContent"
+    said = page.evaluate(f"(queries) => queries.map((query) => {{ ({ASK})([0, [query]]); return {unknown_of}; }})", queries)
     cut = Vocabulary.of(["q"], longest=1).vectorizer.build_analyzer()
     assert len(characters) > 10_000
     for query, unknown in zip(queries, said, strict=True):
