@@ -19,7 +19,7 @@ import yaml
 from scipy.sparse import csr_array
 from tiny import WORDS
 
-from zsrbook.data.dataset import Columns
+from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData
 from zsrbook.data.toy import ToyWorld
 from zsrbook.evaluation.bootstrap import difference
@@ -696,6 +696,34 @@ def test_kinds_split_the_labels_by_query(data, rows):
         assert row.low <= row.value <= row.high
     weight = [(kind == name).sum() for name in found[found["method"] == "LSI"]["kind"]]
     assert np.average(found[found["method"] == "LSI"]["value"], weights=weight) == pytest.approx(named["LSI"].mean("Recall@R"))
+
+
+def test_queries_are_split_by_the_answers_that_share_a_word(data, rows):
+    runs = search.run(SPEC, [0, 1], only("LSI", "ZSL_TE"))
+    named = {way: {r.method: r for r in runs if r.experiment == way} for way in ("labels", "apart")}
+    cut = [{snowballstemmer.stemmer("english").stemWord(word) for word in re.findall(r"\w+", text.lower())} for text in data.items[Columns.TEXT]]
+    kinds = {}
+    for query, mine in data.relevance.groupby("query"):
+        asked = {snowballstemmer.stemmer("english").stemWord(word) for word in data.queries["text"][query].lower().split()}
+        held = [bool(asked & cut[item]) for item in mine[Columns.ITEM]]
+        kinds[query] = search.SHARED[0 if all(held) else 1 if any(held) else 2]
+    found = search.by_shared_words(named["labels"], named["apart"]["LSI"], least=1)
+    assert len(found) > 1
+    assert list(found) == [name for name in search.SHARED if name in kinds.values()]
+    for name, answered in found.items():
+        assert list(answered) == list(named["labels"])
+        for row, r in answered.items():
+            for seed, table in r.ranks.items():
+                assert set(table.user) == {query for query, kind in kinds.items() if kind == name}
+                recall = search.JUDGED["labels"].per_query(named["labels"][row].ranks[seed], "Recall@R")["mean"]
+                part = search.JUDGED["labels"].per_query(table, "Recall@R")["mean"]
+                assert part.tolist() == recall[part.index].tolist()
+    sizes = {name: list(kinds.values()).count(name) for name in found}
+    assert list(search.by_shared_words(named["labels"], named["apart"]["LSI"], least=max(sizes.values()))) == [max(sizes, key=sizes.get)]
+    assert list(search.by_shared_words(named["labels"], None)) == [search.SHARED[0]]
+    assert search.by_shared_words({}, None) == {}
+    with pytest.raises(DataError, match="other data"):
+        search.by_shared_words(named["labels"], replace(named["apart"]["LSI"], data_sha256="0"))
 
 
 def test_gaps_are_of_rows_that_were_both_recorded_on_this_data(records):

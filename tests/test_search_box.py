@@ -141,13 +141,15 @@ def test_bm25_ranks_as_bm25s(grocery, opened):
 def test_queries_are_cut_as_the_vocabulary_cuts_texts(opened):
     """Every character that this Python knows, between two letters; of the many alike, some."""
     characters = [chr(c) for c in range(sys.maxunicode) if unicodedata.category(chr(c)) not in {"Cn", "Cs", "Co"} and (c < 0x3000 or c % 17 == 0)]
-    query = " ".join(f"a{c}b" for c in characters if c not in "\r\n")
+    words = [f"a{c}b" for c in characters if c not in "\r\n"]
+    queries = [" ".join(words[i : i + 5]) for i in range(0, len(words), 5)]  # ten words at most, since the box names twelve
     page = opened(small(texts=("q", "r"), examples=("q",)))
-    page.evaluate(ASK, [0, [query]])
+    unknown_of = "document.querySelector('.zsr-search-unknown').textContent"
+    said = page.evaluate(f"(queries) => queries.map((query) => {{ ({ASK})([0, [query]]); return {unknown_of}; }})", queries)
     cut = Vocabulary.of(["q"], longest=1).vectorizer.build_analyzer()
-    unknown = page.locator(".zsr-search-unknown").text_content()
     assert len(characters) > 10_000
-    assert unknown.removeprefix("unknown: ").split(", ") == list(dict.fromkeys(cut(query)))
+    for query, unknown in zip(queries, said, strict=True):
+        assert unknown.removeprefix("unknown: ").split(", ") == list(dict.fromkeys(cut(query))), query
 
 
 @in_browser
@@ -188,9 +190,24 @@ def test_words_that_nobody_knows_are_named_and_give_a_plain_message(opened):
     assert page.locator(".zsr-search-unknown").text_content() == "unknown: xyz"
     assert page.locator(".zsr-search-message").all_text_contents() == ["Nothing found: this search knows no word of the query."] * 2
     assert page.evaluate(ASK, [0, ["  ?! "]]) == [[[], []]]
-    assert page.locator(".zsr-search-message").all_text_contents() == ["Type a query of one or more words."] * 2
+    assert page.get_by_role("status").inner_text() == "Type a query of one or more words."
+    assert page.locator(".zsr-search-name, .zsr-search-message").evaluate_all("found => found.some((e) => e.checkVisibility())") is False
     assert page.locator(".zsr-search-unknown").count() == 0
+    page.evaluate(ASK, [0, ["calm"]])
+    assert page.get_by_role("list", name="BM25").is_visible()
     assert "NaN" not in page.locator("body").inner_text()
+
+
+@in_browser
+def test_a_long_query_is_told_in_short_and_searched_whole(opened):
+    page = opened(small())
+    strange = [f"word{i}" for i in range(1500)]
+    assert page.evaluate(ASK, [0, [" ".join([*strange, "calm"])]])[0][0][0] == ["Green tea", "holds: calm"]
+    assert page.locator(".zsr-search-unknown").text_content() == f"unknown: {', '.join(strange[:12])} and 1,488 more"
+    asked = page.get_by_role("status").inner_text().split("“")[1].split("”")[0]
+    assert asked == " ".join(strange)[:79] + "…"
+    page.evaluate(ASK, [0, [f"{'q' * 200} xyz"]])
+    assert page.locator(".zsr-search-unknown").text_content() == f"unknown: {'q' * 39}…, xyz"
 
 
 @in_browser

@@ -44,8 +44,12 @@
     return scores.some(Boolean) ? scores.map((score) => score || -Infinity) : null;
   }
 
-  function brief(text) {
-    return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+  const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+  // The first words, and how many more there are: what is said is read out whole.
+  function few(list, most = 12) {
+    const more = list.length - most;
+    return list.slice(0, most).map((word) => cut(word, 40)).join(", ") + (more > 0 ? ` and ${more.toLocaleString("en")} more` : "");
   }
 
   function element(tag, name, text) {
@@ -73,17 +77,17 @@
       const places = [...phrases(asked, catalogue.longest)].map((phrase) => vocabulary.get(phrase)).filter((place) => place !== undefined);
       const answers = systems.map((system) => byVectors(system, places, n));
       if (catalogue.bm25) answers.push(byWords(catalogue.bm25, asked, postings, lengths));
-      const message = asked.length ? "Nothing found: this search knows no word of the query." : "Type a query of one or more words.";
-      const sizes = columns.map((column, c) => show(column, answers[c], unique, message));
-      status.replaceChildren(asked.length ? `Found for “${brief(input.value.trim())}”: ${sizes.join(" · ")}.` : message);
+      const sizes = columns.map((column, c) => show(column, answers[c], unique));
+      box.querySelector(".zsr-search-columns").hidden = !asked.length;
+      status.replaceChildren(asked.length ? `Found for “${cut(input.value.trim(), 80)}”: ${sizes.join(" · ")}.` : "Type a query of one or more words.");
       const strange = unique.filter((word) => !vocabulary.has(word));
       const rare = strange.filter((word) => catalogue.bm25 && postings.has(word)), unknown = strange.filter((word) => !rare.includes(word));
-      if (unknown.length) status.append(element("b", "zsr-search-unknown", `unknown: ${unknown.join(", ")}`));
-      if (rare.length) status.append(element("b", "zsr-search-rare", `known to BM25 alone: ${rare.join(", ")}`));
+      if (unknown.length) status.append(element("b", "zsr-search-unknown", `unknown: ${few(unknown)}`));
+      if (rare.length) status.append(element("b", "zsr-search-rare", `known to BM25 alone: ${few(rare)}`));
     }
 
     // Fills one column, and says how many items it found.
-    function show(column, scores, asked, message) {
+    function show(column, scores, asked) {
       const found = [...(scores?.keys() ?? [])].filter((item) => scores[item] > -Infinity);
       const best = found.sort((x, y) => scores[y] - scores[x]).slice(0, catalogue.k);
       column.querySelector("ol").replaceChildren(...best.map((item) => {
@@ -94,7 +98,7 @@
         line.append(why);
         return line;
       }));
-      column.querySelector(".zsr-search-message").textContent = best.length ? "" : message;
+      column.querySelector(".zsr-search-message").textContent = best.length ? "" : "Nothing found: this search knows no word of the query.";
       return `${column.querySelector(".zsr-search-name").textContent} ${best.length} ${best.length === 1 ? "item" : "items"}`;
     }
 

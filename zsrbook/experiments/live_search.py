@@ -31,7 +31,6 @@ ARMS = ("control", "treatment")
 LENGTHS = ("all", "1", "2", "3+")
 #: means over queries: with a click or more; clicks; followed by a refined query; of which a page was turned; mean grade of the first page
 METRICS = ("Query Coverage", "User Interaction", "Query Refinement", "Next-page CTR", "Relevance")
-#: fewer of these mean happier users
 
 _BLOCK = 4096  # people whose bootstrap weights are drawn at once: 32 MB at 1000 resamples
 

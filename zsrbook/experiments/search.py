@@ -609,6 +609,46 @@ def kinds(records: Iterable[RunRecord], data: SearchData, methods: Sequence[str]
     return pd.DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
 
 
+#: how many of the items that are relevant to a query share a word with it
+SHARED = ("all answers share a word", "some do", "none does")
+
+
+def by_shared_words(answered: Mapping[str, RunRecord], apart: RunRecord | None, least: int = 10) -> dict[str, dict[str, RunRecord]]:
+    """The queries of one data set in categories that tell whether matching words could find what is relevant (Figure 3).
+
+    The categories are read off the records, so that they need no data at hand: what shares a word with its query, or a stem, is missing
+    where such candidates are taken out.
+
+    Args:
+        answered: row -> record, of all that is relevant; rows without ranks are left out.
+        apart: the record of any row under ``apart`` on the same data; None where every relevant item shares a word with its query.
+        least: queries of a category that is shown.
+
+    Returns:
+        category, of ``SHARED``, in that order -> row -> its record on those queries alone, without metrics: ask it ``per_user``.
+
+    Raises:
+        DataError: ``apart`` is of other data.
+    """
+    ranked = {name: r for name, r in answered.items() if r.ranks}
+    if not ranked:
+        return {}
+    if any(apart is not None and r.data_sha256 != apart.data_sha256 for r in ranked.values()):
+        raise DataError(f"{apart.path} is of other data than the rows that it should split")
+    whole = next(iter(next(iter(ranked.values())).ranks.values()))
+    left = [] if apart is None else next(iter(apart.ranks.values())).user
+    queries, relevant = np.unique(whole.user, return_counts=True)
+    strange = np.bincount(left, minlength=queries.max() + 1)[queries] if len(left) else np.zeros(len(queries), int)
+    kind = np.select([strange == 0, strange < relevant], SHARED[:2], SHARED[2])
+    found = {}
+    for name in SHARED:
+        mine = queries[kind == name]
+        if len(mine) >= least:
+            tables = {row: {seed: t.where(np.isin(t.user, mine)) for seed, t in r.ranks.items()} for row, r in ranked.items()}
+            found[name] = {row: replace(r, ranks=tables[row], metrics={}) for row, r in ranked.items()}
+    return found
+
+
 # ---------------------------------------------------------------- section 5.4: the daily refresh, and the live experiment
 
 
