@@ -20,7 +20,7 @@ SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, len
 #: rows of the chapters on MAIL, search and PreRec
 FURTHER = [
     (mail, "training"),
-    (mail, "reading"),
+    (mail, "readings"),
     (coordinate_descent, "against_implicit"),
     (coordinate_descent, "by_positives"),
     (coordinate_descent, "at_full_size"),
@@ -193,3 +193,22 @@ def test_reading_is_measured_in_a_fresh_process():
     assert speed.value > 0
     assert memory.value > 0
     assert "from the cache" in speed.note
+
+
+def test_growth_is_that_of_the_rows(monkeypatch):
+    def reading(behaviours, impressions, users):
+        assert (impressions, users) == (behaviours // 10, 50)
+        return [bench.Row("speed", 1e6 if behaviours < 10_000 else 8e5, "behaviours/s"), bench.Row("memory", behaviours / 1e6 + 1, "GB")]
+
+    monkeypatch.setattr(mail, "reading", reading)
+    rows = mail.readings((1000, 3000, 10_000), 50)
+    assert [row.name for row in rows] == ["speed", "memory"] * 3
+    *others, speed, memory = rows
+    assert speed.note.endswith("10 times the behaviours of the smallest take 12.5 times as long")
+    assert memory.note.endswith("10 times the behaviours of the smallest take 1.0 times the memory")
+    assert not any(row.note for row in others)
+
+
+def test_files_that_can_not_be_read_leave_rows_with_the_reason(monkeypatch):
+    monkeypatch.setattr(mail, "reading", lambda *sizes: [bench.Row("speed", None, "", note="no room"), bench.Row("memory", None, "", note="no room")])
+    assert [row.note for row in mail.readings((10, 20), 5)] == ["no room"] * 4

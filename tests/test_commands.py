@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from typer.testing import CliRunner
 from zsrbook import records
 from zsrbook.__main__ import app
 from zsrbook.claims import load as load_claims
+from zsrbook.data import catalogue
+from zsrbook.data.dataset import DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.experiments import commands, mail, preprec, prerec, search, zesrec
+from zsrbook.evaluation.protocol import Protocol
+from zsrbook.experiments import blogcatalog, commands, mail, preprec, prerec, search, zesrec
 from zsrbook.scale import Scale
 from zsrbook.training import Training
 
@@ -300,6 +304,83 @@ def search_root(root, monkeypatch, tmp_path_factory):
     yield root
     for cached in (search.load, search.tuning):
         cached.cache_clear()
+
+
+@pytest.fixture
+def small_worlds(search_root, monkeypatch):
+    """The toy worlds of all chapters, so small that they load in a moment."""
+    small = ToyWorld(ToySettings(users=(120, 120, 20), items=(60, 60, 20), history=20.0))
+    for chapter in (mail, prerec):
+        monkeypatch.setattr(chapter, "toy_world", lambda **dials: small)
+    monkeypatch.setattr(mail, "IMPRESSIONS", 3000)
+    cached = (mail.load, prerec.load, preprec.load)
+    for function in cached:
+        function.cache_clear()
+    yield search_root
+    for function in cached:
+        function.cache_clear()
+
+
+def stands(root, experiment: str, method: str, *, paper: str, target: str, source: str | None = None, scale: str = "toy") -> None:
+    """Three seeds of another version of the code."""
+    about = {"protocol": Protocol().settings(), "config": {}, "data_sha256": "", "minutes": 60.0, "code_version": "0" * 40}
+    names = {"paper": paper, "experiment": experiment, "source": source, "target": target, "method": method, "scale": scale}
+    records.write(records.RunRecord(**names, **about, seeds=[0, 1, 2], metrics={"Recall@20": [0.1, 0.2, 0.3]}), root=root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trains", "there"),
+    [
+        (
+            ("zesrec", "zero-shot", "grocery", "pantry", "--only", "POP;ZESRec-G"),
+            (zesrec, "rows_side_by_side"),
+            ("zero-shot", "ZESRec-G", {"paper": "zesrec", "source": "grocery", "target": "pantry"}),
+        ),
+        (
+            ("zesrec", "habits", "grocery", "pantry", "--only", "POP;Anchored"),
+            (zesrec, "habit_records"),
+            ("habit-flavour", "POP", {"paper": "zesrec", "target": "pantry"}),
+        ),
+        (
+            ("mail", "clicks-strict", "grocery", "--only", "Item rate;Random"),
+            (mail, "run"),
+            ("clicks-strict", "Random", {"paper": "mail", "target": "grocery"}),
+        ),
+        (
+            ("search", "judged", "grocery", "--only", "BM25;Random"),
+            (search, "scored"),
+            ("links", "Random", {"paper": "search", "target": "grocery"}),
+        ),
+        (
+            ("prerec", "transfer", "all"),
+            (prerec, "run"),
+            ("transfer", "PreRec", {"paper": "prerec", "source": "grocery", "target": "films"}),
+        ),
+        (
+            ("preprec", "pantry", "--source", "grocery", "--only", "PrepRec;PrepRec (empty histories)"),
+            (preprec, "run"),
+            ("successor", "PrepRec (empty histories)", {"paper": "prerec", "source": "grocery", "target": "pantry"}),
+        ),
+        (
+            ("prerec", "node2vec", "blogcatalog"),
+            (blogcatalog, "records"),
+            ("node2vec", "p = q = 0.25, 3 epochs", {"paper": "prerec", "target": "blogcatalog", "scale": "small"}),
+        ),
+    ],
+)
+def test_too_few_seeds_are_refused_before_anything_is_trained(small_worlds, monkeypatch, arguments, trains, there):
+    def begins(*args, **more):
+        raise DataError("training begins")
+
+    monkeypatch.setattr(*trains, begins)
+    monkeypatch.setattr(catalogue, "load_graph", lambda name: SimpleNamespace(name=name))
+    experiment, method, names = there
+    stands(small_worlds, experiment, method, **names)
+    (path,) = small_worlds.rglob("*.json")
+    said = call("run", *arguments, "--seeds", "2", exit_code=1)
+    assert f"{path} holds 3 seeds of code version 00000000, and what runs now would leave 2" in said
+    for enough in (("--seeds", "3"), ("--seeds", "1", "--force")):
+        assert "training begins" in call("run", *arguments, *enough, exit_code=1)
 
 
 def test_run_search_judges_in_every_way_and_grows(search_root, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import get_args, get_type_hints
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from zsrbook.claims import verdicts
 from zsrbook.data.clicks import TEST, TRAIN, ClickData
 from zsrbook.data.dataset import Sequences
 from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.evaluation.auc import gauc
 from zsrbook.evaluation.bootstrap import ratio_difference
 from zsrbook.evaluation.clicks import METRICS, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
@@ -325,6 +328,41 @@ def test_deviations_change_one_setting_each(scale):
         assert row.config["mail"] == asdict(settings)
         assert sum(value != base[name] for name, value in asdict(settings).items()) == 1
         assert words
+
+
+def test_one_class_counts_whom_gauc_skips(data):
+    user = np.array([0, 0, 1, 1, 2, 2, 2, 3, 4], np.int32)
+    click = np.array([1, 1, 0, 1, 0, 0, 0, 1, 0], np.int8)
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2], np.int8)  # the last has no behaviour by nature
+    found = mail.one_class(ClickRanks(user, click, group, np.zeros(9, np.uint16)))
+    assert found.to_dict("list") == {"users": [2, 2], "skipped": [1, 2], "impressions": [0.5, 1.0]}
+
+    ranks, audit = ClickRanks.of(data, np.zeros(len(data.rows(TEST)))), mail.audit(data)
+    for kind in ("new", "old"):
+        mine, said = ranks.where(kind), audit.index.get_loc(f"{kind} users in the test")
+        assert audit.iloc[said] == len(np.unique(mine.user))
+        assert audit.iloc[said + 1] == gauc(mine.click, mine.rank, mine.user).skipped > 0
+    assert audit.index.is_unique
+
+
+@pytest.mark.parametrize(
+    ("shift", "words"),
+    [
+        (0.2, "MAIL raises the AUC of new users by"),
+        (-0.2, "MAIL lowers the AUC of new users by"),
+        (0.0, "which its interval can't tell from nothing"),
+    ],
+)
+def test_in_short_says_on_which_side_mail_stands(data, monkeypatch, tmp_path, shift, words):
+    monkeypatch.setattr(mail, "verdicts", partial(verdicts, root=tmp_path))
+    rows, rng = data.rows(TEST), np.random.default_rng(0)
+    noise = rng.normal(size=len(rows))
+    scores = {"BaseDNN": data.click[rows] + noise, "MAIL-Base": (1 + 4 * shift) * data.click[rows] + noise}
+    found = [as_record(SPEC, "clicks", System(name, None, {}), {0: (ClickRanks.of(data, s), 0.0, [])}) for name, s in scores.items()]
+    monkeypatch.setattr(mail, "find", lambda *, scale, experiment, **more: found if (scale, experiment) == (Scale.TOY, "clicks") else [])
+    first, *_ = mail.in_short(Scale.TOY).split("In the toy world, with")
+    assert first.startswith("In the toy world, as the paper has it, MAIL ")
+    assert words in first
 
 
 def test_the_prior_of_item_rate_is_the_one_recorded():

@@ -153,7 +153,7 @@ class RunRecord:
     @property
     def path(self) -> Path:
         """Where the record stands below the root."""
-        return Path(self.paper, self.experiment, self.pair, f"{slug(self.method)}.{self.scale}.json")
+        return place(self.paper, self.experiment, self.source, self.target, self.method, self.scale)
 
     def mean(self, metric: str) -> float:
         """The mean over seeds.
@@ -226,6 +226,15 @@ def protocol_of(settings: Mapping[str, str | float | None]) -> AnyProtocol:
     """
     tasks, task = {"clicks": ClickProtocol, "search": SearchProtocol, "matrix": MatrixProtocol}, settings.get("task")
     return tasks[task](**settings) if task in tasks else Protocol.of(dict(settings))
+
+
+def place(paper: str, experiment: str, source: str | None, target: str, method: str, scale: str) -> Path:
+    """Where a record stands below the root.
+
+    >>> place("zesrec", "zero-shot", "grocery", "pantry", "ZESRec-G (tuned)", "toy").as_posix()
+    'zesrec/zero-shot/grocery--pantry/zesrec-g-tuned.toy.json'
+    """
+    return Path(paper, experiment, f"{source}--{target}" if source else target, f"{slug(method)}.{scale}.json")
 
 
 def slug(method: str) -> str:

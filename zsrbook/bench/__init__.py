@@ -124,7 +124,7 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: [encoding(sizes, ceiling)],
         lambda: scaling(sizes, ceiling),
         lambda: mail.training(ceiling),
-        mail.reading,
+        mail.readings,
         lambda: coordinate_descent.against_implicit(ceiling),
         lambda: coordinate_descent.by_positives(ceiling),
         coordinate_descent.at_full_size,

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -148,7 +148,18 @@ def _for_peer(shape: Shape, data: ClickData, folder: Path) -> None:
     (folder / "sizes.json").write_text(json.dumps({**asdict(shape), "vocabularies": dict(data.vocabularies)}))
 
 
-def reading(behaviours: int = 3_000_000, impressions: int = 300_000, users: int = 20_000) -> list[Row]:
+def readings(sizes: Sequence[int] = (1_000_000, 3_000_000, 10_000_000), users: int = 20_000) -> list[Row]:
+    """``reading`` of more and more behaviours, with an impression to ten of them; the notes of the largest say how time and memory grew."""
+    found = [reading(behaviours, behaviours // 10, users) for behaviours in sizes]
+    (speed, memory), (last_speed, last_memory) = found[0], found[-1]
+    if all(row.value is not None for row in (speed, memory, last_speed, last_memory)):
+        times = sizes[-1] / sizes[0]
+        last_speed.note += f"; {times:.3g} times the behaviours of the smallest take {times * speed.value / last_speed.value:.1f} times as long"
+        last_memory.note += f"; {times:.3g} times the behaviours of the smallest take {last_memory.value / memory.value:.1f} times the memory"
+    return [row for rows in found for row in rows]
+
+
+def reading(behaviours: int, impressions: int, users: int) -> list[Row]:
     """Alimama's files for the first time, in a fresh process: behaviours a second, and the memory that this adds to that of the imports."""
     what = f"Alimama's files, {behaviours:,} behaviours and {impressions:,} impressions"
     with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -70,30 +70,40 @@ def run_zesrec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
-        keep = partial(written, version=version, seeds=seeds, force=force)
+        keep = Keeper(version, seeds, force)
         checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
-        for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, version):
+        for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, keep):
             keep(record, "Recall@20")
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def recorded(
-    experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path, version: str
+    experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path, keep: Keeper
 ) -> Iterator[RunRecord]:
     """The records of an experiment, each as soon as some of its seeds are there, so that a long run that stops early keeps what it has."""
     pair = pair_of(experiment, source, target, scale)
+
+    def place(row: zesrec.System, experiment: str = experiment) -> Path:
+        learned = pair.source.name if row.learns_from == "source" else None
+        return records.place(zesrec.PAPER, experiment, learned, pair.target.name, row.name, scale)
+
     if experiment == "habits":
+        keep.look(place(row, habit) for row in rows for habit in zesrec.HABITS)
         yield from zesrec.habit_records(zesrec.Bench(pair), rows, seeds)
         return
     protocol = Protocol() if pair.spec.repeats else zesrec.NO_REPEATS
-    for _, group in groupby(rows, key=lambda row: row.model):
-        group = list(group)
-        stamp = (pair.source.name if group[0].learns_from == "source" else None, version, pair.target_split.sha256)
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row.model)]
+    known = []
+    for group in groups:
+        stamp = (pair.source.name if group[0].learns_from == "source" else None, keep.version, pair.target_split.sha256)
+        known.append(carried_on(zesrec.PAPER, experiment, pair.target.name, scale, stamp, group))
+    keep.look(map(place, rows), chain.from_iterable(some.values() for some in known))
+    for group, there in zip(groups, known, strict=True):
 
         def run(some: list[int], group: list[zesrec.System] = group) -> list[RunRecord]:
             return zesrec.rows_side_by_side(pair, some, group, experiment, protocol, checkpoints)
 
-        yield from grown(zesrec.PAPER, experiment, pair.target.name, pair.scale, stamp, group, group[0].seeds(seeds), run)
+        yield from grown(there, group[0].seeds(seeds), run)
     yield from zesrec.ceiling(pair, experiment, protocol)
 
 
@@ -104,27 +114,25 @@ def _batched(values: list[int], size: int) -> Iterator[list[int]]:
         yield some
 
 
-def grown(
-    paper: str,
-    experiment: str,
-    target: str,
-    scale: Scale,
-    stamp: tuple[str | None, str, str],
-    group: list[Row],
-    seeds: list[int],
-    run: Callable[[list[int]], list[RunRecord]],
-) -> Iterator[RunRecord]:
-    """The records of rows that share a model, after each few seeds that were still to run.
+def carried_on(paper: str, experiment: str, target: str, scale: Scale, stamp: tuple[str | None, str, str], group: list[Row]) -> dict[str, RunRecord]:
+    """Method -> the record that further seeds join, of rows that share a model.
 
     Args:
         stamp: source, code version and hash of the data; what was recorded under another one, or for some of the rows alone, runs anew.
-        run: some seeds -> a record a row.
     """
     found = records.find(records.RUNS, paper=paper, experiment=experiment, target=target, scale=scale)
     names = {row.name for row in group}
     known = {r.method: r for r in found if r.method in names and (r.source, r.code_version, r.data_sha256) == stamp}
-    if known.keys() != names or len({tuple(r.seeds) for r in known.values()}) > 1:
-        known = {}
+    return known if known.keys() == names and len({tuple(r.seeds) for r in known.values()}) == 1 else {}
+
+
+def grown(known: dict[str, RunRecord], seeds: list[int], run: Callable[[list[int]], list[RunRecord]]) -> Iterator[RunRecord]:
+    """The records of rows that share a model, after each few seeds that were still to run.
+
+    Args:
+        known: as ``carried_on`` gives it; it grows.
+        run: some seeds -> a record a row.
+    """
     done = next(iter(known.values())).seeds if known else []
     asked = [seed for seed in seeds if seed not in done]
     for some in _batched(asked, workers(len(asked))):
@@ -181,15 +189,19 @@ def run_mail(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
-        keep = partial(written, version=version, seeds=seeds, force=force)
+        keep = Keeper(version, seeds, force)
         stamp = (None, version, mail.load(spec).sha256)
-        for group in mail.groups_of(rows):
+        groups = mail.groups_of(rows)
+        known = [carried_on(mail.PAPER, experiment, data, spec.scale, stamp, group) for group in groups]
+        ahead = (records.place(mail.PAPER, experiment, None, data, row.name, spec.scale) for row in rows)
+        keep.look(ahead, chain.from_iterable(some.values() for some in known))
+        for group, there in zip(groups, known, strict=True):
 
             def run(some: list[int], group: list[mail.System] = group) -> list[RunRecord]:
                 return mail.run(spec, some, group, experiment)
 
             asked = list(range(seeds)) if group[0].chance else [0]
-            for record in grown(mail.PAPER, experiment, data, spec.scale, stamp, group, asked, run):
+            for record in grown(there, asked, run):
                 keep(record, "AUC (new)")
         for record in mail.ceiling(spec, experiment) if experiment.startswith("clicks") else []:
             keep(record, "AUC (new)")
@@ -215,7 +227,7 @@ def run_search(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
-        keep = partial(written, version=version, seeds=seeds, force=force)
+        keep = Keeper(version, seeds, force)
         rows_of_it = {"deviations": search.deviating, "encoders": search.encoding}.get(experiment)
         suffix = f"-{experiment}" if rows_of_it else ""
         rows = named(only, experiment, (rows_of_it or search.systems)(spec))
@@ -224,6 +236,8 @@ def run_search(
 
         def ways(row: search.System) -> list[tuple[str, str]]:
             return [(way + suffix, row.name) for way in search.judged(spec, row)]
+
+        keep.look((records.place(search.PAPER, way, None, data, name, spec.scale) for row in rows for way, name in ways(row)), known.values())
 
         def run(row: search.System, seed: int) -> list[RunRecord]:
             return search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models[seed])[row.name]}, suffix)
@@ -255,23 +269,31 @@ def run_prerec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
-        keep = partial(written, version=version, seeds=seeds, force=force)
+        keep = Keeper(version, seeds, force)
         if experiment == "node2vec":  # a graph with labels in the place of a matrix
-            for record in blogcatalog.records(catalogue.load_graph(data), range(seeds)):
+            graph = catalogue.load_graph(data)
+            keep.look(records.place(prerec.PAPER, experiment, None, graph.name, name, Scale.SMALL) for name in blogcatalog.VARIANTS)
+            for record in blogcatalog.records(graph, range(seeds)):
                 keep(record, "macro")
             return
-        for spec, of in prerec.tasks(experiment, data, source, scale):
-            if experiment == "tails":  # nothing is trained
+        asked = prerec.tasks(experiment, data, source, scale)
+        if experiment == "tails":  # nothing is trained
+            for spec, _ in asked:
                 for record in prerec.tail_records(spec):
                     keep(record, "exponent")
-                continue
-            rows = named(only, experiment, prerec.ROWS[experiment](of or spec))
-            known = own_records(prerec.PAPER, of and of.label, spec.label, scale, version, prerec.load(spec).sha256)
+            return
+        makes, drawn, todo = partial(prerec.made_by, experiment), partial(prerec.draws, experiment), []
+        for spec, of in asked:
+            rows, learned = named(only, experiment, prerec.ROWS[experiment](of or spec)), of and of.label
+            known = own_records(prerec.PAPER, learned, spec.label, scale, version, prerec.load(spec).sha256)
+            ahead = (records.place(prerec.PAPER, kind, learned, spec.label, name, scale) for row in rows for kind, name in makes(row))
+            keep.look(ahead, known.values())
+            todo.append((spec, of, rows, known))
+        for spec, of, rows, known in todo:
 
             def run(row: prerec.System, seed: int, spec: prerec.Spec = spec, of: prerec.Spec | None = of) -> list[RunRecord]:
                 return prerec.run(spec, experiment, [seed], [row], of)
 
-            makes, drawn = partial(prerec.made_by, experiment), partial(prerec.draws, experiment)
             for record in seed_by_seed(known, rows, range(seeds), makes, drawn, run):
                 keep(record, "NDCG@20")
 
@@ -294,10 +316,14 @@ def run_preprec(
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
-        keep = partial(written, version=version, seeds=seeds, force=force)
+        keep = Keeper(version, seeds, force)
+        todo = []
         for spec, of in preprec.tasks(data, source, scale):
-            rows = named(only, preprec.EXPERIMENT, preprec.systems(spec, of))
-            known = own_records(prerec.PAPER, of and of.name, spec.name, scale, version, preprec.load(spec).sha256)
+            rows, learned = named(only, preprec.EXPERIMENT, preprec.systems(spec, of)), of and of.name
+            known = own_records(prerec.PAPER, learned, spec.name, scale, version, preprec.load(spec).sha256)
+            keep.look((records.place(prerec.PAPER, preprec.EXPERIMENT, learned, spec.name, row.name, scale) for row in rows), known.values())
+            todo.append((spec, of, rows, known))
+        for spec, of, rows, known in todo:
 
             def run(row: preprec.System, seed: int, spec: preprec.Spec = spec, of: preprec.Spec | None = of) -> list[RunRecord]:
                 return preprec.run(spec, [seed], [row], of)
@@ -340,27 +366,55 @@ def seed_by_seed(
                 yield known[key]
 
 
-def written(record: RunRecord, metric: str, *, version: str, seeds: int, force: bool) -> None:
-    """Write a record as what this code has found, and say so.
+@dataclass(frozen=True)
+class Keeper:
+    """Writes what one command finds, as what this code has found, and says so; never in the place of a record that holds more seeds.
 
-    It may begin with fewer seeds than the record that it replaces, as long as it will have as many in the end.
+    A record may begin with fewer seeds than the one that it replaces, as long as it will have as many in the end.
 
-    Args:
+    Attributes:
+        version: the code that runs.
         seeds: how many were asked for.
         force: whether a record that holds more may go.
-
-    Raises:
-        RecordError: it may not, so nothing is written.
     """
-    path = records.RUNS / record.path
-    there = records.read(path) if path.exists() and not force else record
-    if len(there.seeds) > max(seeds, len(record.seeds)):
-        raise records.RecordError(
-            f"{path} holds {len(there.seeds)} seeds of code version {there.code_version[:8]}, and what runs now would leave {seeds} in their place;"
-            f" ask for --seeds {len(there.seeds)} or more, or say --force to replace them"
-        )
-    path = records.write(replace(record, code_version=version), root=records.RUNS)
-    say(f"{record.method:40} {metric} {record.mean(metric):.4f}  {path}")
+
+    version: str
+    seeds: int
+    force: bool
+
+    def look(self, ahead: Iterable[Path], known: Iterable[RunRecord] = ()) -> None:
+        """Stop before anything is trained, where what is to come may not be written.
+
+        Args:
+            ahead: the paths of the records to come.
+            known: those of them that further seeds will join.
+
+        Raises:
+            RecordError: a record that would go holds more seeds than were asked for.
+        """
+        for path in sorted(set(ahead) - {record.path for record in known}):
+            self._refuse(path, self.seeds)
+
+    def __call__(self, record: RunRecord, metric: str) -> None:
+        """Write a record.
+
+        Raises:
+            RecordError: it may not, so nothing is written.
+        """
+        self._refuse(record.path, max(self.seeds, len(record.seeds)))
+        path = records.write(replace(record, code_version=self.version), root=records.RUNS)
+        say(f"{record.method:40} {metric} {record.mean(metric):.4f}  {path}")
+
+    def _refuse(self, where: Path, seeds: int) -> None:
+        path = records.RUNS / where
+        if self.force or not path.exists():
+            return
+        there = records.read(path)
+        if len(there.seeds) > seeds:
+            raise records.RecordError(
+                f"{path} holds {len(there.seeds)} seeds of code version {there.code_version[:8]}, and what runs now would leave {self.seeds} in"
+                f" their place; ask for --seeds {len(there.seeds)} or more, or say --force to replace them"
+            )
 
 
 @app.command()

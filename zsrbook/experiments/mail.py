@@ -24,7 +24,7 @@ from sklearn.preprocessing import OneHotEncoder, normalize
 
 from zsrbook.claims import verdicts
 from zsrbook.data import catalogue, movielens_clicks
-from zsrbook.data.clicks import TEST, TRAIN, ClickData, windows_before
+from zsrbook.data.clicks import GROUPS, TEST, TRAIN, ClickData, windows_before
 from zsrbook.data.dataset import Columns
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import ratio_difference
@@ -552,6 +552,7 @@ def audit(data: ClickData) -> pd.Series:
     test = data.rows(TEST)
     seen = data.windows_seen(np.arange(len(data)))
     past = np.isin(data.user[test], np.unique(data.user[data.rows(TRAIN)]))
+    judged = one_class(ClickRanks.of(data, np.zeros(len(test))))
     return pd.Series(
         {
             "behaviours of new users that a model can see": int((seen[:, 1] - seen[:, 0])[data.new[data.user]].sum()),
@@ -560,10 +561,29 @@ def audit(data: ClickData) -> pd.Series:
             "… of users without behaviour by nature": len(data.rows(TEST, "bare")),
             "share of new users' test impressions whose id was trained on": float(past[data.new[data.user[test]]].mean()),
             "… of old users'": float(past[~data.new[data.user[test]]].mean()),
+            "new users in the test": int(judged.loc["new", "users"]),
+            "… whom GAUC skips, since they clicked on all or on nothing": int(judged.loc["new", "skipped"]),
+            "old users in the test": int(judged.loc["old", "users"]),
+            "… whom GAUC skips": int(judged.loc["old", "skipped"]),
             "newest training impression before the first test impression": bool(data.time[data.rows(TRAIN)].max() < data.time[test].min()),
         },
         name=data.name,
     )
+
+
+def one_class(ranks: ClickRanks) -> pd.DataFrame:
+    """How many users GAUC can't judge, since they clicked on all that they were shown, or on nothing.
+
+    Returns:
+        index ``new``, ``old``; columns ``users`` in the test, ``skipped`` of them, and ``impressions``, their share of all impressions.
+    """
+    frame = pd.DataFrame({"user": ranks.user, "click": ranks.click})
+    rows = {}
+    for group in ("new", "old"):
+        clicks = frame[ranks.group == GROUPS.index(group)].groupby("user")["click"].agg(["sum", "size"])
+        one = (clicks["sum"] == 0) | (clicks["sum"] == clicks["size"])
+        rows[group] = {"users": len(one), "skipped": one.sum(), "impressions": clicks["size"][one].sum() / max(1, clicks["size"].sum())}
+    return pd.DataFrame(rows).T.astype({"users": int, "skipped": int})
 
 
 def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BASELINES) -> pd.DataFrame:
@@ -585,23 +605,20 @@ def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BA
 def in_short(scale: Scale) -> str:
     """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
     sentences = []
-    for experiment, where in (("clicks", "as the paper has it"), ("clicks-strict", "with new users who are new to training, too")):
-        records = find(paper=PAPER, experiment=experiment, target=DATA[Scale.TOY][0], scale=Scale.TOY)
+    places = [("clicks", DATA[Scale.TOY][0], Scale.TOY, "In the toy world, as the paper has it,")]
+    places += [("clicks-strict", DATA[Scale.TOY][0], Scale.TOY, "In the toy world, with new users who are new to training, too,")]
+    public = find(paper=PAPER, experiment="clicks", scale=Scale.SMALL)
+    places += [("clicks", name, Scale.SMALL, f"On {name}, public data,") for name in dict.fromkeys(r.target for r in public)]
+    for experiment, name, of, where in places:
+        records = find(paper=PAPER, experiment=experiment, target=name, scale=of)
         found = improvements([r for r in records if r.method in ("BaseDNN", "MAIL-Base")])
         for row in found[found["metric"] == "AUC (new)"].itertuples():
-            word = "raises" if row.low > 0 else "lowers" if row.high < 0 else "leaves"
+            interval = f"(95 %: {row.low:+.2f} to {row.high:+.2f})"
+            word = "raises" if row.low > 0 else "lowers" if row.high < 0 else ""
             sentences.append(
-                f"In the toy world, {where}, MAIL {word} the AUC of new users by {abs(row.improvement):.2f} %"
-                f" (95 %: {row.low:+.2f} to {row.high:+.2f})."
-                if word != "leaves"
-                else f"In the toy world, {where}, MAIL moves the AUC of new users by {row.improvement:+.2f} %, which its interval"
-                f" ({row.low:+.2f} to {row.high:+.2f}) can't tell from nothing."
+                f"{where} MAIL {word} the AUC of new users by {abs(row.improvement):.2f} % {interval}."
+                if word
+                else f"{where} MAIL moves the AUC of new users by {row.improvement:+.2f} %, which its interval can't tell from nothing {interval}."
             )
-    public = find(paper=PAPER, experiment="clicks", scale=Scale.SMALL)
-    for name in dict.fromkeys(r.target for r in public):
-        found = improvements([r for r in public if r.target == name and r.method in ("BaseDNN", "MAIL-Base")])
-        for row in found[found["metric"] == "AUC (new)"].itertuples():
-            word = "raises it" if row.low > 0 else "lowers it" if row.high < 0 else "leaves it where it was"
-            sentences.append(f"On {name}, public data, it {word} ({row.improvement:+.2f} %, {row.low:+.2f} to {row.high:+.2f}).")
     judged = verdicts(PAPER, scale)
     return " ".join([*sentences, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])
