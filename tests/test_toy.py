@@ -305,7 +305,7 @@ def test_errors_say_what_to_do(tiny):
         tiny.oracle("grocery", "all")
     with pytest.raises(DataError, match="item code 60 at place 0; expected 0 to 59"):
         tiny.oracle("grocery").scores(Sequences.of([[60]]))
-    with pytest.raises(DataError, match="user code 40; the codes run from 0 to 39"):
+    with pytest.raises(DataError, match="histories: user code 40 at place 40; expected 0 to 39"):
         tiny.next_item_probabilities("grocery", Sequences.of([[1]] * 41), "user")
     with pytest.raises(DataError, match="the oracle knows the whole catalogue only"):
         tiny.oracle("films").fit(compact(tiny.dataset("grocery")))
