@@ -114,6 +114,8 @@ def test_long_texts_are_cut_and_no_more_than_asked():
 def test_means_and_first_tokens_differ():
     mean, cls = (TextEncoder(pooling=p).encode(TEXTS[:1]).astype(np.float32) for p in ("mean", "cls"))
     assert np.abs(mean - cls).max() > 0.05
+    with pytest.raises(ValueError, match="text encoder: pooling is 'max'; expected one of mean, cls"):
+        TextEncoder(pooling="max")
 
 
 def test_near_in_meaning_is_near_in_space():

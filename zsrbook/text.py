@@ -21,7 +21,7 @@ from rich.progress import track
 
 from zsrbook.audience import watched
 from zsrbook.cache import kept
-from zsrbook.training import pick_device
+from zsrbook.training import check_words, pick_device
 
 MINILM = "minilm"
 MINILM_HUB = ("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
@@ -44,6 +44,9 @@ class TextEncoder:
     name: str = MINILM
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        check_words(self, "text encoder")
 
     def encode(self, texts: list[str], cache: bool = True, device: str = "auto") -> np.ndarray:
         """(len(texts), d) float16 vectors, memory-mapped from the cache; computed first where they are not there yet.

@@ -173,6 +173,16 @@ def in_chunks(indices: np.ndarray, n_items: int) -> Iterator[np.ndarray]:
         yield indices[begin : begin + step]
 
 
+def check_targets(valid: Fold | None) -> None:
+    """Stop where there is a validation fold that can't stop a training early.
+
+    Raises:
+        DataError: it has no targets.
+    """
+    if valid is not None and not valid.targets.any():
+        raise DataError(f"{valid.data.name}: the validation fold has no targets, so nothing can stop the training early; fit without it")
+
+
 def features_of(data: Dataset, model: str, width: int | None = None) -> Tensor:
     """(items, d) the item vectors of ``data``; ``width`` is the d that the model was fitted on, if it was.
 
