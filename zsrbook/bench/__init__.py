@@ -122,7 +122,7 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: evaluation(sizes, data, ceiling),
         lambda: [memory(sizes)],
         lambda: [encoding(sizes, ceiling)],
-        lambda: scaling(sizes, ceiling),
+        lambda: scaling(ceiling),
         lambda: mail.training(ceiling),
         mail.reading,
         lambda: coordinate_descent.against_implicit(ceiling),
@@ -462,7 +462,7 @@ def mixed_texts(n: int) -> list[str]:
     return [" ".join(rng.choice(pool, rng.integers(1, 7))) for _ in range(n // 2)] + rng.choice(pool, n - n // 2).tolist()
 
 
-def scaling(sizes: Sizes, ceiling: float) -> list[Row]:
+def scaling(ceiling: float) -> list[Row]:
     """Seconds an epoch of GRU4Rec (width 64) as users, items and history length grow, one at a time, on generated data."""
     base = {"users": 200, "items": 1000, "length": 20}
     rows = []
