@@ -34,11 +34,11 @@ def tiny() -> ToyWorld:
 
 def plain(world: ToyWorld, market: str, taste: int, history: list[int]) -> np.ndarray:
     """p(j | h, z) as the module's docstring has it: loops, one habit at a time, from the items table alone."""
-    s, items = world.settings, world.dataset(market).items
+    s, items = world.settings, world.dataset(market).items.to_dict("records")
     language = LANGUAGES[MARKETS[market].language]
     n = len(items)
     affinity = np.ones(n)
-    for j, item in items.iterrows():
+    for j, item in enumerate(items):
         nats = (item["note"] == NOTES[taste]) + 0.5 * (sorted(language.diets).index(item["diet"]) == taste)
         affinity[j] = np.exp(s.structure * s.taste * nats)
     popular = world.popularity(market) * affinity
@@ -48,10 +48,10 @@ def plain(world: ToyWorld, market: str, taste: int, history: list[int]) -> np.nd
     look_back = np.zeros(n)
     pull = np.array([s.recency ** (len(history) - 1 - t) * affinity[i] for t, i in enumerate(history)])
     for weight, anchor in zip(pull / pull.sum(), history, strict=True):
-        a = items.iloc[anchor]
+        a = items[anchor]
         for share, habit in ((s.again, "again"), (s.flavour, "flavour"), (s.complement, "complement")):
             to = np.zeros(n)
-            for j, item in items.iterrows():
+            for j, item in enumerate(items):
                 if habit == "again":
                     to[j] = j == anchor
                 elif habit == "flavour" and item["family"] == a["family"] and item["flavour"] != a["flavour"]:
