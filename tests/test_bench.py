@@ -1,5 +1,6 @@
 """The benchmark at tiny sizes: that its rows hold what they promise. No assertion on speed: that is what ``make bench`` is for."""
 
+import gc
 import importlib.util
 import itertools
 import json
@@ -40,6 +41,14 @@ def no_peers(monkeypatch, tmp_path):
     for module in (bench, coordinate_descent, mail, node2vec):
         monkeypatch.setattr(module, "Peer", refuse)
     monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def little_to_collect():
+    """Garbage is collected before each turn that is timed; in a process full of tests that would take longer than all the turns."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
