@@ -63,7 +63,7 @@ def test_the_folds_follow_each_other_in_time():
         ({"click": [2]}, r"a label is 2; expected 0 or 1"),
         ({"new": [True]}, r"1 flags of new users for 400 users"),
         ({"time": [0.0]}, r"1 values of time for 8000 impressions"),
-        ({"items": [[99, 1, 1, 1, 1, 1]]}, r"item field item holds code 99; expected 0 to 60"),
+        ({"items": [[99, 1, 1, 1, 1, 1]]}, r"item fields: item code 99 at place 0; expected 0 to 60"),
         ({"users": [[1, 2]]}, r"user codes of shape"),
     ],
 )

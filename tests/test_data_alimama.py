@@ -434,10 +434,9 @@ def test_people_click_on_what_they_look_at(tmp_path):
 
 def test_costs_are_measured(folder, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "set back after the test")
-    first, cpu, again, base, peak = generator.loading(folder)
+    first, cpu, again = generator.loading(folder)
     assert 0 < again < first
     assert cpu > 0
-    assert 10**7 < base <= peak
 
 
 # -- PaddleRec's sample -----------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(DataError, match="2 items are linked to themselves"):
         corpus(4, ((0, 0), (1, 1)))
     data = corpus()
-    with pytest.raises(DataError, match="relevance row 0 names item 9; the codes run from 0 to 3"):
+    with pytest.raises(DataError, match="bad: relevance: item code 9 at place 0; expected 0 to 3"):
         SearchData("bad", data.items, data.links, data.queries, pd.DataFrame({"query": [0], Columns.ITEM: [9], "grade": 1}))
     with pytest.raises(DataError, match="item 1 is judged twice for query 0"):
         SearchData("bad", data.items, data.links, data.queries, pd.concat([data.relevance, data.relevance[:1]]))
@@ -89,7 +89,7 @@ def test_errors_name_what_is_wrong() -> None:
 
 
 def test_links_to_items_that_are_not_there_and_texts_that_are_none_are_told():
-    with pytest.raises(DataError, match="the link 0 → 9 names an item that is not there; with 3 items, codes run from 0 to 2"):
+    with pytest.raises(DataError, match="links: neighbour code 9 at place 1; expected 0 to 2"):
         matrix_of(np.array([1, 0]), np.array([2, 9]), 3)
     with pytest.raises(DataError, match=r"text 1 is None; expected a string, which may be empty \(1 such of 3\)"):
         Vocabulary.of(["red", None, "red"])

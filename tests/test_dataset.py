@@ -139,5 +139,5 @@ def test_a_code_of_nothing_is_refused_where_it_comes_in():
         with pytest.raises(DataError, match=f"{column} code {code} at place 1; expected 0 to {last}"):
             replace(data, interactions=data.interactions.assign(**{column: [0, code]}))
     unknown = pd.Index(data.items["raw"]).get_indexer(["3", "such a thing"])
-    with pytest.raises(DataError, match="history 1 holds item code -1; expected 0 or more"):
+    with pytest.raises(DataError, match="history 1: item code -1 at place 1; expected 0 or more; -1 is what get_indexer gives"):
         Sequences.of([[0], unknown])

@@ -519,13 +519,18 @@ def test_there_is_no_ceiling_elsewhere():
 # ---------------------------------------------------------------- what a page shows
 
 
+@pytest.fixture(scope="module")
+def recorded(tiny_world) -> list[RunRecord]:
+    """Two seeds of three rows."""
+    return search.run(SPEC, [0, 1], only("LSI", "BM25", "Random"))
+
+
 @pytest.fixture
-def page(monkeypatch) -> Callable[..., dict[tuple[str, str], RunRecord]]:
-    """``results`` of three rows and two seeds, given what the records hold; ``page.ran`` tells what ran."""
+def page(monkeypatch, recorded) -> Callable[..., dict[tuple[str, str], RunRecord]]:
+    """``results`` of the rows and seeds of ``recorded``, given what the records hold; ``page.ran`` tells what ran."""
     chosen, run = only("LSI", "BM25", "Random"), search.run
     monkeypatch.setattr(search, "systems", lambda spec: chosen)
     monkeypatch.setattr(search, "SEEDS", [0, 1])
-    recorded = run(SPEC, [0, 1], chosen)
     marked = [replace(r, metrics={name: [v + 0.5 for v in values] for name, values in r.metrics.items()}) for r in recorded]
 
     def show(records: list[RunRecord], **more) -> dict[tuple[str, str], RunRecord]:

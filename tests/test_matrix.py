@@ -55,7 +55,7 @@ def test_a_repeated_pair_is_one_one():
 
 
 def test_a_pair_outside_the_matrix_is_refused():
-    with pytest.raises(DataError, match="names item 5; expected 0 to 2"):
+    with pytest.raises(DataError, match="pairs: item code 5 at place 0; expected 0 to 2"):
         matrix_of(np.array([0]), np.array([5]), (2, 3))
 
 

@@ -442,3 +442,9 @@ def test_real_popularity_moves():
     models = RecentPopularity(RecentPopularitySettings(90.0)).fit(split.test.data), Popularity().fit(split.train)
     recent, all_time = (protocol.summary(evaluate(model, split.test, protocol), ("Recall@20",))["Recall@20"] for model in models)
     assert recent > 1.15 * all_time
+
+
+def test_settings_that_are_words_are_held_to_those_that_there_are():
+    for wrong, said in (({"loss": "hinge"}, "loss is 'hinge'; expected one of bce, softmax"), ({"moment": "then"}, "expected one of now, last")):
+        with pytest.raises(ValueError, match=said):
+            PrepRecSettings(**wrong)

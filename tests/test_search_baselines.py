@@ -180,3 +180,8 @@ def test_similar_items_are_asked_for_by_text_or_by_vector(data):
 def test_a_query_that_nothing_is_known_of_is_nan_also_beside_empty_items():
     found = compare(np.array([[np.nan, np.nan], [0, 0], [1, 0]]), np.array([[0.0, 0.0], [2.0, 0.0]]), "cosine")
     assert_array_equal(found, [[np.nan, np.nan], [-1, -1], [-1, 1]])
+
+
+def test_a_weight_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="LSI settings: weight is 'tfidf'; expected one of log-entropy, tf-idf"):
+        LSISettings(weight="tfidf")

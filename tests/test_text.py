@@ -89,7 +89,7 @@ def test_batches_stay_within_the_tokens_asked_for(monkeypatch):
 
     monkeypatch.setattr(text, "loaded", lambda name: (tokenizer, Watched()))
     many = [f"{'very ' * (7 * n % 40)}good tea" for n in range(60)]
-    TextEncoder()._compute(many, tokens_at_once=200)
+    TextEncoder()._compute(many, torch.device("cpu"), tokens_at_once=200)
     assert sum(rows for rows, _ in shapes) == len(many)
     assert all(rows * tokens <= 200 for rows, tokens in shapes)
     assert [tokens for _, tokens in shapes] == sorted((tokens for _, tokens in shapes), reverse=True)
@@ -114,6 +114,8 @@ def test_long_texts_are_cut_and_no_more_than_asked():
 def test_means_and_first_tokens_differ():
     mean, cls = (TextEncoder(pooling=p).encode(TEXTS[:1]).astype(np.float32) for p in ("mean", "cls"))
     assert np.abs(mean - cls).max() > 0.05
+    with pytest.raises(ValueError, match="text encoder: pooling is 'max'; expected one of mean, cls"):
+        TextEncoder(pooling="max")
 
 
 def test_near_in_meaning_is_near_in_space():
@@ -125,7 +127,7 @@ def test_near_in_meaning_is_near_in_space():
 def test_a_second_call_reads_the_same_vectors_from_disk(cache, monkeypatch):
     first = TextEncoder().encode(TEXTS)
 
-    def never(self, texts):
+    def never(self, texts, device):
         raise AssertionError("it computed again")
 
     monkeypatch.setattr(TextEncoder, "_compute", never)
@@ -143,7 +145,7 @@ def test_without_the_cache_nothing_is_written(cache):
 
 
 def test_the_key_of_the_cache_holds_all_that_counts(cache, monkeypatch):
-    monkeypatch.setattr(TextEncoder, "_compute", lambda self, texts: np.zeros((len(texts), 2), np.float16))
+    monkeypatch.setattr(TextEncoder, "_compute", lambda self, texts, device: np.zeros((len(texts), 2), np.float16))
     monkeypatch.setattr("transformers.utils.cached_file", lambda name, file, **more: f"hub/{name}/snapshots/{commit}/{file}")
     commit = "1a"
     asked = [
@@ -165,8 +167,7 @@ def test_the_key_of_the_cache_holds_all_that_counts(cache, monkeypatch):
     commit = "2b"
     TextEncoder(name="some/other").encode(["a", "b"])
     assert len(list(cache.iterdir())) == len(asked) + 1
-    monkeypatch.setattr(text, "pick_device", lambda: torch.device("cuda"))
-    TextEncoder().encode(["a", "b"])
+    TextEncoder().encode(["a", "b"], device="cuda")
     assert len(list(cache.iterdir())) == len(asked) + 2
 
 

@@ -34,11 +34,11 @@ def tiny() -> ToyWorld:
 
 def plain(world: ToyWorld, market: str, taste: int, history: list[int]) -> np.ndarray:
     """p(j | h, z) as the module's docstring has it: loops, one habit at a time, from the items table alone."""
-    s, items = world.settings, world.dataset(market).items
+    s, items = world.settings, world.dataset(market).items.to_dict("records")
     language = LANGUAGES[MARKETS[market].language]
     n = len(items)
     affinity = np.ones(n)
-    for j, item in items.iterrows():
+    for j, item in enumerate(items):
         nats = (item["note"] == NOTES[taste]) + 0.5 * (sorted(language.diets).index(item["diet"]) == taste)
         affinity[j] = np.exp(s.structure * s.taste * nats)
     popular = world.popularity(market) * affinity
@@ -48,10 +48,10 @@ def plain(world: ToyWorld, market: str, taste: int, history: list[int]) -> np.nd
     look_back = np.zeros(n)
     pull = np.array([s.recency ** (len(history) - 1 - t) * affinity[i] for t, i in enumerate(history)])
     for weight, anchor in zip(pull / pull.sum(), history, strict=True):
-        a = items.iloc[anchor]
+        a = items[anchor]
         for share, habit in ((s.again, "again"), (s.flavour, "flavour"), (s.complement, "complement")):
             to = np.zeros(n)
-            for j, item in items.iterrows():
+            for j, item in enumerate(items):
                 if habit == "again":
                     to[j] = j == anchor
                 elif habit == "flavour" and item["family"] == a["family"] and item["flavour"] != a["flavour"]:
@@ -305,7 +305,7 @@ def test_errors_say_what_to_do(tiny):
         tiny.oracle("grocery", "all")
     with pytest.raises(DataError, match="item code 60 at place 0; expected 0 to 59"):
         tiny.oracle("grocery").scores(Sequences.of([[60]]))
-    with pytest.raises(DataError, match="user code 40; the codes run from 0 to 39"):
+    with pytest.raises(DataError, match="histories: user code 40 at place 40; expected 0 to 39"):
         tiny.next_item_probabilities("grocery", Sequences.of([[1]] * 41), "user")
     with pytest.raises(DataError, match="the oracle knows the whole catalogue only"):
         tiny.oracle("films").fit(compact(tiny.dataset("grocery")))

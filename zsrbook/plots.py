@@ -1,7 +1,7 @@
 """Every figure of the book: alternative text, a light and a dark version, and a static twin of each interactive one.
 
 ``show(draw, alt)`` calls ``draw(fig)`` twice on an empty matplotlib figure, once in each style, so ``draw`` must not consume
-random numbers and takes its colours from ``palette()``, ``ink()`` and ``faint()``. Pages choose the version by the theme's
+random numbers and takes its colours from ``palette()`` and ``ink()``. Pages choose the version by the theme's
 ``data-theme``; notebooks opened in Jupyter or Colab show the light one.
 """
 
@@ -61,11 +61,6 @@ def palette(n: int = len(LIGHT)) -> list[str]:
 def ink() -> str:
     """The colour of text in the style that is being drawn."""
     return mpl.rcParams["text.color"]
-
-
-def faint() -> str:
-    """The colour of grid lines and other background marks in the style that is being drawn."""
-    return mpl.rcParams["grid.color"]
 
 
 def _style(name: str) -> dict:

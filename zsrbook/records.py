@@ -97,7 +97,8 @@ class RunRecord:
         seeds: one or more.
         metrics: name -> one value a seed, in the order of ``seeds``.
         data_sha256: ``Split.sha256`` of the target's split; only records that agree in it are compared.
-        minutes: wall clock, all seeds together.
+        minutes: of training, all seeds together, by the clock on the wall: what a reader with such a device waits. A process that is held up,
+            or a neighbour on its cores, adds to it; processor time would leave a GPU out, and count each core.
         device, packages, code_version, date: where (and in what precision, if the settings leave it open), with what and when; filled in by
             themselves.
         ranks: seed -> ranks of all test targets, or of all test impressions; not in the JSON file but beside it, and maybe not for all

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from zsrbook.audience import watched
 from zsrbook.cache import kept
-from zsrbook.training import pick_device
+from zsrbook.training import check_words, pick_device
 
 MINILM = "minilm"
 MINILM_HUB = ("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
@@ -45,24 +45,30 @@ class TextEncoder:
     pooling: Literal["mean", "cls"] = "mean"
     max_tokens: int = 256
 
-    def encode(self, texts: list[str], cache: bool = True) -> np.ndarray:
+    def __post_init__(self) -> None:
+        check_words(self, "text encoder")
+
+    def encode(self, texts: list[str], cache: bool = True, device: str = "auto") -> np.ndarray:
         """(len(texts), d) float16 vectors, memory-mapped from the cache; computed first where they are not there yet.
 
         The cache is keyed by encoder, its weights, precision, settings and the texts themselves, so an edit of one text makes a new file.
 
+        Args:
+            device: as in ``Training``. It is no setting of the encoder, which stands in model files that other machines read.
+
         Raises:
             OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached.
         """
+        place = pick_device(device)
         if not cache:
-            return self._compute(texts)
-        settings = [self.name, weights_of(self.name), str(precision_on(pick_device())), self.pooling, self.max_tokens]
+            return self._compute(texts, place)
+        settings = [self.name, weights_of(self.name), str(precision_on(place)), self.pooling, self.max_tokens]
         digest = hashlib.sha256(json.dumps([*settings, *texts]).encode())
-        return kept(f"vectors/{digest.hexdigest()[:32]}", lambda: self._compute(texts))
+        return kept(f"vectors/{digest.hexdigest()[:32]}", lambda: self._compute(texts, place))
 
     @torch.inference_mode()
-    def _compute(self, texts: list[str], tokens_at_once: int = 8192) -> np.ndarray:
+    def _compute(self, texts: list[str], device: torch.device, tokens_at_once: int = 8192) -> np.ndarray:
         tokenizer, model = loaded(self.name)
-        device = pick_device()
         model.to(device)
         ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []  # it chokes on none
         lengths = np.array([len(i) for i in ids])

@@ -180,4 +180,4 @@ def reading(behaviours: int, impressions: int, users: int) -> list[Row]:
 def read_once(folder: str) -> None:
     """Prints the seconds of a first reading, by the clock and of the processor, and of one from the cache; GB before and at most."""
     base = _peak_memory()
-    print(*loading(Path(folder))[:3], base / 1e9, _peak_memory() / 1e9)
+    print(*loading(Path(folder)), base / 1e9, _peak_memory() / 1e9)

@@ -12,14 +12,10 @@ impressions are sorted.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -174,51 +170,19 @@ def parts(rows: int) -> list[int]:
 # -- what the loader costs --------------------------------------------------------------------------------------------------------
 
 
-class Cost(NamedTuple):
-    """What ``cost`` found; seconds and bytes."""
-
-    behaviours: int
-    impressions: int
-    log_bytes: int
-    generate: float
-    load: float  #: the first time
-    cpu: float  #: the same on the processor's clock, which neighbours slow down less
-    again: float  #: from the cache
-    base: int  #: resident memory before, with all modules imported
-    peak: int  #: largest resident memory of the process that loads
-
-
-def cost(folder: Path, behaviours: int = 10_000_000, impressions: int = 1_000_000, users: int = 43_000) -> Cost:
-    """Generate files in ``folder`` and load them there, with a cache of their own beside them; each in a fresh process."""
-    folder = Path(folder)
-    with fresh() as pool:
-        seconds = pool.submit(timed, generate, folder, impressions, behaviours, users).result()
-    with fresh() as pool:
-        loaded = pool.submit(loading, folder).result()
-    return Cost(behaviours, impressions, (folder / LOG).stat().st_size, seconds, *loaded)
-
-
-def fresh() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-
-
 def timed(function: Callable[..., object], *arguments: object) -> float:
     began = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - began
 
 
-def loading(folder: Path) -> tuple[float, float, float, int, int]:
-    """The last five fields of ``Cost``. Changes the environment, so for a process of its own."""
+def loading(folder: Path) -> tuple[float, float, float]:
+    """Seconds of a first reading, the same on the processor's clock, which neighbours slow down less, and of one from the cache.
+
+    Changes the environment, so for a process of its own.
+    """
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-    base, before = peak_memory(), time.process_time()
+    before = time.process_time()
     first = timed(alimama.load, folder)
     cpu = time.process_time() - before
-    return first, cpu, timed(alimama.load, folder), base, peak_memory()
-
-
-def peak_memory() -> int:
-    """Bytes; of this process since its start (on Linux no less than what its parent held then)."""
-    import resource  # not on Windows, where the rest of this module runs
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return first, cpu, timed(alimama.load, folder)

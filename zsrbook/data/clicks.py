@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zsrbook.data.dataset import DataError, Report
+from zsrbook.data.dataset import DataError, Report, check_codes
 
 TRAIN, VALID, TEST = 0, 1, 2
 #: the kinds of users that are judged apart
@@ -87,11 +87,7 @@ class ClickData:
             for column, name in zip(codes.T, fields, strict=True):
                 if name not in self.vocabularies:
                     raise DataError(f"{self.name}: the {group} field {name} has no vocabulary; there are {', '.join(self.vocabularies)}")
-                if len(column) and (column.min() < 0 or column.max() >= self.vocabularies[name]):
-                    raise DataError(
-                        f"{self.name}: {group} field {name} holds code {column.max() if column.min() >= 0 else column.min()};"
-                        f" expected 0 to {self.vocabularies[name] - 1}"
-                    )
+                check_codes(f"{self.name}: {group} fields", name, column, self.vocabularies[name])
         if not np.isin(self.click, (0, 1)).all():
             raise DataError(f"{self.name}: a label is {self.click[~np.isin(self.click, (0, 1))][0]}; expected 0 or 1")
 

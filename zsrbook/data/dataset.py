@@ -30,16 +30,21 @@ class DataError(ValueError):
     """Bad input, said so that a person can act: which file, which row or column, what was seen, what was expected."""
 
 
-def check_codes(where: str, what: str, codes: np.ndarray, size: int) -> None:
+def check_codes(where: str, what: str, codes: np.ndarray, size: int | None) -> None:
     """Stop where a code is none of 0 … size - 1: below 0 NumPy would count from the end and take another one in silence.
+
+    Args:
+        where, what: for the error, such as ``cacm: log`` and ``item``.
+        size: None where it is not known yet, so that any code from 0 on will do.
 
     Raises:
         DataError: the first such code and its place.
     """
-    if len(codes) and (codes.min() < 0 or codes.max() >= size):
-        at = int(np.flatnonzero((codes < 0) | (codes >= size))[0])
+    if len(codes) and (codes.min() < 0 or (size is not None and codes.max() >= size)):
+        at = int(np.flatnonzero((codes < 0) | (False if size is None else codes >= size))[0])
         hint = "; -1 is what get_indexer gives for an unknown id, leave those out" if codes[at] == -1 else ""
-        raise DataError(f"{where}: {what} code {codes[at]} at place {at}; expected 0 to {size - 1}{hint}")
+        expected = "0 or more" if size is None else f"0 to {size - 1}"
+        raise DataError(f"{where}: {what} code {codes[at]} at place {at}; expected {expected}{hint}")
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,7 @@ class Sequences:
         """
         rows = [np.asarray(h, dtype=np.int32) for h in histories]
         for row, codes in enumerate(rows):
-            if len(codes) and codes.min() < 0:
-                raise DataError(f"history {row} holds item code {codes.min()}; expected 0 or more (get_indexer gives -1 for an unknown id)")
+            check_codes(f"history {row}", "item", codes, None)
         starts = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
         items = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
         return cls(items, starts, np.arange(len(rows), dtype=np.int32))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import GET_AGAIN, build, joined, plain, read_json, read_lines, read_table, require
+from zsrbook.data.files import GET_AGAIN, build, joined, plain, read_json, read_lines, read_table, require, with_header
 
 
 def load_scientific(folder: Path, name: str = "scientific") -> Dataset:
@@ -40,11 +40,11 @@ def load_games(folder: Path, name: str = "games") -> Dataset:
     """
     folder = Path(folder)
     path = folder / "Games-6k.item"
-    table = recbole(path, ["item_id:token", "title:token_seq"])
+    table = with_header(path, ["item_id:token", "title:token_seq"], "\t", quoted=False)
     titles = table["title:token_seq"].map(plain)
     items = pd.DataFrame({Columns.RAW: table["item_id:token"], Columns.TEXT: titles, "title": titles}).reset_index(drop=True)
     path = folder / "Games-6k.test.inter"
-    rows = recbole(path, ["user_id:token", "item_id_list:token_seq", "item_id:token"])
+    rows = with_header(path, ["user_id:token", "item_id_list:token_seq", "item_id:token"], "\t", quoted=False)
     histories = (rows["item_id_list:token_seq"] + " " + rows["item_id:token"]).str.split()
     return sequences(name, path, rows["user_id:token"], histories, items)
 
@@ -163,13 +163,6 @@ def number_list(path: Path, line: int, text: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(v, int) for v in value):
         raise DataError(f"{path}: line {line}: history_item_id is {text[:60]!r}; expected a list of item numbers such as [3, 1]")
     return [str(v) for v in value]
-
-
-def recbole(path: Path, columns: list[str]) -> pd.DataFrame:
-    frame = read_table(path, "\t", quoted=False)
-    if list(frame.columns) != columns:
-        raise DataError(f"{path}: line 1 names the columns {', '.join(frame.columns)}; expected {', '.join(columns)}")
-    return frame
 
 
 def json_items(path: Path) -> pd.DataFrame:

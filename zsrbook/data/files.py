@@ -203,6 +203,18 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
     return frame
 
 
+def with_header(path: Path, columns: list[str], separator: str = ",", quoted: bool = True) -> pd.DataFrame:
+    """As ``read_table``, of a file whose first line names these columns.
+
+    Raises:
+        DataError: it names others, and as ``read_table``.
+    """
+    frame = read_table(path, separator, quoted=quoted)
+    if list(frame.columns) != columns:
+        raise DataError(f"{path}: line 1 names the columns {', '.join(frame.columns)}; expected {', '.join(columns)}")
+    return frame
+
+
 def refuse_open_quotes(path: Path, text: str, separator: str) -> None:
     """A quote that opens a field and is forgotten swallows all up to the next quote: whole rows, which nobody would miss.
 

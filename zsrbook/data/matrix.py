@@ -13,12 +13,17 @@ from typing import Literal
 import numpy as np
 from scipy.sparse import csr_array
 
-from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report, check_codes
 from zsrbook.data.splits import at_least, compact, without_repeats
 
 
-def matrix_of(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> csr_array:
+def matrix_of(
+    rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], where: str = "pairs", what: tuple[str, str] = ("user", "item")
+) -> csr_array:
     """(U, I) a one for each pair that is named, however often.
+
+    Args:
+        where, what: for the error, what is read, and what rows and columns stand for.
 
     >>> matrix_of(np.array([0, 0, 1]), np.array([2, 2, 0]), (2, 3)).toarray().tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
@@ -26,11 +31,9 @@ def matrix_of(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> c
     Raises:
         DataError: a code lies outside the shape.
     """
-    for what, codes, size in (("user", users, shape[0]), ("item", items, shape[1])):
-        outside = codes[(codes < 0) | (codes >= size)]
-        if len(outside):
-            raise DataError(f"a pair names {what} {outside[0]}; expected 0 to {size - 1}")
-    matrix = csr_array((np.ones(len(users), np.float32), (users, items)), shape=shape)
+    for axis, codes in enumerate((rows, columns)):
+        check_codes(where, what[axis], codes, shape[axis])
+    matrix = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix

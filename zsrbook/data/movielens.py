@@ -14,7 +14,7 @@ import pandas as pd
 
 from zsrbook.data import titles
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, filled, joined, numbers, read_table
+from zsrbook.data.files import build, filled, joined, numbers, read_table, with_header
 
 GENRES_100K = [
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -76,13 +76,6 @@ def load_latest_small(folder: Path, name: str = "ml-latest-small", text: str = "
     films.columns = [Columns.RAW, "title", "genres"]
     films["genres"] = films["genres"].replace("(no genres listed)", "")
     return assemble(name, folder / "ratings.csv", ratings, catalogue(films, text), None, low=0.5)
-
-
-def with_header(path: Path, columns: list[str]) -> pd.DataFrame:
-    frame = read_table(path)
-    if list(frame.columns) != columns:
-        raise DataError(f"{path}: line 1 names the columns {', '.join(frame.columns)}; expected {', '.join(columns)}")
-    return frame
 
 
 def catalogue(films: pd.DataFrame, text: str) -> pd.DataFrame:

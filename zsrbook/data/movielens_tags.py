@@ -29,7 +29,7 @@ from scipy.sparse import csr_array
 
 from zsrbook.data import movielens, titles
 from zsrbook.data.dataset import Columns, DataError, Report
-from zsrbook.data.files import filled, joined, numbers, read_table
+from zsrbook.data.files import filled, joined, numbers, read_table, with_header
 from zsrbook.data.search import TOP, SearchData, kinds_by_words, links_in_sequences
 
 TAG_COLUMNS = [Columns.USER, Columns.RAW, "tag", Columns.TIME]
@@ -62,7 +62,7 @@ def load_latest_small(folder: Path, choice: Choice = Choice(), top: int = TOP, n
     """
     folder = Path(folder)
     data = movielens.load_latest_small(folder, text="title+genres")
-    tags = movielens.with_header(folder / "tags.csv", ["userId", "movieId", "tag", "timestamp"])
+    tags = with_header(folder / "tags.csv", ["userId", "movieId", "tag", "timestamp"])
     tags.columns = TAG_COLUMNS
     return tagged(name, data.items, links_in_sequences(data, top), checked(folder / "tags.csv", tags), choice, data.report)
 

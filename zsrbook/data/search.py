@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from zsrbook.data import matrix
-from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report, check_codes
 
 #: neighbours that an item keeps, at most (section 5 of the paper)
 TOP = 250
@@ -59,11 +59,7 @@ class SearchData:
             raise DataError(f"{self.name}: {own} items are linked to themselves; drop these links")
         for what, table in (("relevance", self.relevance), ("log", self.log)):
             for column, size in (("query", len(self.queries)), (Columns.ITEM, n)):
-                codes = table[column].to_numpy()
-                bad = (codes < 0) | (codes >= size)
-                if bad.any():
-                    row = int(np.flatnonzero(bad)[0])
-                    raise DataError(f"{self.name}: {what} row {row} names {column} {codes[row]}; the codes run from 0 to {size - 1}")
+                check_codes(f"{self.name}: {what}", column, table[column].to_numpy(), size)
         if self.relevance.duplicated(["query", Columns.ITEM]).any():
             row = self.relevance[self.relevance.duplicated(["query", Columns.ITEM])].iloc[0]
             raise DataError(f"{self.name}: item {row[Columns.ITEM]} is judged twice for query {row['query']}; expected once")
@@ -104,12 +100,9 @@ def matrix_of(row: np.ndarray, column: np.ndarray, n: int) -> csr_array:
     """(n, n) csr of ones at these places, sorted; a place that is named twice is one all the same.
 
     Raises:
-        DataError: a place outside the matrix, such as a link to an item that is not there.
+        DataError: a link from or to an item that is not there.
     """
-    if len(outside := np.flatnonzero((np.minimum(row, column) < 0) | (np.maximum(row, column) >= n))):
-        first = outside[0]
-        raise DataError(f"the link {row[first]} → {column[first]} names an item that is not there; with {n} items, codes run from 0 to {n - 1}")
-    return matrix.matrix_of(row, column, (n, n))
+    return matrix.matrix_of(row, column, (n, n), "links", ("item", "neighbour"))
 
 
 def links_in_sequences(data: Dataset, top: int = TOP) -> csr_array:

@@ -214,7 +214,7 @@ def judgements(path: Path, name: str, queries: pd.Series, documents: pd.Series) 
     """Columns ``query``, ``item``, ``grade`` (1), in codes; and counts of lines that say nothing new or name what is not there.
 
     Raises:
-        DataError: a line does not begin with two whole numbers.
+        DataError: there is no line, or one does not begin with two whole numbers.
     """
     rows = []
     for number, line in read_lines(path):
@@ -222,6 +222,8 @@ def judgements(path: Path, name: str, queries: pd.Series, documents: pd.Series) 
         if len(words) < 2 or not (words[0].isdecimal() and words[1].isdecimal()):
             raise DataError(f"{path}: line {number} is {line[:60]!r}; expected a query, a document, then numbers that are not read; {GET_AGAIN}")
         rows.append((number, str(int(words[0])), str(int(words[1]))))
+    if not rows:
+        raise DataError(f"{path}: holds no line; expected a query and a document on each; {GET_AGAIN}")
     line, asked, found = zip(*rows, strict=True)
     table = pd.DataFrame({"query": pd.Index(queries).get_indexer(asked), Columns.ITEM: pd.Index(documents).get_indexer(found), "grade": 1})
     report = Report()

@@ -30,7 +30,7 @@ from scipy.sparse import csr_array
 from scipy.special import expit, logsumexp
 
 from zsrbook.data.clicks import TRAIN, ClickData, Layout, split_in_time, windows_before
-from zsrbook.data.dataset import Columns, DataError, Dataset, Report, Sequences
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report, Sequences, check_codes
 from zsrbook.data.search import SearchData, links_in_sequences
 from zsrbook.data.splits import Fold
 from zsrbook.data.toy_language import LANGUAGES, MARKETS, NOTES, Language
@@ -301,9 +301,9 @@ class ToyWorld:
         """
         built = self._market(market)
         _check_knows(knows)
-        _check_codes(market, "item", histories.items, len(built.items))
+        check_codes(f"toy-{market}: histories", "item", histories.items, len(built.items))
         if knows != "history":
-            _check_codes(market, "user", histories.users, len(built.users))
+            check_codes(f"toy-{market}: histories", "user", histories.users, len(built.users))
         if knows == "user":
             return np.eye(len(NOTES))[built.taste[histories.users]]
         # all tastes are equally common, so the posterior is the normalised likelihood
@@ -515,12 +515,6 @@ class _Market:
 def _check_knows(knows: str) -> None:
     if knows not in ("history", "attributes", "user"):
         raise DataError(f"knows is {knows!r}; it must be history, attributes or user")
-
-
-def _check_codes(market: str, column: str, codes: np.ndarray, size: int) -> None:
-    bad = codes[(codes < 0) | (codes >= size)]
-    if len(bad):
-        raise DataError(f"toy-{market}: histories hold {column} code {bad[0]}; the codes run from 0 to {size - 1}")
 
 
 def _cumulative(weights: np.ndarray) -> np.ndarray:

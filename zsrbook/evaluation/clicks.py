@@ -5,7 +5,7 @@ All that these metrics need of a score is its rank among the test impressions, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,8 @@ import pandas as pd
 from zsrbook.data.clicks import GROUPS, TEST, ClickData
 from zsrbook.evaluation.auc import auc_by_user, gauc
 from zsrbook.evaluation.bootstrap import PerUser
+from zsrbook.evaluation.ranks import write_seeds
+from zsrbook.training import check_words
 
 #: what the MAIL paper reports (section 4.2)
 METRICS = ("AUC (new)", "GAUC (new)", "AUC (old)", "GAUC (old)")
@@ -79,21 +81,15 @@ def save_click_ranks(path: Path, tables: Mapping[int, ClickRanks], limit: int | 
         the seeds that were written; the first one always is.
     """
     first = next(iter(tables.values()))
-    arrays = {f"click_{name}": getattr(first, name) for name in ("user", "click", "group")}
-    written: list[int] = []
-    for seed, table in tables.items():
-        if not all(np.array_equal(getattr(table, name), getattr(first, name)) for name in ("user", "click", "group")):
-            raise ValueError(f"seed {seed} was judged on other impressions than the first; one record holds one test")
-        arrays[f"rank.{seed}"] = table.rank
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays, seeds=np.array([*written, seed]))
-        if written and limit is not None and path.stat().st_size > limit:
-            del arrays[f"rank.{seed}"]
-            with path.open("wb") as file:
-                np.savez_compressed(file, **arrays, seeds=np.array(written))
-            break
-        written.append(seed)
-    return written
+    shared = {f"click_{name}": getattr(first, name) for name in ("user", "click", "group")}
+
+    def arrays() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for seed, table in tables.items():
+            if not all(np.array_equal(getattr(table, name), getattr(first, name)) for name in ("user", "click", "group")):
+                raise ValueError(f"seed {seed} was judged on other impressions than the first; one record holds one test")
+            yield seed, {f"rank.{seed}": table.rank}
+
+    return write_seeds(path, shared, arrays(), limit)
 
 
 def load_click_ranks(path: Path) -> dict[int, ClickRanks]:
@@ -123,9 +119,7 @@ class ClickProtocol:
     metrics = METRICS
 
     def __post_init__(self) -> None:
-        for name, allowed in (("split", ("time",)), ("ids", ("kept", "removed")), ("task", ("clicks",))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"protocol: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}")
+        check_words(self, "protocol")
         if not 0 < self.new < 1:
             raise ValueError(f"protocol: new is {self.new}; expected a share between 0 and 1")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from zsrbook.evaluation.metrics import parse, sampled, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.evaluation.retrieval import judge, rank_relevant, runs_of
 from zsrbook.models.matrix import MatrixModel
+from zsrbook.training import check_words
 
 #: what a table shows; the last two rank against 100 sampled negatives, as the authors' later work does
 METRICS = ("Recall@10", "Recall@20", "NDCG@10", "NDCG@20", "AUC", "Recall@10 (1+100)", "NDCG@10 (1+100)")
@@ -50,9 +51,7 @@ class MatrixProtocol:
     metrics = METRICS
 
     def __post_init__(self) -> None:
-        for name, allowed in (("targets", get_args(Targets)), ("part", ("test", "valid")), ("task", ("matrix",))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"protocol: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}")
+        check_words(self, "protocol")
         if self.most is not None and (not isinstance(self.most, int) or self.most < 1):
             raise ValueError(f"protocol: most is {self.most!r}; expected a whole number from 1, or None for all users")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
 
 from zsrbook.data.dataset import Columns
 from zsrbook.data.splits import Fold
@@ -12,6 +12,7 @@ from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import GAINS, Average, TieRule, average, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, rank_targets, save_ranks
 from zsrbook.models.base import Recommender
+from zsrbook.training import check_words
 
 #: what the ZESRec paper reports (section 4.4)
 METRICS = ("Recall@20", "MRR@20", "NDCG@20")
@@ -47,11 +48,7 @@ class Protocol:
     metrics = METRICS
 
     def __post_init__(self) -> None:
-        choices = {"positions": ("all", "last"), "repeats": get_args(Kept), "history": get_args(Kept), "candidates": ("full",)}
-        choices |= {"average": get_args(Average), "ties": get_args(TieRule)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"protocol: {name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        check_words(self, "protocol")
         if not isinstance(self.first, int) or self.first < 1:
             raise ValueError(f"protocol: first is {self.first!r}; expected a whole number from 1")
 

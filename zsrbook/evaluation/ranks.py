@@ -6,7 +6,7 @@ every tie rule and every sampled protocol can be worked out later without the mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -134,20 +134,27 @@ def save_ranks(path: Path, tables: Mapping[int, RankTable], limit: int | None = 
     """Write the tables of one or more seeds as a compressed ``.npz`` (no pickle); a column that all seeds share is written once.
 
     Integers take the narrowest type that holds them. Targets are left out, since user and position name them in the split, and
-    they would double the file. ``limit`` is a budget in bytes: seeds are written in the order given while they fit, and the
-    first one always is.
+    they would double the file. ``limit`` and what comes back are those of ``write_seeds``.
+    """
+    first = next(iter(tables.values()), None)
+
+    def arrays() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        for seed, table in tables.items():
+            columns = {name: getattr(table, name) for name in _COLUMNS}
+            own = {name: c for name, c in columns.items() if table is first or not np.array_equal(c, getattr(first, name))}
+            yield seed, {f"{name}.{seed}": _narrow(np.diff(c, prepend=0) if name in _SLOW else c) for name, c in own.items()}
+
+    return write_seeds(path, {}, arrays(), limit)
+
+
+def write_seeds(path: Path, shared: Mapping[str, np.ndarray], seeds: Iterable[tuple[int, Mapping[str, np.ndarray]]], limit: int | None) -> list[int]:
+    """Write what all seeds share, and the arrays of each seed in the order given while they fit into ``limit`` bytes; the first one always is.
 
     Returns:
-        the seeds that were written.
+        the seeds that were written, which stand in the file as ``seeds``.
     """
-    arrays: dict[str, np.ndarray] = {}
-    written: list[int] = []
-    for seed, table in tables.items():
-        new = {}
-        for name in _COLUMNS:
-            column = getattr(table, name)
-            if not written or not np.array_equal(column, getattr(tables[written[0]], name)):
-                new[f"{name}.{seed}"] = _narrow(np.diff(column, prepend=0) if name in _SLOW else column)
+    arrays, written = dict(shared), []
+    for seed, new in seeds:
         _write(path, {**arrays, **new, "seeds": np.array([*written, seed])})
         if written and limit is not None and path.stat().st_size > limit:
             _write(path, {**arrays, "seeds": np.array(written)})

@@ -31,7 +31,7 @@ from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.bootstrap import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
-from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
+from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
 from zsrbook.models import coordinate_descent
 from zsrbook.models import search as models_search
 from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
@@ -179,7 +179,7 @@ def square(seed: int, model: type[SquareLoss], settings: SquareSettings) -> Squa
 
 
 def softmax(seed: int, model: type, settings: SoftmaxSettings) -> Retriever:
-    return model(replace(settings, training=replace(settings.training, seed=seed)))
+    return model(seeded(settings, seed))
 
 
 def without_seed(seed: int, *on: Retriever, make: Callable[..., Retriever]) -> Retriever:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,32 @@ from zsrbook.data.splits import Fold
 SCORES_AT_ONCE = 16_000_000
 
 
-class Recommender(ABC):
+class Scorer(ABC):
+    """Its ``scores`` look at the codes first: one beyond the catalogue would be ignored by one model and read past the end by another, and
+    user -1 would be answered as the last one.
+    """
+
+    def __init_subclass__(cls, **more) -> None:
+        super().__init_subclass__(**more)
+        if scores := cls.__dict__.get("scores"):
+
+            @functools.wraps(scores)
+            def checked(self: Scorer, asked: Any) -> Any:
+                self.check(asked)
+                return scores(self, asked)
+
+            cls.scores = checked
+
+    @abstractmethod
+    def check(self, asked: Any) -> None:
+        """Stop before ``scores`` where it is asked for what this model doesn't have.
+
+        Raises:
+            DataError: a code of nothing; which, and where.
+        """
+
+
+class Recommender(Scorer):
     """Scores every item of a catalogue for every history; a higher score means a better guess at the next item.
 
     Subclasses set ``n_items`` in ``fit``. Their ``scores`` is asked only for histories whose codes the catalogue has.
@@ -34,10 +59,8 @@ class Recommender(ABC):
     zero_shot: ClassVar[bool] = False
     n_items: int
 
-    def __init_subclass__(cls, **more) -> None:
-        super().__init_subclass__(**more)
-        if "scores" in cls.__dict__:
-            cls.scores = _of_this_catalogue(cls.scores)
+    def check(self, histories: Sequences) -> None:
+        check_codes(f"{type(self).__name__}: histories", "item", histories.items, self.n_items)
 
     @abstractmethod
     def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
@@ -88,17 +111,6 @@ class Recommender(ABC):
         """Read what ``save`` wrote into a model made with the same settings."""
         self.restore(load_file(path))
         return self
-
-
-def _of_this_catalogue(scores: Callable[[Recommender, Sequences], Tensor]) -> Callable[[Recommender, Sequences], Tensor]:
-    """``scores`` that looks at the codes first: what is beyond the catalogue would be ignored by one model and read past the end by another."""
-
-    @functools.wraps(scores)
-    def checked(self: Recommender, histories: Sequences) -> Tensor:
-        check_codes(f"{type(self).__name__}: histories", "item", histories.items, self.n_items)
-        return scores(self, histories)
-
-    return checked
 
 
 class Wrapper(Recommender):
@@ -159,6 +171,16 @@ def in_chunks(indices: np.ndarray, n_items: int) -> Iterator[np.ndarray]:
     step = max(1, SCORES_AT_ONCE // max(1, n_items))
     for begin in range(0, len(indices), step):
         yield indices[begin : begin + step]
+
+
+def check_targets(valid: Fold | None) -> None:
+    """Stop where there is a validation fold that can't stop a training early.
+
+    Raises:
+        DataError: it has no targets.
+    """
+    if valid is not None and not valid.targets.any():
+        raise DataError(f"{valid.data.name}: the validation fold has no targets, so nothing can stop the training early; fit without it")
 
 
 def features_of(data: Dataset, model: str, width: int | None = None) -> Tensor:

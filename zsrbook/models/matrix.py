@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar, Self
 
 import numpy as np
@@ -13,12 +12,13 @@ from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import DataError, check_codes
 from zsrbook.data.matrix import rows_of
+from zsrbook.models.base import Scorer
 
 #: scores that are held at once: 64 MB
 AT_ONCE = 1 << 24
 
 
-class MatrixModel(ABC):
+class MatrixModel(Scorer):
     """Scores every item for a user of the matrix that it is bound to; a higher score means a better guess at a one that is hidden.
 
     Attributes:
@@ -30,17 +30,8 @@ class MatrixModel(ABC):
     knows: ClassVar[str] = "nothing"
     train: csr_array
 
-    def __init_subclass__(cls, **more) -> None:
-        """Let ``scores`` look at the codes first: user -1 would be answered as the last one."""
-        super().__init_subclass__(**more)
-        if scores := cls.__dict__.get("scores"):
-
-            @functools.wraps(scores)
-            def checked(self: MatrixModel, users: np.ndarray) -> np.ndarray:
-                check_codes(f"{type(self).__name__}: users", "user", np.asarray(users), self.train.shape[0])
-                return scores(self, users)
-
-            cls.scores = checked
+    def check(self, users: np.ndarray) -> None:
+        check_codes(f"{type(self).__name__}: users", "user", np.asarray(users), self.train.shape[0])
 
     @abstractmethod
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:

@@ -333,7 +333,7 @@ def _drawn(random, keep, instead, first, n):
 
 
 @njit(**_FAST)
-def _by_weight(begins, others, keep, instead, v, random):
+def _by_weight(begins, keep, instead, v, random):
     """Index of a link of v."""
     first, n = begins[v], begins[v + 1] - begins[v]
     return _drawn(random, keep, instead, first, n) if len(keep) else first + _below(random, n)
@@ -371,7 +371,7 @@ def _onward(begins, others, keep, instead, weights, sums, t, v, came, p, q, coun
             counter += _GOLDEN
             if _uniform(_mixed(counter)) * (total + back) < back:
                 return _position(others, begins[v], begins[v + 1], t), counter
-        link = _by_weight(begins, others, keep, instead, v, _mixed(counter + _GOLDEN))
+        link = _by_weight(begins, keep, instead, v, _mixed(counter + _GOLDEN))
         counter += _GOLDEN + _GOLDEN
         x, level = others[link], _uniform(_mixed(counter)) * bound
         if x == t:
@@ -405,7 +405,7 @@ def _walk(begins, others, keep, instead, weights, sums, starts, numbers, key, p,
                         continue
                     if first_order or step == 1:
                         counters[a] += _GOLDEN
-                        link = _by_weight(begins, others, keep, instead, v, _mixed(counters[a]))
+                        link = _by_weight(begins, keep, instead, v, _mixed(counters[a]))
                     else:
                         link, counter = _onward(begins, others, keep, instead, weights, sums, row[step - 2], v, came[a], p, q, counters[a])
                         counters[a] = counter

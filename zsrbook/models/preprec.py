@@ -53,10 +53,10 @@ from torch.nn import functional as F
 
 from zsrbook.data.dataset import DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import Recommender, in_chunks
+from zsrbook.models.base import Recommender, check_targets, in_chunks
 from zsrbook.models.baselines import in_time_order
 from zsrbook.models.zesrec import by_length, shuffled_groups
-from zsrbook.training import Processes, Training, pick_device, train
+from zsrbook.training import Processes, Training, check_words, pick_device, train
 
 DAY = 86400.0
 #: a percentile of 100 as an int16: steps of 0.003
@@ -88,6 +88,9 @@ class PrepRecSettings:
     batch_targets: int = 4096  #: targets a step, about the code's 128 users; DEC
     #: 80 epochs of Adam at 0.001, stopped after 20 without a better validation loss; code
     training: Training = field(default_factory=lambda: Training(epochs=80, optimizer="adam", learning_rate=1e-3, patience=20))
+
+    def __post_init__(self) -> None:
+        check_words(self, "PrepRec settings")
 
 
 # -- popularity through time ---------------------------------------------------------------------------------------------------
@@ -381,8 +384,7 @@ class PrepRec(Recommender):
         Raises:
             DataError: no clock, in ``data`` or in ``valid``; tables too large; a validation fold without targets.
         """
-        if valid is not None and not valid.targets.any():
-            raise DataError(f"{valid.data.name}: the validation fold has no targets, so nothing can stop the training early; fit without it")
+        check_targets(valid)
         self.bind(data)
         self.build()
         seed = self.settings.training.seed

@@ -22,6 +22,7 @@ from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.models.retriever import Retriever, Score, VectorRetriever
 from zsrbook.text import TextEncoder
+from zsrbook.training import check_words
 
 
 def counts(words: Vocabulary, texts: Sequence[str]) -> csr_array:
@@ -91,6 +92,9 @@ class LSISettings:
     at_least: int = 2  #: texts that must hold a word: one that stands in one text goes together with nothing
     stem: bool = True
     stop: bool = True
+
+    def __post_init__(self) -> None:
+        check_words(self, "LSI settings")
 
 
 class LSI(VectorRetriever):

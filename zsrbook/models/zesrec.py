@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from zsrbook.data.dataset import DataError, Dataset, Sequences
+from zsrbook.data.dataset import Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import VectorRecommender, features_of
+from zsrbook.models.base import VectorRecommender, check_targets, features_of
 from zsrbook.models.sequence import USER_NETWORKS
 from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
 from zsrbook.training import Processes, Training, check_words, pick_device, train
@@ -215,8 +215,7 @@ class ZESRec(VectorRecommender):
         self.network.eval()
 
     def fit(self, data: Dataset, valid: Fold | None = None) -> Self:
-        if valid is not None and not valid.targets.any():
-            raise DataError(f"{valid.data.name}: the validation fold has no targets, so nothing can stop the training early; fit without it")
+        check_targets(valid)
         features = features_of(data, "ZESRec") if self.zero_shot else None
         popularity = np.bincount(data.interactions["item"], minlength=data.n_items) + 1.0
         self.build(data.n_items, features, torch.as_tensor(np.log(popularity / popularity.sum()), dtype=torch.float32), len(data))
