@@ -233,9 +233,9 @@ class Verdicts(list[Verdict]):
     """Verdicts that a notebook shows as a table."""
 
     def counted(self) -> str:
-        """How many of each, the most frequent first: ``3 not testable here, 2 partly``."""
-        outcomes = [str(v.outcome) for v in self]
-        return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in sorted(set(outcomes), key=outcomes.count, reverse=True))
+        """How many of each, the good news first: ``2 partly, 3 not testable here``."""
+        outcomes = [v.outcome for v in self]
+        return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in Outcome if outcome in outcomes)
 
     def to_frame(self) -> pd.DataFrame:
         """Index ``claim`` (the id); columns ``where``, ``text``, ``verdict``, ``reason``."""

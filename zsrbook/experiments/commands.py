@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -430,8 +429,7 @@ def verify() -> None:
         say(f"{len(found)} records, {wrong} values that their ranks do not give")
         for scale in Scale:
             for paper in sorted(path.stem for path in ledger.CLAIMS.glob("*.yml")):
-                counts = Counter(str(verdict.outcome) for verdict in ledger.verdicts(paper, scale, root=records.RUNS))
-                say(f"{paper} at {scale}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common()))
+                say(f"{paper} at {scale}: {ledger.verdicts(paper, scale, root=records.RUNS).counted()}")
     raise typer.Exit(1 if wrong else 0)
 
 

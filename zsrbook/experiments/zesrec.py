@@ -806,10 +806,8 @@ def in_short(scale: Scale) -> str:
             for rival, wanted in rivals.items():
                 wins[rival] += max(ours) > max(value for name, value in rows.items() if wanted(name))
     if known:
-        (first, won), (second, too) = wins.items()
-        sentences.append(
-            f"On public data ZESRec's best row beats {first} on {won} of {known} recorded pair{'s' * (known > 1)}, and beats {second} on {too}."
-        )
+        often = " and ".join(f"{rival} on {won or 'none'}" for rival, won in wins.items())
+        sentences.append(f"Of {known} recorded pair{'s' * (known > 1)} of public data, ZESRec's best row beats {often}.")
     judged = verdicts(PAPER, scale)
     sentences.append(f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}.")
     return " ".join(sentences)
