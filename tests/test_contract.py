@@ -45,7 +45,8 @@ def zesrec(users: str, items: str):
 
     def make(seed: int, device: str) -> ZESRec:
         training = Training(epochs=6 if items == "text" else 12, optimizer="adam", learning_rate=0.01, patience=None, device=device, seed=seed)
-        return ZESRec(ZESRecSettings(items=items, users=users, width=32, hidden=64, dropout=0.1, batch_targets=256, training=training))
+        sizes = {"width": 32, "hidden": 64, "levels": 2, "batch_targets": 256}  # histories of 9, of which a TCN sees the last 13
+        return ZESRec(ZESRecSettings(items=items, users=users, dropout=0.1, training=training, **sizes))
 
     return make
 
