@@ -115,6 +115,36 @@ def test_copy_inside_another_clone_does_not_take_its_commit(clone, monkeypatch):
     assert records.code_version() == "unknown"
 
 
+def test_code_is_the_same_while_nothing_that_it_imports_has_changed(clone):
+    top = clone.parents[1]
+
+    def commit(**texts):
+        for name, text in texts.items():
+            (top / "zsrbook" / f"{name}.py").write_text(text)
+        for command in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "next"]):
+            subprocess.run(["git", *command], cwd=top, check=True)
+        return records.code_version()
+
+    (top / "zsrbook").mkdir()
+    first = commit(
+        __init__="",
+        chapter="from zsrbook import model\nfrom zsrbook.parts import part",
+        model="import zsrbook.deep",
+        parts="part = 1",
+        deep="import zsrbook.chapter",
+        page="import zsrbook.chapter",
+    )
+    other = commit(page="import zsrbook.model")
+    assert records.same_code(first, other, "zsrbook.chapter")
+    assert not records.same_code(first, other, "zsrbook.page")
+    for name in ("chapter", "model", "parts", "deep", "__init__"):
+        before, after = records.code_version(), commit(**{name: (top / "zsrbook" / f"{name}.py").read_text() + "\nchanged = True\n"})
+        assert not records.same_code(before, after, "zsrbook.chapter"), name
+        assert not records.same_code(first, after, "zsrbook.chapter"), name
+    assert not records.same_code("f" * 40, after, "zsrbook.chapter"), "git has no such commit"
+    assert records.same_code("unknown", "unknown", "zsrbook.chapter")
+
+
 def test_metrics_must_be_those_of_the_ranks(clone):
     wrong = record(metrics={"Recall@20": [0.9, 0.9]})
     with pytest.raises(RecordError, match=r"Recall@20 of seed 0 is 0.9, but its ranks give"):

@@ -6,6 +6,7 @@ The ranks of all test targets stand beside it under the same name as ``.npz``, f
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
@@ -53,6 +54,33 @@ def code_version() -> str:
         return _git("rev-parse", "HEAD").strip()
     except RecordError:
         return "unknown"
+
+
+def same_code(old: str, new: str, module: str) -> bool:
+    """Whether two commits have one and the same of a module of this package and of all that it imports from here, however far down.
+
+    Other chapters, pages and records may have changed in between. Where git can't tell, such as of a commit that the clone lacks, they differ.
+    """
+    if old == new:
+        return True
+    found, todo = set(), [module]
+    while todo:
+        name = todo.pop()
+        base = REPOSITORY.joinpath(*name.split("."))
+        path = next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()), None)
+        if path is None or path in found:  # a name in a module, or one that was seen before
+            continue
+        found.add(path)
+        todo.append(name.rpartition(".")[0] or name)  # the package that it is in runs first
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                todo += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                todo += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    try:
+        return not _git("diff", "--name-only", old, new, "--", *map(str, sorted(found)))
+    except RecordError:
+        return False
 
 
 def packages() -> dict[str, str]:

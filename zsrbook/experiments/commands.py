@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, groupby, islice
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, TypeVar
 
 import typer
@@ -94,8 +95,8 @@ def recorded(
     groups = [list(group) for _, group in groupby(rows, key=lambda row: row.model)]
     known = []
     for group in groups:
-        stamp = (pair.source.name if group[0].learns_from == "source" else None, keep.version, pair.target_split.sha256)
-        known.append(carried_on(zesrec.PAPER, experiment, pair.target.name, scale, stamp, group))
+        stamp = (pair.source.name if group[0].learns_from == "source" else None, pair.target_split.sha256)
+        known.append(carried_on(zesrec, experiment, pair.target.name, scale, stamp, group, keep.version))
     keep.look(map(place, rows), chain.from_iterable(some.values() for some in known))
     for group, there in zip(groups, known, strict=True):
 
@@ -113,15 +114,18 @@ def _batched(values: list[int], size: int) -> Iterator[list[int]]:
         yield some
 
 
-def carried_on(paper: str, experiment: str, target: str, scale: Scale, stamp: tuple[str | None, str, str], group: list[Row]) -> dict[str, RunRecord]:
+def carried_on(
+    chapter: ModuleType, experiment: str, target: str, scale: Scale, stamp: tuple[str | None, str], group: list[Row], version: str
+) -> dict[str, RunRecord]:
     """Method -> the record that further seeds join, of rows that share a model.
 
     Args:
-        stamp: source, code version and hash of the data; what was recorded under another one, or for some of the rows alone, runs anew.
+        chapter: the experiments' module.
+        stamp: source and hash of the data; what was recorded under another one, by other code, or for some of the rows alone, runs anew.
+        version: of the code that runs.
     """
-    found = records.find(records.RUNS, paper=paper, experiment=experiment, target=target, scale=scale)
-    names = {row.name for row in group}
-    known = {r.method: r for r in found if r.method in names and (r.source, r.code_version, r.data_sha256) == stamp}
+    own, names = own_records(chapter, stamp[0], target, scale, version, stamp[1]), {row.name for row in group}
+    known = {method: record for (of, method), record in own.items() if of == experiment and method in names}
     return known if known.keys() == names and len({tuple(r.seeds) for r in known.values()}) == 1 else {}
 
 
@@ -189,9 +193,8 @@ def run_mail(
         records.check_clean()
         version = records.code_version()
         keep = Keeper(version, seeds, force)
-        stamp = (None, version, mail.load(spec).sha256)
-        groups = mail.groups_of(rows)
-        known = [carried_on(mail.PAPER, experiment, data, spec.scale, stamp, group) for group in groups]
+        stamp, groups = (None, mail.load(spec).sha256), mail.groups_of(rows)
+        known = [carried_on(mail, experiment, data, spec.scale, stamp, group, version) for group in groups]
         ahead = (records.place(mail.PAPER, experiment, None, data, row.name, spec.scale) for row in rows)
         keep.look(ahead, chain.from_iterable(some.values() for some in known))
         for group, there in zip(groups, known, strict=True):
@@ -230,7 +233,7 @@ def run_search(
         rows_of_it = {"deviations": search.deviating, "encoders": search.encoding}.get(experiment)
         suffix = f"-{experiment}" if rows_of_it else ""
         rows = named(only, experiment, (rows_of_it or search.systems)(spec))
-        known = own_records(search.PAPER, None, data, spec.scale, version, search.load(spec).sha256)
+        known = own_records(search, None, data, spec.scale, version, search.load(spec).sha256)
         models: dict[int, dict] = {seed: {} for seed in range(seeds)}  # rows of one seed stand on one another
 
         def ways(row: search.System) -> list[tuple[str, str]]:
@@ -284,7 +287,7 @@ def run_prerec(
         makes, drawn, todo = partial(prerec.made_by, experiment), partial(prerec.draws, experiment), []
         for spec, of in asked:
             rows, learned = named(only, experiment, prerec.ROWS[experiment](of or spec)), of and of.label
-            known = own_records(prerec.PAPER, learned, spec.label, scale, version, prerec.load(spec).sha256)
+            known = own_records(prerec, learned, spec.label, scale, version, prerec.load(spec).sha256)
             ahead = (records.place(prerec.PAPER, kind, learned, spec.label, name, scale) for row in rows for kind, name in makes(row))
             keep.look(ahead, known.values())
             todo.append((spec, of, rows, known))
@@ -319,8 +322,8 @@ def run_preprec(
         todo = []
         for spec, of in preprec.tasks(data, source, scale):
             rows, learned = named(only, preprec.EXPERIMENT, preprec.systems(spec, of)), of and of.name
-            known = own_records(prerec.PAPER, learned, spec.name, scale, version, preprec.load(spec).sha256)
-            keep.look((records.place(prerec.PAPER, preprec.EXPERIMENT, learned, spec.name, row.name, scale) for row in rows), known.values())
+            known = own_records(preprec, learned, spec.name, scale, version, preprec.load(spec).sha256)
+            keep.look((records.place(preprec.PAPER, preprec.EXPERIMENT, learned, spec.name, row.name, scale) for row in rows), known.values())
             todo.append((spec, of, rows, known))
         for spec, of, rows, known in todo:
 
@@ -331,10 +334,14 @@ def run_preprec(
                 keep(record, "NDCG@20")
 
 
-def own_records(paper: str, source: str | None, target: str, scale: Scale, version: str, data_sha256: str) -> dict[tuple[str, str], RunRecord]:
-    """(experiment, method) -> what this very code has recorded on this very data; source None where the target itself was learned from."""
-    found, stamp = records.find(records.RUNS, paper=paper, target=target, scale=scale), (source, version, data_sha256)
-    return {(r.experiment, r.method): r for r in found if (r.source, r.code_version, r.data_sha256) == stamp}
+def own_records(
+    chapter: ModuleType, source: str | None, target: str, scale: Scale, version: str, data_sha256: str
+) -> dict[tuple[str, str], RunRecord]:
+    """(experiment, method) -> what this very code of a chapter's experiments has recorded on this very data; source None where the target
+    itself was learned from. A commit that leaves alone all that these experiments import is this very code, too."""
+    found, stamp = records.find(records.RUNS, paper=chapter.PAPER, target=target, scale=scale), (source, data_sha256)
+    same = lru_cache(partial(records.same_code, new=version, module=chapter.__name__))
+    return {(r.experiment, r.method): r for r in found if (r.source, r.data_sha256) == stamp and same(r.code_version)}
 
 
 def seed_by_seed(

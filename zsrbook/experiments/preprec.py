@@ -36,7 +36,7 @@ from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
 from zsrbook.training import Training
 
-EXPERIMENT = "successor"
+PAPER, EXPERIMENT = prerec.PAPER, "successor"
 #: at toy scale a market in which popularity does not move, so that nothing is to be had from watching it
 DATA = {Scale.TOY: ("grocery",), Scale.SMALL: ("ml-100k", "amazon-musical-instruments-2014", "ml-latest-small"), Scale.PAPER: ()}
 #: (source, target) that share no user and no item
@@ -225,7 +225,7 @@ def run(spec: Spec, seeds: Sequence[int], rows: Iterable[System], source: Spec |
             sums,
             sum(one.seconds for one in runs.values()),
             RULES,
-            paper=prerec.PAPER,
+            paper=PAPER,
             experiment=EXPERIMENT,
             source=source and source.name,
             target=spec.name,
@@ -244,7 +244,7 @@ def run(spec: Spec, seeds: Sequence[int], rows: Iterable[System], source: Spec |
 def results(spec: Spec, source: Spec | None = None) -> list[RunRecord]:
     """What a page shows of a data set, or of the transfer into it, in the order of the rows: at toy scale seed 0 runs now, the rest was recorded."""
     rows = systems(spec, source)
-    recorded = find(paper=prerec.PAPER, experiment=EXPERIMENT, target=spec.name, scale=spec.scale)
+    recorded = find(paper=PAPER, experiment=EXPERIMENT, target=spec.name, scale=spec.scale)
     recorded = [r for r in recorded if r.source == (source and source.name)]
     named = {r.method: r for r in shown(recorded, spec.scale, lambda seeds: run(spec, seeds, rows, source))}
     return [named[row.name] for row in rows if row.name in named]
