@@ -124,51 +124,72 @@ def test_near_in_meaning_is_near_in_space():
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
 
 
-def test_a_second_call_reads_the_same_vectors_from_disk(cache, monkeypatch):
+def test_each_text_is_computed_once_and_kept(cache, monkeypatch):
+    asked, compute = [], TextEncoder._compute
+    monkeypatch.setattr(TextEncoder, "_compute", lambda self, texts, device: asked.append(texts) or compute(self, texts, device))
     first = TextEncoder().encode(TEXTS)
-
-    def never(self, texts, device):
-        raise AssertionError("it computed again")
-
-    monkeypatch.setattr(TextEncoder, "_compute", never)
-    again = TextEncoder().encode(TEXTS)
-    assert isinstance(first, np.memmap)
-    assert isinstance(again, np.memmap)
+    assert len(asked.pop()) == len(set(TEXTS)) < len(TEXTS)
+    again = TextEncoder().encode([*reversed(TEXTS), "Soap from the south"])
+    assert asked == [["Soap from the south"]]
+    np.testing.assert_array_equal(again[-2::-1], first)
     assert not again.flags.writeable
-    np.testing.assert_array_equal(again, first)
-    assert [p.suffix for p in cache.iterdir()] == [".npy"]
+    assert [p.suffix for p in cache.iterdir()] == [".sqlite"]
+
+
+def test_what_is_stopped_goes_on_where_it_was(monkeypatch):
+    whole = TextEncoder().encode(TEXTS, cache=False)
+    monkeypatch.setattr(text, "BLOCK", 2)
+    asked, compute = [], TextEncoder._compute
+
+    def tired(self, texts, device):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(texts)
+        return compute(self, texts, device)
+
+    monkeypatch.setattr(TextEncoder, "_compute", tired)
+    with pytest.raises(KeyboardInterrupt):
+        TextEncoder().encode(TEXTS)
+    assert asked == [[TEXTS[3], TEXTS[0]], [TEXTS[4], TEXTS[2]]]  # the longest first
+    asked.clear()
+    found = TextEncoder().encode(TEXTS)
+    assert asked == [["Soap", ""]]
+    np.testing.assert_allclose(found.astype(np.float32), whole.astype(np.float32), atol=1e-3)
 
 
 def test_without_the_cache_nothing_is_written(cache):
-    assert not isinstance(TextEncoder().encode(TEXTS[:1], cache=False), np.memmap)
+    TextEncoder().encode(TEXTS[:1], cache=False)
     assert not cache.exists()
 
 
-def test_the_key_of_the_cache_holds_all_that_counts(cache, monkeypatch):
-    monkeypatch.setattr(TextEncoder, "_compute", lambda self, texts, device: np.zeros((len(texts), 2), np.float16))
+def test_the_key_of_the_cache_holds_all_that_counts(monkeypatch):
+    computed = []
+
+    def compute(self, texts, device):
+        computed.extend(texts)
+        return np.zeros((len(texts), 2), np.float16)
+
+    monkeypatch.setattr(TextEncoder, "_compute", compute)
     monkeypatch.setattr("transformers.utils.cached_file", lambda name, file, **more: f"hub/{name}/snapshots/{commit}/{file}")
     commit = "1a"
-    asked = [
-        (TextEncoder(), ["a", "b"]),
-        (TextEncoder(), ["b", "a"]),
-        (TextEncoder(), ["a", "b "]),
-        (TextEncoder(), ["ab"]),
-        (TextEncoder(), ["a\0b"]),
-        (TextEncoder(), ["a", "b", ""]),
-        (TextEncoder(pooling="cls"), ["a", "b"]),
-        (TextEncoder(max_tokens=64), ["a", "b"]),
-        (TextEncoder(name="some/other"), ["a", "b"]),
+    asked = [  # encoder, texts, and how many of them are new
+        (TextEncoder(), ["a", "b"], 2),
+        (TextEncoder(), ["b", "a", "a"], 0),
+        (TextEncoder(), ["b "], 1),
+        (TextEncoder(), ["ab", "a\0b", ""], 3),
+        (TextEncoder(), ["\ud800"], 1),
+        (TextEncoder(pooling="cls"), ["a", "b"], 2),
+        (TextEncoder(max_tokens=64), ["a", "b"], 2),
+        (TextEncoder(name="some/other"), ["a", "b"], 2),
     ]
-    for count, (encoder, texts) in enumerate(asked, 1):
+    for encoder, texts, new in asked:
         assert encoder.encode(texts).shape == (len(texts), 2)
-        assert len(list(cache.iterdir())) == count, (encoder, texts)
-    TextEncoder().encode(["a", "b"])
-    assert len(list(cache.iterdir())) == len(asked)
+        assert len(computed) == new, (encoder, texts)
+        computed.clear()
     commit = "2b"
-    TextEncoder(name="some/other").encode(["a", "b"])
-    assert len(list(cache.iterdir())) == len(asked) + 1
-    TextEncoder().encode(["a", "b"], device="cuda")
-    assert len(list(cache.iterdir())) == len(asked) + 2
+    TextEncoder(name="some/other").encode(["a"])
+    TextEncoder().encode(["a"], device="cuda")
+    assert computed == ["a", "a"]
 
 
 def test_a_file_that_is_not_the_one_of_the_book_is_refused(monkeypatch):

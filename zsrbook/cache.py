@@ -1,9 +1,10 @@
-"""Arrays that take long to make and can be made again, kept on disk."""
+"""What takes long to make and can be made again, kept on disk: arrays whole, and rows that come a few at a time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -26,3 +27,34 @@ def kept(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         np.save(partial, array)
         partial.replace(path)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+class Rows:
+    """Bytes by key in one file of SQLite. What was added is kept, whatever stops the run after it; several processes may read and add at once.
+
+    Args:
+        name: folder and name of the file, such as ``vectors/5f0c``; to hold a hash of all that the rows depend on beside their keys.
+    """
+
+    def __init__(self, name: str):
+        path = cache_folder() / f"{name}.sqlite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(path, timeout=60)
+        with self._file:
+            self._file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def find(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Those of the keys that are there, and what was added under them."""
+        asked = (self._file.execute("SELECT key, value FROM rows WHERE key = ?", (key,)).fetchone() for key in set(keys))
+        return dict(filter(None, asked))
+
+    def add(self, rows: Mapping[bytes, bytes]) -> None:
+        """All of these or none; a key that is there keeps what it has."""
+        with self._file:
+            self._file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", rows.items())

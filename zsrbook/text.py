@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +21,12 @@ import torch
 from rich.progress import track
 
 from zsrbook.audience import watched
-from zsrbook.cache import kept
+from zsrbook.cache import Rows
 from zsrbook.training import check_words, pick_device
 
 MINILM = "minilm"
+#: texts that are computed before they are kept; some seconds of work
+BLOCK = 1024
 MINILM_HUB = ("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
 MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -49,39 +52,54 @@ class TextEncoder:
         check_words(self, "text encoder")
 
     def encode(self, texts: list[str], cache: bool = True, device: str = "auto") -> np.ndarray:
-        """(len(texts), d) float16 vectors, memory-mapped from the cache; computed first where they are not there yet.
+        """(len(texts), d) float16 vectors, read-only. Each text is computed once and kept, block by block.
 
-        The cache is keyed by encoder, its weights, precision, settings and the texts themselves, so an edit of one text makes a new file.
+        So an item more or an edited text costs itself alone, and what is stopped goes on where it was. The cache is keyed by encoder, its
+        weights, precision, settings and the text. How a text is batched moves its vector by rounding alone.
 
         Args:
+            cache: whether to read and write it.
             device: as in ``Training``. It is no setting of the encoder, which stands in model files that other machines read.
 
         Raises:
             OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached.
         """
-        place = pick_device(device)
-        if not cache:
-            return self._compute(texts, place)
-        settings = [self.name, weights_of(self.name), str(precision_on(place)), self.pooling, self.max_tokens]
-        digest = hashlib.sha256(json.dumps([*settings, *texts]).encode())
-        return kept(f"vectors/{digest.hexdigest()[:32]}", lambda: self._compute(texts, place))
+        place, keys = pick_device(device), [hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in texts]
+        with self._kept(place) if cache else nullcontext() as kept:
+            found = kept.find(keys) if kept else {}
+            # longest first: memory runs out at once or never
+            missing = sorted({k: one for k, one in zip(keys, texts, strict=True) if k not in found}.items(), key=lambda pair: -len(pair[1]))
+            blocks = [missing[begin : begin + BLOCK] for begin in range(0, len(missing), BLOCK)]
+            for block in track(blocks, f"encoding {len(missing)} texts", disable=len(missing) < 2000 or not watched()):
+                vectors = self._compute([one for _, one in block], place)
+                rows = {key: vector.tobytes() for (key, _), vector in zip(block, vectors, strict=True)}
+                if kept:
+                    kept.add(rows)
+                found |= rows
+        if not texts:
+            return np.empty((0, loaded(self.name)[1].config.hidden_size), np.float16)
+        return np.frombuffer(b"".join(found[key] for key in keys), np.float16).reshape(len(keys), -1)
+
+    def _kept(self, device: torch.device) -> Rows:
+        """What this encoder has computed on such a device."""
+        settings = [self.name, weights_of(self.name), str(precision_on(device)), self.pooling, self.max_tokens]
+        return Rows(f"vectors/{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:32]}")
 
     @torch.inference_mode()
     def _compute(self, texts: list[str], device: torch.device, tokens_at_once: int = 8192) -> np.ndarray:
         tokenizer, model = loaded(self.name)
         model.to(device)
-        ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"] if texts else []  # it chokes on none
+        ids = tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
         lengths = np.array([len(i) for i in ids])
         out = np.empty((len(texts), model.config.hidden_size), np.float16)
-        # longest first: batches of one length waste no padding, and memory runs out at once or never
-        order = np.argsort(-lengths, kind="stable")
+        order = np.argsort(-lengths, kind="stable")  # batches of one length waste no padding
         batches, begin = [], 0
         while begin < len(order):
             size = max(1, min(64, tokens_at_once // lengths[order[begin]]))
             batches.append(order[begin : begin + size])
             begin += size
         precision = precision_on(device)
-        for rows in track(batches, f"encoding {len(texts)} texts", disable=len(texts) < 2000 or not watched()):
+        for rows in batches:
             batch = tokenizer.pad({"input_ids": [ids[r] for r in rows]}, return_tensors="pt").to(device)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 states = model(**batch).last_hidden_state.float()  # (rows, tokens, d)
