@@ -69,8 +69,9 @@ OTHER_STATISTICS = {
     "even": ("pantry", {"tail": 0.0}, "all items equally popular, habits and tastes as elsewhere"),
     "crowd": ("pantry", {"structure": 0.0}, "no habits and no tastes: everybody draws from one popularity"),
 }
-#: users that are judged, at most
+#: users that are judged, at most; more of them by mixtures, whose gains are small
 MOST = {Scale.TOY: None, Scale.SMALL: 1000, Scale.PAPER: None}
+MOST_BY_MIXTURES = {Scale.TOY: None, Scale.SMALL: 5000, Scale.PAPER: None}
 #: baselines that PreRec is mixed with
 BASES = ("ItemKNN", "EASE", "BPR-MF", "NeuMF", "LightGCN", "Mult-VAE")
 #: what a table shows of ``MatrixProtocol.metrics``
@@ -500,7 +501,8 @@ def served(model: PreRec, row: System, seed: int) -> PreRec:
 
 def rules(spec: Spec, experiment: str = "single") -> MatrixProtocol:
     """How an experiment is judged."""
-    return MatrixProtocol(STRANGERS.get(experiment, "all"), None if spec.recbole else MOST[spec.scale])
+    most = (MOST_BY_MIXTURES if experiment == "interpolation" else MOST)[spec.scale]
+    return MatrixProtocol(STRANGERS.get(experiment, "all"), None if spec.recbole else most)
 
 
 def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | None = None) -> dict[tuple[str, str], Run]:
@@ -570,7 +572,7 @@ def interpolated(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Ru
     split, own = load(spec), SETTINGS[spec.scale]
     alone_ = next(base for base in baselines(spec) if base.name == row.name)
     (base, took), (ours, ours_took) = fitted(spec, alone_, seed), fitted(spec, prerec_row("PreRec", own), seed)
-    test, valid = rules(spec), replace(rules(spec), part="valid")
+    test, valid = rules(spec, "interpolation"), replace(rules(spec), part="valid")
     tables, best = {}, {}
     for protocol in (valid, test):
         judged = split.valid if protocol.part == "valid" else split.test
