@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def code_version() -> str:
         return "unknown"
 
 
+@lru_cache(maxsize=256)  # one command asks of the same few commits for each pair of data sets
 def same_code(old: str, new: str, module: str) -> bool:
     """Whether two commits have one and the same of a module of this package and of all that it imports from here, however far down.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain, groupby, islice
 from pathlib import Path
 from types import ModuleType
@@ -340,8 +340,8 @@ def own_records(
     """(experiment, method) -> what this very code of a chapter's experiments has recorded on this very data; source None where the target
     itself was learned from. A commit that leaves alone all that these experiments import is this very code, too."""
     found, stamp = records.find(records.RUNS, paper=chapter.PAPER, target=target, scale=scale), (source, data_sha256)
-    same = lru_cache(partial(records.same_code, new=version, module=chapter.__name__))
-    return {(r.experiment, r.method): r for r in found if (r.source, r.data_sha256) == stamp and same(r.code_version)}
+    mine = (r for r in found if (r.source, r.data_sha256) == stamp and records.same_code(r.code_version, version, chapter.__name__))
+    return {(r.experiment, r.method): r for r in mine}
 
 
 def seed_by_seed(
