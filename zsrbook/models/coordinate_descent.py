@@ -326,8 +326,12 @@ def _pass(others, weights, omega, X, c, last, steps, first, sums):
 
 @njit(**_FAST)
 def _inverse(pivot, curvature):
-    """Of a pivot; 0, which leaves its coordinate where it is, if the others say all that it could, or if it is one of padding without λ."""
-    return 1 / pivot if pivot > 1e-5 * curvature else pivot * 0
+    """Of a pivot; 0, which leaves its coordinate where it is, if the others say all that it could, or if it is one of padding without λ.
+
+    In the type of the pivot: a plain 1 or 0 would make every sum after it a float64, and the passes take half as long again.
+    """
+    real = type(pivot)
+    return real(1) / pivot if pivot > 1e-5 * curvature else real(0)
 
 
 @njit(**_FAST)
