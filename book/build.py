@@ -44,6 +44,9 @@ NOISE = re.compile(r"\[IPKernelApp\] WARNING|\.\.\. .*(\[ *\d+%\]|done)")
 
 
 def main() -> int:
+    if unknown := set(sys.argv[1:]) - {"--force", "--twins"}:
+        print(f"{' '.join(sorted(unknown))} is unknown. {__doc__}", file=sys.stderr)
+        return 2
     for notebook in sorted((ROOT / "notebooks").glob("*.md")):
         sync(notebook)
     if "--twins" in sys.argv[1:]:
