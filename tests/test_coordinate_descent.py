@@ -248,7 +248,7 @@ def test_float32_follows_float64():
 
 
 def test_float32_is_not_widened():
-    """A plain 1 in the solver would make all that follows float64: the same vectors, at half the speed."""
+    """A plain 1 in the solver would make all that follows float64: the same vectors, in a third more time."""
     coordinate_descent._four_steps((np.float32(1),) * 14)
     kinds = [
         (compiled.signature.args[0].dtype, compiled.signature.return_type.dtype) for compiled in coordinate_descent._four_steps.overloads.values()
