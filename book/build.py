@@ -1,7 +1,5 @@
 """Build the book into ``build/html``: python book/build.py [--force | --twins]
 
-``--force`` starts from nothing, ``--twins`` only writes the .ipynb twins of the notebooks.
-
 What is built is told by one hash over everything that a page can depend on. Same hash: nothing to do. Otherwise the pages are
 written from nothing, since Sphinx does not read a page again that failed the last time, while cells whose code, package, data and
 constraints are unchanged come from the cache of executed notebooks in ``build/cache``.
@@ -9,6 +7,7 @@ constraints are unchanged come from the cache of executed notebooks in ``build/c
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -44,14 +43,15 @@ NOISE = re.compile(r"\[IPKernelApp\] WARNING|\.\.\. .*(\[ *\d+%\]|done)")
 
 
 def main() -> int:
-    if unknown := set(sys.argv[1:]) - {"--force", "--twins"}:
-        print(f"{' '.join(sorted(unknown))} is unknown. {__doc__}", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(description="Build the book into build/html.")
+    parser.add_argument("--force", action="store_true", help="from nothing")
+    parser.add_argument("--twins", action="store_true", help="only write the .ipynb twins of the notebooks")
+    asked = parser.parse_args()
     for notebook in sorted((ROOT / "notebooks").glob("*.md")):
         sync(notebook)
-    if "--twins" in sys.argv[1:]:
+    if asked.twins:
         return 0
-    force, start = "--force" in sys.argv[1:], time.monotonic()
+    force, start = asked.force, time.monotonic()
     try:
         scale = current_scale()
     except ScaleError as error:

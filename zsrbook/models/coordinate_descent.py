@@ -331,7 +331,7 @@ def _inverse(pivot, curvature):
     In the type of the pivot: a plain 1 or 0 would make every sum after it a float64, and the passes take half as long again.
     """
     real = type(pivot)
-    return real(1) / pivot if pivot > 1e-5 * curvature else real(0)
+    return real(1) / pivot if pivot > 1e-5 * curvature else pivot * real(0)  # NaN stays NaN
 
 
 @njit(**_FAST)
