@@ -68,6 +68,16 @@ def test_what_is_written_is_read(clone):
     assert sorted(p.name for p in path.parent.iterdir()) == ["zesrec-h.toy.json", "zesrec-h.toy.npz"]  # no temporary file is left
 
 
+def test_a_file_is_read_once_and_again_when_it_or_its_ranks_change(clone):
+    path = write(record(), tables(), clone)
+    first = read(path)
+    assert read(path) is first
+    write(replace(record(), minutes=2.5), tables(), clone)
+    assert read(path).minutes == 2.5
+    path.with_suffix(".npz").unlink()
+    assert read(path).ranks == {}
+
+
 @pytest.mark.parametrize(("hardware", "said"), [(True, "bfloat16"), (False, "float32")])
 def test_a_precision_that_is_left_open_is_recorded_with_the_device_and_is_no_other_run(monkeypatch, hardware, said):
     monkeypatch.setattr(training, "has_bfloat16", lambda device: hardware)

@@ -31,6 +31,8 @@ LIGHT = ("#0067a5", "#c44601", "#00795c", "#a4478a", "#8a6500", "#2b83ba", "#5c5
 DARK = ("#5bb8f0", "#ff8f4f", "#2ec99b", "#e59cc9", "#f0c744", "#a9d8f5", "#bdbdbd")
 #: inches of a figure: no wider, so that text can still be read where a phone shrinks it to 330 pixels; panels go below each other
 SIZE = (6, 4.2)
+#: bytes of an SVG from which on it is worth its time to see whether a PNG is smaller
+_LARGE = 200_000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)))
@@ -153,7 +155,7 @@ def images(draw: Draw, alt: str, size: tuple[float, float]) -> str:
 
 
 def _data_url(draw: Draw, theme: str, size: tuple[float, float]) -> str:
-    """The figure as SVG or as PNG at 200 dots an inch, whichever is smaller; the same bytes each time."""
+    """The figure as SVG, or where that is large as PNG at 200 dots an inch if this is smaller; the same bytes each time."""
     with mpl.rc_context(_style(theme)):
         figure = Figure(figsize=size)
         draw(figure)
@@ -161,8 +163,9 @@ def _data_url(draw: Draw, theme: str, size: tuple[float, float]) -> str:
             raise ValueError("the figure is empty: draw(fig) must add axes to the figure that it is given, such as fig.subplots()")
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-    mime, data = min((("image/svg+xml", svg.getvalue()), ("image/png", png.getvalue())), key=lambda pair: len(pair[1]))
+        if svg.tell() > _LARGE:
+            figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    mime, data = ("image/png", png.getvalue()) if 0 < png.tell() < svg.tell() else ("image/svg+xml", svg.getvalue())
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 

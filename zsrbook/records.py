@@ -323,11 +323,17 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable | ClickRanks] | None 
 
 
 def read(path: Path) -> RunRecord:
-    """A record and the ranks beside it, of its seeds alone.
+    """A record and the ranks beside it, of its seeds alone; one and the same object for as long as the two files stay as they are.
 
     Raises:
         RecordError: not JSON, or a key is missing, unknown or holds what it can't; the file is named.
     """
+    beside = path.with_suffix(".npz")
+    return _read(path, beside, *((s.st_ino, s.st_mtime_ns, s.st_size) for s in (p.stat() for p in (path, beside) if p.exists())))
+
+
+@lru_cache(maxsize=2048)  # a page asks for the same records in many places, and unpacking them would be most of its time
+def _read(path: Path, beside: Path, *stamps: tuple[int, ...]) -> RunRecord:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -335,7 +341,6 @@ def read(path: Path) -> RunRecord:
     for what, keys in (("lacks", set(_KEYS) - set(found)), ("has unknown", set(found) - set(_KEYS))):
         if keys:
             raise RecordError(f"{path}: {what} keys {', '.join(sorted(keys))}; expected {', '.join(_KEYS)}")
-    beside = path.with_suffix(".npz")
     try:
         ranks = protocol_of(found["protocol"]).load(beside) if beside.exists() else {}
         strays = tuple(seed for seed in ranks if seed not in found["seeds"])

@@ -593,6 +593,8 @@ def _items(market: str, n: int, rng: np.random.Generator, silent: np.ndarray) ->
 def _queries(items: pd.DataFrame, language: Language) -> Queries:
     """Every query that has an answer, in a fixed order."""
     says = {mood: items["text"].str.contains(rf"\b{mood}\b").to_numpy() for note in language.notes.values() for mood in note.moods}
+    flavours = [flavour for note in language.notes.values() for flavour in note.flavours]
+    names = {flavour: items["text"].str.contains(rf"\b{flavour}\b", case=False).to_numpy() for flavour in flavours}
     column = {c: items[c].to_numpy() for c in ("family", "flavour", "note", "diet")}
     asked: list[tuple[str, str, np.ndarray]] = []  # text, kind, (I,) grades
 
@@ -611,8 +613,8 @@ def _queries(items: pd.DataFrame, language: Language) -> Queries:
         for family in language.families:
             for flavour in note.flavours:
                 if ((column["family"] == family) & (column["flavour"] == flavour)).any():
-                    named = items["text"].str.contains(rf"\b{flavour}\b", case=False).to_numpy()
-                    ask(f"{flavour} {family}", "flavour family", means & (column["family"] == family), named & (column["flavour"] == flavour))
+                    exact = names[flavour] & (column["flavour"] == flavour)
+                    ask(f"{flavour} {family}", "flavour family", means & (column["family"] == family), exact)
     for diet in language.diets:
         for family in language.families:
             exact = (column["family"] == family) & (column["diet"] == diet)

@@ -169,7 +169,7 @@ def _estimate(value: float, found: np.ndarray) -> Estimate:
     return Estimate(value, float(low), float(high), float(p), float(detectable))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=1024)
 def _resampled(method: PerUser, resamples: int, seed: int) -> np.ndarray:
     """(resamples,) the metric in each resample. Methods with equally many users, or seeds, get the same draws of them: so they pair."""
     n_users, n_seeds = method.sums.shape

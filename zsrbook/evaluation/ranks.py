@@ -167,14 +167,14 @@ def write_seeds(path: Path, shared: Mapping[str, np.ndarray], seeds: Iterable[tu
 def load_ranks(path: Path) -> dict[int, RankTable]:
     """What ``save_ranks`` wrote: one table a seed, with -1 for every target."""
     with np.load(path, allow_pickle=False) as file:
-        seeds = file["seeds"].tolist()
-        tables = {}
-        for seed in seeds:
-            columns = {}
-            for name in _COLUMNS:
-                column = file[f"{name}.{seed}" if f"{name}.{seed}" in file else f"{name}.{seeds[0]}"].astype(np.int32)
-                columns[name] = np.cumsum(column, dtype=np.int32) if name in _SLOW else column
-            tables[seed] = RankTable(target=np.full(len(columns["user"]), -1, np.int32), **columns)
+        columns = {entry: file[entry] for entry in file.files}  # each is unpacked once, also what all seeds share
+    seeds = columns.pop("seeds").tolist()
+    for entry, column in columns.items():
+        columns[entry] = np.cumsum(column, dtype=np.int32) if entry.partition(".")[0] in _SLOW else column.astype(np.int32)
+    tables = {}
+    for seed in seeds:
+        own = {name: columns.get(f"{name}.{seed}", columns[f"{name}.{seeds[0]}"]) for name in _COLUMNS}
+        tables[seed] = RankTable(target=np.full(len(own["user"]), -1, np.int32), **own)
     return tables
 
 

@@ -669,9 +669,9 @@ def refresh(spec: Spec, name: str, sweeps: int = 10, share: float = 0.1, seed: i
     floor = SQUARE[name](replace(settings, sweeps=50)).fit(data).history[-1]
     end = copy(before).refresh(data, 50)
     fresh_words = ~np.isin(end.vocabulary.words, before.vocabulary.words)
+    warm, fresh = copy(before).refresh(data, 0), SQUARE[name](replace(settings, sweeps=0)).fit(data)
     rows = {}
     for count in range(sweeps + 1):
-        warm, fresh = copy(before).refresh(data, count), SQUARE[name](replace(settings, sweeps=count)).fit(data)
         rows[count] = {
             "warm": warm.history[-1] / floor - 1,
             "fresh": fresh.history[-1] / floor - 1,
@@ -680,6 +680,8 @@ def refresh(spec: Spec, name: str, sweeps: int = 10, share: float = 0.1, seed: i
             "new items": _alike(end.items[newcomers], warm.items[newcomers]),
             "new words": _alike(end.words[fresh_words], warm.words[fresh_words]),
         }
+        if count < sweeps:
+            warm, fresh = warm.refresh(data, 1), fresh.refresh(data, 1)
     return pd.DataFrame(rows).T.rename_axis("sweep")
 
 
