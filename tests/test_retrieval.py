@@ -325,8 +325,8 @@ def test_a_record_reads_its_own_ranks(data, model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"judged": "clicks"}, "judged is 'clicks'; expected labels or log or links or held-out"),
-        ({"candidates": "all"}, "candidates is 'all'; expected corpus or pool or apart"),
+        ({"judged": "clicks"}, "judged is 'clicks'; expected one of labels, log, links, held-out"),
+        ({"candidates": "all"}, "candidates is 'all'; expected one of corpus, pool, apart"),
         ({"judged": "log", "candidates": "pool"}, "candidates is 'pool' with judged 'log'"),
         ({"most": 0}, "most is 0; expected a whole number from 1"),
     ],

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.metrics import Average, by_user, parse, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.models.retriever import Retriever
+from zsrbook.training import check_words
 
 Judged = Literal["labels", "log", "links", "held-out"]
 Candidates = Literal["corpus", "pool", "apart"]
@@ -235,9 +236,7 @@ class SearchProtocol:
     task: Literal["search"] = "search"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("judged", get_args(Judged)), ("candidates", get_args(Candidates)), ("task", ("search",))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"protocol: {name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}")
+        check_words(self, "protocol")
         if self.candidates != "corpus" and self.judged != "labels":
             raise ValueError(f"protocol: candidates is {self.candidates!r} with judged {self.judged!r}; a pool is made of labels")
         if self.most is not None and (not isinstance(self.most, int) or self.most < 1):
