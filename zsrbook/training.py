@@ -221,7 +221,7 @@ def optimizers_of(network: nn.Module, settings: Training) -> list[torch.optim.Op
     dense = [p for p in network.parameters() if p.requires_grad and all(p is not row for row in rows)]
     if settings.optimizer == "adagrad":  # sparse or not, it moves a weight only where there is a gradient
         return [torch.optim.Adagrad([*dense, *rows], settings.learning_rate, initial_accumulator_value=settings.accumulator, eps=settings.eps)]
-    optimizers = [torch.optim.Adam(dense, settings.learning_rate)]
+    optimizers = [torch.optim.Adam(dense, settings.learning_rate, fused=True)]
     return [*optimizers, torch.optim.SparseAdam(rows, settings.learning_rate)] if rows else optimizers
 
 
