@@ -198,9 +198,10 @@ def kernel(z: Tensor, bandwidth: Bandwidth = "one") -> Tensor:
 
     ``median``: σ² is the median squared distance of the pairs, as it now is: no gradient. ``several``: a quarter of that, to four times.
     """
-    with torch.autocast(z.device.type, enabled=False):  # differences of large sums
-        lengths = z.float().square().sum(1)
-        squares = torch.addmm(lengths[:, None] + lengths, z.float(), z.float().T, alpha=-2)
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    with torch.autocast(z.device.type, enabled=False):  # differences of large sums, which rounding may leave below 0
+        lengths = z.square().sum(1)
+        squares = torch.addmm(lengths[:, None] + lengths, z, z.T, alpha=-2).clamp(min=0)
     if bandwidth == "one":
         return (squares / -2).exp()
     pairs = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
