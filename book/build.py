@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 from editions import edition, write_course
+from jupyter_cache import get_cache
 from myst_nb.core.read import is_myst_markdown_notebook
 
 from zsrbook.scale import Scale, ScaleError, current_scale, data_folder
@@ -67,11 +68,12 @@ def main() -> int:
     for folder in (work, PAGES, *([cache] if force else [])):
         shutil.rmtree(folder, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
+    get_cache(cache).db  # noqa: B018  reading it makes it; two pages that make it at the same moment would fail
     forget_old_caches(cache)
 
     environment = os.environ | {"ZSRBOOK_BUILD": "1", "ZSRBOOK_NOTEBOOK_CACHE": str(cache), "ZSRBOOK_SCALE": scale.value, "PYTHONHASHSEED": "0"}
     if not execute(pages_with_cells(), environment):
-        print("== The book was not built: a cell of the page above raised an exception.", file=sys.stderr)
+        print("== The book was not built: the page above did not run to its end.", file=sys.stderr)
         return 1
     print("== Writing the pages.", flush=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "--config", "book/_config.yml", "--toc", "book/_toc.yml"]
