@@ -189,7 +189,7 @@ class MAIL(Filler):
         if self.settings.alignment == "paired":
             return (codes[0] - codes[1]).square().sum() / max(1, n)
         k = kernel(codes.flatten(0, 1), self.settings.bandwidth)
-        self.notes = {"kernel": ((k.sum() - k.trace()) / max(1, 2 * n * (2 * n - 1))).detach()}
+        self.notes = {"kernel": (k.detach().sum() - k.detach().trace()) / max(1, 2 * n * (2 * n - 1))}
         return discrepancy(k, self.settings.alignment)
 
 
@@ -199,15 +199,18 @@ def kernel(z: Tensor, bandwidth: Bandwidth = "one") -> Tensor:
     ``median``: σ² is the median squared distance of the pairs, as it now is: no gradient. ``several``: a quarter of that, to four times.
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
-    with torch.autocast(z.device.type, enabled=False):  # differences of large sums, which rounding may leave below 0
-        lengths = z.square().sum(1)
-        squares = torch.addmm(lengths[:, None] + lengths, z, z.T, alpha=-2).clamp(min=0)
+    with torch.autocast(z.device.type, enabled=False):  # differences of large sums
+        half = z.square().sum(1, keepdim=True) / 2
+        one = torch.ones_like(half)
+        exponent = torch.cat([z, half, one], 1) @ torch.cat([z, -one, -half], 1).T  # minus half of the squared distances, in one product
+    with torch.no_grad():
+        exponent.clamp_(max=0)  # rounding may leave it above 0, and has no slope
     if bandwidth == "one":
-        return (squares / -2).exp()
+        return exponent.exp_()  # in place, here and above: to fetch memory for m² numbers costs more than to work them out
     pairs = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-    variance = squares.detach()[pairs].median().clamp(min=1e-12)
+    variance = (-2 * exponent.detach()[pairs]).median().clamp(min=1e-12)
     factors = (1.0,) if bandwidth == "median" else (0.25, 0.5, 1.0, 2.0, 4.0)
-    return torch.stack([(-squares / (2 * factor * variance)).exp() for factor in factors]).mean(0)
+    return torch.stack([(exponent / (factor * variance)).exp() for factor in factors]).mean(0)
 
 
 def discrepancy(k: Tensor, form: Literal["mmd", "printed", "unbiased"] = "mmd") -> Tensor:
@@ -220,10 +223,13 @@ def discrepancy(k: Tensor, form: Literal["mmd", "printed", "unbiased"] = "mmd") 
     if form == "unbiased" and n < 2:
         return k.sum() * 0.0
     sides = torch.cat([k.new_ones(n), -k.new_ones(n)])
-    total, apart = k.sum(), sides @ (k @ sides)  # all four blocks; those within less those across
+    apart = sides @ (k @ sides)  # the blocks within less those across
+    if form == "mmd":
+        return apart / max(1, n * n)
+    total = k.sum()
     within, across = (total + apart) / 2, (total - apart) / 4
     if form == "unbiased":
         within, pairs = within - k.trace(), n * (n - 1)
     else:
-        pairs = n * n if form == "mmd" else n
+        pairs = n
     return within / max(1, pairs) - 2 * across / max(1, n * n)

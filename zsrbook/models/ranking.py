@@ -78,9 +78,11 @@ class Fields(nn.Module):
 
     def forward(self, batch: Batch) -> Embedded:
         mask = torch.arange(batch.behaviour.shape[1], device=batch.lengths.device) < batch.lengths[:, None]  # (B, L)
-        parts = self.table(batch.behaviour + self.behaviour_at)  # (B, L, ids + 1, d)
+        codes = [getattr(batch, group) + getattr(self, f"{group}_at") for group in Layout._fields]
+        found = self.table(torch.cat([part.flatten(1) for part in codes], dim=1))  # one lookup, so that one gradient is as large as the table
+        a, c, t, parts = found.split([part.shape[1:].numel() for part in codes], dim=1)
+        parts = parts.unflatten(1, codes[-1].shape[1:])  # (B, L, ids + 1, d)
         v = parts[..., :-1, :].sum(2) * parts[..., -1, :] * mask.unsqueeze(-1)  # what ⊙ what was done with it (section 3.1)
-        a, c, t = (self.table(getattr(batch, g) + getattr(self, f"{g}_at")) for g in ("user", "context", "item"))
         return Embedded(a, v, mask, c, t, batch.item)
 
 
@@ -170,7 +172,7 @@ class ClickNetwork(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, int]:
         """The loss summed over the batch (Eq. 14), and its size."""
         x, old = self.fields(batch), ~batch.new
-        real = Embedded(*(part[old] for part in x))
+        real = x if old.all() else Embedded(*(part[old] for part in x))
         losses = {} if self.filler is None else self.filler.losses(Embedded(*(part.detach() for part in real)))
         auxiliary = self.tower.auxiliary(real, Batch(*(part[old] for part in batch)), self.fields)
         losses["ranking"] = F.binary_cross_entropy_with_logits(self.tower(self.filled(x, batch.new)), batch.click)
