@@ -37,7 +37,8 @@ def pair(tiny_world):
 @pytest.fixture(scope="module")
 def table2(pair):
     """Every row that has a GRU or nothing in it, over two seeds."""
-    return {r.method: r for r in zesrec.zero_shot(pair, [0, 1], systems(Scale.TOY, ("gru",)))}
+    rows = zesrec.rows_side_by_side(pair, [0, 1], systems(Scale.TOY, ("gru",)), "zero-shot", Protocol())
+    return {r.method: r for r in rows + zesrec.ceiling(pair)}
 
 
 @pytest.fixture
@@ -240,7 +241,8 @@ def test_nobody_beats_the_ceiling(table2):
 def test_no_ceiling_where_repeats_are_dropped():
     pair = load_pair("grocery", "pantry", Scale.TOY, repeats=False)
     protocol = Protocol(repeats="removed", history="removed")
-    (record,) = zesrec.zero_shot(pair, [0], [row("POP")], "zero-shot-no-repeats", protocol)
+    assert zesrec.ceiling(pair, "zero-shot-no-repeats", protocol) == []
+    (record,) = zesrec.rows_side_by_side(pair, [0], [row("POP")], "zero-shot-no-repeats", protocol)
     assert (record.method, record.experiment, record.protocol) == ("POP", "zero-shot-no-repeats", protocol.settings())
 
 
@@ -258,7 +260,7 @@ def test_side_by_side_gives_the_same_ranks(table2, pair, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(zesrec, "ranked", tiny.ranked_in_tiny_world)
     wanted = ("ZESRec-G", "ZESRec-G (shuffled)", "POP")
-    for record in zesrec.zero_shot(pair, [0, 1], [row(name) for name in wanted]):
+    for record in zesrec.rows_side_by_side(pair, [0, 1], [row(name) for name in wanted], "zero-shot", Protocol()):
         before = table2[record.method]
         assert record.metrics == before.metrics
         assert record.config == before.config

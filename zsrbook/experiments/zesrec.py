@@ -405,14 +405,6 @@ def as_record(
     )
 
 
-def zero_shot(
-    pair: Pair, seeds: Iterable[int], rows: Iterable[System] | None = None, experiment: str = "zero-shot", protocol: Protocol = Protocol()
-) -> list[RunRecord]:
-    """Table 2 for one pair: every row, and in the toy world the best that any model could do. Seeds run side by side."""
-    rows = list(systems(pair.scale) if rows is None else rows)
-    return rows_side_by_side(pair, seeds, rows, experiment, protocol) + ceiling(pair, experiment, protocol)
-
-
 def rows_side_by_side(
     pair: Pair, seeds: Iterable[int], rows: list[System], experiment: str, protocol: Protocol, checkpoints: Path | None = None
 ) -> list[RunRecord]:
@@ -727,16 +719,17 @@ def results(experiment: str | tuple[str, ...], pair: Pair, run: Callable[[list[i
 
     Args:
         experiment: its name, or several names where one run gives the records of several.
-        run: seeds -> records, such as ``lambda seeds: zero_shot(pair, seeds)``.
+        run: seeds -> records, such as ``lambda seeds: habit_records(bench, rows, seeds)``.
     """
     names = (experiment,) if isinstance(experiment, str) else experiment
     return shown([r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)], pair.scale, run)
 
 
-def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: Protocol = Protocol()) -> list[RunRecord]:
+def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: Protocol = Protocol(), live: Iterable[str] = ()) -> list[RunRecord]:
     """Rows of an experiment without training anything, where the records hold all their seeds on this very data with these very settings.
 
-    At toy scale the other rows run now, with all seeds; at a larger scale they are left out.
+    At toy scale the other rows run now, with all seeds, and of the rows named in ``live`` seed 0 runs now in any case; at a larger scale
+    what was not recorded is left out.
     """
     rows, known = list(rows), {(experiment, r.method): r for r in _recorded(pair.scale, pair.source.name, pair.target.name, experiment)}
     keys = [(experiment, row.name) for row in rows]
@@ -747,7 +740,7 @@ def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: 
         stamp = stamp_of(pair.target_split.sha256, protocol.settings(), configuration(row.make(0)))
         return row.seeds(SEEDS), {(experiment, row.name): stamp}
 
-    found = complete(known, rows, expected, lambda seeds, some: rows_side_by_side(pair, seeds, some, experiment, protocol), SEEDS)
+    found = complete(known, rows, expected, lambda seeds, some: rows_side_by_side(pair, seeds, some, experiment, protocol), SEEDS, live)
     return [found[key] for key in keys]
 
 
