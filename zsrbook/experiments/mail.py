@@ -469,7 +469,7 @@ def visits(data: ClickData, n: int, candidates: int, seed: int = 0) -> ClickData
     )
 
 
-def online(data: ClickData, arms: Mapping[str, ClickModel], n: int = 8_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
+def online(data: ClickData, arms: Mapping[str, ClickModel], n: int = 4_000, candidates: int = 20, seed: int = 0) -> pd.DataFrame:
     """A simulated A/B test: each visit is answered by every arm with its best candidate, and the truth says what would happen.
 
     All arms answer the same visits, so no user has to be split and no click has to be drawn: the numbers are expectations. A click is
@@ -589,7 +589,7 @@ def one_class(ranks: ClickRanks) -> pd.DataFrame:
     return pd.DataFrame(rows).T.astype({"users": int, "skipped": int})
 
 
-def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BASELINES) -> pd.DataFrame:
+def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BASELINES, metrics: Iterable[str] = METRICS) -> pd.DataFrame:
     """Relative improvement over the baseline in percent (Eq. 18), from metrics that are not rounded, with 95 % intervals.
 
     Returns:
@@ -597,7 +597,7 @@ def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BA
     """
     named, rows = {r.method: r for r in records}, []
     for method, over in baselines.items():
-        for metric in METRICS:
+        for metric in metrics:
             if method in named and over in named:
                 ours, base = (named[name].per_user(metric) for name in (method, over))
                 found = ratio_difference((ours, base), (base, base))  # the baseline beside itself is 1
@@ -614,8 +614,7 @@ def in_short(scale: Scale) -> str:
     places += [("clicks", name, Scale.SMALL, f"On {name}, public data,") for name in dict.fromkeys(r.target for r in public)]
     for experiment, name, of, where in places:
         records = find(paper=PAPER, experiment=experiment, target=name, scale=of)
-        found = improvements([r for r in records if r.method in ("BaseDNN", "MAIL-Base")])
-        for row in found[found["metric"] == "AUC (new)"].itertuples():
+        for row in improvements(records, {"MAIL-Base": "BaseDNN"}, ["AUC (new)"]).itertuples():
             interval = f"(95 %: {row.low:+.2f} to {row.high:+.2f})"
             word = "raises" if row.low > 0 else "lowers" if row.high < 0 else ""
             sentences.append(

@@ -24,7 +24,7 @@ How the paper is read where it can be read in several ways; each is a setting or
 
 The cost at the paper's sizes (d 32, 9 attributes, 100 behaviours), in millions of multiply-adds an impression: attention 0.5, an encoder
 0.9, D1 1.8, D2 6.2, of which its last layer, 1536 × 3200, is 4.9. An old user asks for both encoders and for both decoders twice, 18.1,
-and for the kernels, 2 · 2n · 512 = 1.3 with n = 614 old rows a batch; three times that with the backward pass. A new user asks for
+and for the kernels, 3n · 512 = 0.9 with n = 614 old rows a batch; three times that with the backward pass. A new user asks for
 attention, one encoder and D2, 7.1. BaseDNN asks for 0.2, so that the zero-shot tower is nearly all the cost: 38 on average in training,
 60 % of the users being old. Both codes go through a decoder in one product, of 2n rows.
 
@@ -188,48 +188,47 @@ class MAIL(Filler):
         n = codes.shape[1]
         if self.settings.alignment == "paired":
             return (codes[0] - codes[1]).square().sum() / max(1, n)
-        k = kernel(codes.flatten(0, 1), self.settings.bandwidth)
-        self.notes = {"kernel": (k.detach().sum() - k.detach().trace()) / max(1, 2 * n * (2 * n - 1))}
-        return discrepancy(k, self.settings.alignment)
+        within, across = kernel_sums(*codes, self.settings.bandwidth)
+        self.notes = {"kernel": (within + 2 * across - 2 * n).detach() / max(1, 2 * n * (2 * n - 1))}
+        return discrepancy(within, across, n, self.settings.alignment)
 
 
-def kernel(z: Tensor, bandwidth: Bandwidth = "one") -> Tensor:
-    """(m, d_h) → (m, m) Gaussian kernel of all pairs (Eq. 6), 1 on the diagonal but for rounding; with several bandwidths their mean.
+def kernel_sums(p: Tensor, q: Tensor, bandwidth: Bandwidth = "one") -> tuple[Tensor, Tensor]:
+    """The Gaussian kernel of Eq. 6 summed over pairs of one side, Σ k(p_i, p_j) + Σ k(q_i, q_j), and over those across, Σ k(p_i, q_j).
 
-    ``median``: σ² is the median squared distance of the pairs, as it now is: no gradient. ``several``: a quarter of that, to four times.
+    ``median``: σ² is the median squared distance of all pairs of (n, d_h) codes p and q, as it now is: no gradient. ``several``: the mean
+    of five kernels, with a quarter of that to four times.
     """
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
-    with torch.autocast(z.device.type, enabled=False):  # differences of large sums
-        half = z.square().sum(1, keepdim=True) / 2
-        one = torch.ones_like(half)
-        exponent = torch.cat([z, half, one], 1) @ torch.cat([z, -one, -half], 1).T  # minus half of the squared distances, in one product
+    p, q = (codes.to(torch.promote_types(codes.dtype, torch.float32)) for codes in (p, q))
+    scales: list[float | Tensor] = [1.0]
+    with torch.autocast(p.device.type, enabled=False):  # differences of large sums
+        if bandwidth != "one":
+            sigma = torch.pdist(torch.cat([p, q]).detach()).median().clamp(min=1e-6)
+            scales = [sigma * factor for factor in ((1.0,) if bandwidth == "median" else (0.5, 2**-0.5, 1.0, 2**0.5, 2.0))]
+        sums = [(_kernel(a, a).sum() + _kernel(b, b).sum(), _kernel(a, b).sum()) for a, b in ((p / s, q / s) for s in scales)]
+    within, across = (sum(part) / len(scales) for part in zip(*sums, strict=True))
+    return within, across
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """(n, d_h), (m, d_h) → (n, m) exp(-|a_i - b_j|² / 2)."""
+    half_a, half_b = (codes.square().sum(1, keepdim=True) / 2 for codes in (a, b))
+    one_a, one_b = torch.ones_like(half_a), torch.ones_like(half_b)
+    exponent = torch.cat([a, half_a, one_a], 1) @ torch.cat([b, -one_b, -half_b], 1).T  # in one product
     with torch.no_grad():
         exponent.clamp_(max=0)  # rounding may leave it above 0, and has no slope
-    if bandwidth == "one":
-        return exponent.exp_()  # in place, here and above: to fetch memory for m² numbers costs more than to work them out
-    pairs = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
-    variance = (-2 * exponent.detach()[pairs]).median().clamp(min=1e-12)
-    factors = (1.0,) if bandwidth == "median" else (0.25, 0.5, 1.0, 2.0, 4.0)
-    return torch.stack([(exponent / (factor * variance)).exp() for factor in factors]).mean(0)
+    return exponent.exp_()  # in place, here and above: to fetch memory for so many numbers costs more than to work them out
 
 
-def discrepancy(k: Tensor, form: Literal["mmd", "printed", "unbiased"] = "mmd") -> Tensor:
-    """Squared maximum mean discrepancy of the first n rows of a (2n, 2n) kernel from the last n (Eq. 5).
+def discrepancy(within: Tensor, across: Tensor, n: int, form: Literal["mmd", "printed", "unbiased"] = "mmd") -> Tensor:
+    """Squared maximum mean discrepancy of n codes from n others (Eq. 5), from the sums of their kernel (see ``kernel_sums``).
 
     ``mmd``: the biased V-statistic, 0 or more. ``printed``: with 1/n before the first two sums, about 2 more. ``unbiased``: the
-    U-statistic, which leaves each code's kernel with itself out and may fall below 0; of a single row it says nothing, so 0.
+    U-statistic, which leaves each code's kernel with itself, 1, out and may fall below 0; of a single row it says nothing, so 0.
     """
-    n = len(k) // 2
     if form == "unbiased" and n < 2:
-        return k.sum() * 0.0
-    sides = torch.cat([k.new_ones(n), -k.new_ones(n)])
-    apart = sides @ (k @ sides)  # the blocks within less those across
-    if form == "mmd":
-        return apart / max(1, n * n)
-    total = k.sum()
-    within, across = (total + apart) / 2, (total - apart) / 4
+        return within * 0.0
+    pairs = {"mmd": n * n, "printed": n, "unbiased": n * (n - 1)}[form]
     if form == "unbiased":
-        within, pairs = within - k.trace(), n * (n - 1)
-    else:
-        pairs = n
+        within = within - 2 * n
     return within / max(1, pairs) - 2 * across / max(1, n * n)

@@ -259,7 +259,8 @@ class RankingModel:
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
         """(n,) float32 log-odds of a click at these impressions."""
         device = self.network.fields.table.weight.device
-        parts = [self.network.log_odds(batch_of(data, part, device)).cpu().numpy() for part in in_batches(rows, 8192)]
+        pieces = in_batches(rows, 2048)  # of more, the behaviours would no longer lie in the processor's cache
+        parts = [self.network.log_odds(batch_of(data, piece, device)).cpu().numpy() for piece in pieces]
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def loss(self, data: ClickData, rows: np.ndarray) -> float:
