@@ -391,3 +391,12 @@ def test_a_page_takes_from_the_records_what_still_holds(monkeypatch, tmp_path, s
     assert ran == [([0, 1], []), ([0], ["PreRec"])]
     assert [r.method for r in found] == list(QUICK)
     assert next(r for r in found if r.method == "PreRec").metrics == next(r for r in single if r.method == "PreRec").metrics
+
+
+def test_prerec_is_tuned_over_eight_readings_and_then_without_its_guard():
+    found = prerec.chosen_reading(GROCERY)
+    assert [fit["guard"] for fit in found.tried] == [True] * 8 + [False]
+    best = max(found.tried, key=lambda fit: fit["valid"])
+    assert (found.model.settings.guard, found.model.settings.features.bins) == (best["guard"], best["features"]["bins"])
+    eight = max(found.tried[:8], key=lambda fit: fit["valid"])
+    assert found.tried[-1]["features"] == eight["features"]
