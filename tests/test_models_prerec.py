@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from scipy.stats import ks_2samp
 
 from zsrbook.data.dataset import DataError
-from zsrbook.data.matrix import MatrixSplit, binary, matrix_of, rows_of, split_matrix
+from zsrbook.data.matrix import MatrixSplit, binary, matrix_of, rows_of, split_matrix, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.matrix import MatrixProtocol, evaluate
 from zsrbook.models.matrix import degrees
@@ -118,6 +118,15 @@ def test_the_density_between_sides_tells_ones_from_blanks(split):
     shuffled = found.shuffled(0)
     hidden, other = (shuffled.nodes(*pair)[:, 5].mean() for pair in ((rows_of(split.test), split.test.indices), blanks))
     assert hidden == pytest.approx(other, abs=0.3)
+
+
+def test_the_shuffled_control_deals_strangers_the_descriptions_of_anybody(split):
+    found = Statistics(split.train, FEATURES, ("activity",))
+    found.users, found.items = (np.arange(size)[:, None] for size in split.train.shape)  # each described by its own code
+    for seed in range(3):
+        dealt = found.shuffled(seed)
+        for new, table in zip(strangers(split, seed=seed), (dealt.users, dealt.items), strict=True):
+            assert (table[new, 0] < new.sum()).mean() < 0.5  # a fifth by chance; all of them, were both drawn alike
 
 
 @pytest.mark.parametrize("operator", ["hadamard", "average", "l1", "l2"])

@@ -279,7 +279,7 @@ class Statistics:
         """The control: every user and every item gets the description of another one. Kept, since each source is held against it."""
         if seed in self._shuffled:
             return self._shuffled[seed]
-        rng, dealt = np.random.default_rng(seed), copy.copy(self)
+        rng, dealt = np.random.default_rng((seed, 1)), copy.copy(self)  # not the draw of ``strangers``, who would all get what the first codes have
         users, items = (rng.permutation(size) for size in self.matrix.shape)
         dealt.users, dealt.items, dealt._rows = self.users[users], self.items[items], {}
         if self.between is not None:
@@ -341,7 +341,7 @@ class PreRecSettings:
     dropout: float = 0.2
     decay: float = 1e-5  #: of squared weights, in the loss
     questions: float = 0.1  #: share of the ones that BPR learns from, and that the statistics leave out
-    guard: bool = True  #: whether they leave them out; without it, and with all ones as questions, a one is described by itself
+    guard: bool = True  #: whether they leave them out; without it a one helps to make what describes it
     batch: int = 4096
     training: Training = field(default_factory=lambda: Training(epochs=30, optimizer="adam", learning_rate=1e-3, clip=None, patience=3))
 
