@@ -57,6 +57,16 @@ def test_where_there_is_no_structure_popularity_is_not_beaten(structureless, nam
     assert ndcg(MODELS[name]().fit(structureless.train, structureless.valid), structureless) < 1.01 * popular
 
 
+@pytest.mark.parametrize("name", ["MostPop", *MODELS])
+def test_ratings_and_doubled_edges_are_ones(structured, name):
+    make, plain = (MODELS | {"MostPop": MostPop})[name], structured.train
+    stars = (1 + np.arange(2 * plain.nnz) % 5).astype(plain.dtype)
+    rated = csr_array(plain.shape)  # every pair twice, in the same rows
+    rated.indices, rated.indptr, rated.data = np.repeat(plain.indices, 2), 2 * plain.indptr, stars
+    people = np.arange(20)
+    assert np.array_equal(make().fit(rated).scores(people), make().fit(plain).scores(people))
+
+
 def test_most_pop_counts():
     model = MostPop().fit(csr_array(X))
     assert (model.scores(EVERYONE) == X.sum(0)).all()

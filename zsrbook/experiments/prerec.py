@@ -56,6 +56,8 @@ from zsrbook.tables import Measured, measured, paper_numbers
 from zsrbook.training import Training
 
 PAPER = "prerec"
+#: what every table says that shows numbers of the model
+RECONSTRUCTED = "PreRec as reconstructed here"
 
 #: the paper's five, or what there is of them, and five more; in the toy world three markets of the same statistics, then two of others
 FIVE = ("ml-1m", "epinions", "yelp", "douban", "sports")
@@ -938,7 +940,7 @@ def audit(spec: Spec, source: Spec) -> pd.Series:
 
 def table(records: Sequence[RunRecord], yardstick: str, title: str, metrics: Sequence[str] = SHOWN) -> Measured | Markdown:
     """The records of one data set, or a word that there are none."""
-    return measured(records, metrics, yardstick, title) if records else Markdown("*Not recorded at this scale yet.*")
+    return measured(records, metrics, yardstick, f"{title} · {RECONSTRUCTED}") if records else Markdown("*Not recorded at this scale yet.*")
 
 
 def sizes(scale: Scale) -> pd.DataFrame:
@@ -1062,6 +1064,11 @@ def narrow(styled: Styler) -> Styler:
     """A table of many columns in smaller letters, its row names no wider than they need."""
     small = [{"selector": "", "props": "font-size: .85em"}, {"selector": "th.row_heading", "props": "min-width: 0 !important"}]
     return styled.set_table_styles(small, overwrite=False)
+
+
+def reconstructed(styled: Styler) -> Styler:
+    """The same for numbers of PreRec, whose caption ends with what they are."""
+    return narrow(styled.set_caption(" · ".join(filter(None, (styled.caption, RECONSTRUCTED)))))
 
 
 def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:

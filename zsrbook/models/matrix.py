@@ -71,7 +71,7 @@ def degrees(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_ones(train: csr_array, name: str) -> csr_array:
-    """The same, sorted by user and item.
+    """The same, sorted by user and item, each pair once and as a one: ratings, counts and doubled edges all say that it was taken.
 
     Raises:
         DataError: it is no sparse matrix by rows, holds no one, or holds what can't stand for a one.
@@ -83,7 +83,10 @@ def with_ones(train: csr_array, name: str) -> csr_array:
         raise DataError(f"{name}: {len(odd)} entries of the matrix are such as {odd[0]}; expected ones, and blanks for what was not taken")
     if not train.nnz:
         raise DataError(f"{name}: the matrix of {train.shape[0]} users and {train.shape[1]} items holds no one; expected some to learn from")
-    return train if train.has_sorted_indices else train.sorted_indices()
+    if not train.has_canonical_format:
+        train = train.copy()
+        train.sum_duplicates()  # sorts, too
+    return train if (train.data == 1).all() else csr_array((np.ones_like(train.data), train.indices, train.indptr), train.shape)
 
 
 def not_taken(train: csr_array, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:
