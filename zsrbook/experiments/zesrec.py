@@ -59,11 +59,11 @@ PAIRS = {
     Scale.TOY: (("grocery", "pantry"), ("films", "pantry")),
     Scale.SMALL: (
         ("scientific", "office"),
+        ("ml-latest-small", "ml-1m"),
+        ("ml-1m", "ml-latest-small"),
         ("games", "scientific"),
         ("scientific", "games"),
         ("games", "yelp"),
-        ("ml-latest-small", "ml-1m"),
-        ("ml-1m", "ml-latest-small"),
     ),
     Scale.PAPER: (("amazon-grocery-2018", "amazon-prime-pantry-2018"), ("netflix-2m", "ml-1m")),
 }
