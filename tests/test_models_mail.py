@@ -174,6 +174,39 @@ def test_discrepancies_differ_as_they_should():
     assert float(discrepancy(*apart, n, "unbiased")) == 0
 
 
+def test_base_dnn_and_its_loss_follow_equations_11_to_13():
+    torch.manual_seed(0)
+    made, x = BaseDNN(SPACE, hidden=(7, 6)).double(), embedded(LENGTHS)
+    layers = [layer for layer in made.layers if isinstance(layer, (nn.Linear, nn.BatchNorm1d))]
+    with torch.no_grad():
+        for layer in layers:
+            for weight in layer.parameters():
+                weight.copy_(torch.randn_like(weight))
+            if isinstance(layer, nn.BatchNorm1d):  # running statistics far from where they begin
+                layer.running_mean.copy_(torch.randn_like(layer.running_mean))
+                layer.running_var.copy_(torch.rand_like(layer.running_var) + 0.5)
+    first, norm_1, second, norm_2, last = layers
+
+    def normal(norm: nn.BatchNorm1d, z: np.ndarray) -> np.ndarray:
+        centred = (z - array(norm.running_mean)) / np.sqrt(array(norm.running_var) + 1e-5)
+        return array(norm.weight) * centred + array(norm.bias)
+
+    def block(layer: nn.Linear, norm: nn.BatchNorm1d, z: np.ndarray) -> np.ndarray:
+        z = normal(norm, dense(layer, z))
+        return np.where(z > 0, z, 0.01 * z)
+
+    def odds(row: int) -> float:
+        sums = [array(group[row]).sum(0) for group in (x.v, x.a, x.c, x.t)]  # Eq. 11
+        return dense(last, block(second, norm_2, block(first, norm_1, np.concatenate(sums))))[0]  # Eq. 12 before the sigmoid
+
+    plain, click = np.array([odds(row) for row in range(len(LENGTHS))]), [1, 0, 0, 1]
+    log_odds = made.eval()(x)
+    np.testing.assert_allclose(array(log_odds), plain, atol=1e-5)
+    chances = 1 / (1 + np.exp(-plain))
+    loss = -np.mean([y * np.log(y_hat) + (1 - y) * np.log(1 - y_hat) for y, y_hat in zip(click, chances, strict=True)])  # Eq. 13, averaged
+    assert ranking.log_loss(array(log_odds), np.array(click)) == pytest.approx(loss, abs=1e-5)
+
+
 # -- the edges -------------------------------------------------------------------------------------------------------------
 
 
@@ -367,6 +400,17 @@ def test_embeddings_move_by_the_ranking_loss_alone(clicks):
         table[filler is None] = model.network.fields.table.weight.grad.to_dense()
     assert table[True].any()
     torch.testing.assert_close(table[True], table[False])
+
+
+@torch.no_grad()
+def test_a_ranking_model_learns_by_equation_13(clicks):
+    """What training minimises without a filler or a tower's own loss is the log loss of its scores."""
+    model = RankingModel(partial(BaseDNN, hidden=(7, 6)), QUICK)
+    model.build(clicks)
+    rows = clicks.rows(TRAIN)[:200]
+    loss, n = model.network(batch_of(clicks, rows, torch.device("cpu")))
+    assert n == len(rows)
+    assert float(loss) / n == pytest.approx(model.loss(clicks, rows), abs=1e-5)
 
 
 def test_it_learns_and_every_loss_falls(clicks, fitted):

@@ -16,10 +16,10 @@ How the paper is read here, where it leaves a choice:
 
 - A behaviour may have several ids (category and brand). Its row of V' is the sum of one row an id, and so is the target's: of those of its
   fields that read a behaviour's vocabularies. e_c is the sum of the same fields' input embeddings, so it lies where behaviours lie.
-- The k others are whole behaviours of other users in the batch, drawn with replacement and shared by its rows. Each id then comes as often
+- The k others are whole behaviours, drawn with replacement from all those of the batch and shared by its rows. Each id then comes as often
   as people do it, brands come with categories that they are sold in, and a step touches few rows of V'. Drawn evenly from a vocabulary,
-  most would be ids that nobody meets, and V' would learn popularity; against this draw it learns what is more than popularity. A draw that
-  is a row's own answer is left out for that row.
+  most would be ids that nobody meets, and V' would learn popularity; against this draw it learns what is more than popularity. A row's own
+  past is drawn from as well; only a draw that is the row's own answer is left out for that row.
 - Fields are summed a group, as the other towers of MAIL have it; DMR lays them side by side.
 - Embeddings of standard deviation 0.05 make behaviours, each a product, of 0.0025: u and û then begin at next to nothing, and without
   batch norm take many epochs to be heard. ``normalise``, or a wider start, is what helps.
