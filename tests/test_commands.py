@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+import torch
 from typer.testing import CliRunner
 
 from zsrbook import records
@@ -98,6 +99,20 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, mon
     (anew,) = records.find(root, method="GRU4Rec")
     assert again.metrics == anew.metrics
     assert not list(cache.rglob("*.pt"))
+
+
+def test_of_several_processes_the_first_alone_writes_and_takes_checkpoints_away(root, tmp_path_factory, monkeypatch):
+    cache, waited = tmp_path_factory.mktemp("cache"), []
+    monkeypatch.setattr(commands, "cache_folder", lambda: cache)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: waited.append(len(list(cache.rglob("*.pt")))))
+    monkeypatch.setitem(zesrec.SIZED, Scale.TOY, zesrec.SIZED[Scale.TOY] | {"width": 8, "training": Training(epochs=1)})
+    asked = ("run", "zesrec", "zero-shot", "grocery", "pantry", "--seeds", "1", "--only", "GRU4Rec")
+    for rank, written, kept in ((1, 0, 1), (0, 2, 0)):
+        monkeypatch.setattr(commands, "Processes", lambda rank=rank: SimpleNamespace(rank=rank, count=2))
+        said = call(*asked)
+        assert len(names(root)) == len(said.splitlines()) == written  # GRU4Rec and the ceiling
+        assert len(list(cache.rglob("*.pt"))) == kept
+    assert waited == [1, 1]  # all are there before the first takes them away
 
 
 def test_further_seeds_join_those_that_the_same_code_recorded(root, monkeypatch):

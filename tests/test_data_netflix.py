@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,6 +72,8 @@ def test_pieces_of_any_length_give_the_plain_answer(tmp_path, monkeypatch, ratin
         ("1:\n7,3,2005-13-01\n", "line 2: date is '2005-13-01'"),
         ("1:\n7,3\n", "line 2: date is missing"),
         ("1:\n7,3,2005-09-06,9\n", "line 2: surplus is '9'; expected three columns"),
+        ("1:\n7,3,2005-09-06\n8,3,2005-09-06,9,9\n", r"combined_data_1\.txt: line 3 is '8,3,2005-09-06,9,9', 5 columns; expected .* correct it, or"),
+        ("7,3,2005-09-06,9,9\n", "line 1: surplus is '9'; expected three columns"),
         ("1:\nx,3,2005-09-06\n", "line 2: customer is 'x'"),
         ("1:\n\n7,3,2005-09-06\n", "line 2: customer is missing"),
         ("<html>\n", "web page"),
@@ -79,6 +83,23 @@ def test_pieces_of_any_length_give_the_plain_answer(tmp_path, monkeypatch, ratin
 def test_bad_ratings(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         netflix.load(make(tmp_path, [text]), first=None)
+
+
+@pytest.mark.parametrize("line", [b"7\xe9,3,2005-09-06", b"7,\xe9,2005-09-06", b"7,3,2005-09-06\xe9"])
+@pytest.mark.parametrize("at_once", [1, 100])
+def test_a_byte_that_is_not_utf_8_is_told_with_its_line(tmp_path, monkeypatch, line, at_once):
+    monkeypatch.setattr(netflix, "ROWS_AT_ONCE", at_once)
+    make(tmp_path)
+    (tmp_path / "combined_data_2.txt").write_bytes(b"3:\n6,2,2000-01-02\n" + line + b"\n")
+    seen = re.escape(repr(line.decode("ascii", "backslashreplace")))
+    with pytest.raises(DataError, match=rf"combined_data_2\.txt: line 3 is {seen}: byte 0xe9 can't stand in UTF-8; expected .* correct it, or"):
+        netflix.load(tmp_path, first=None)
+
+
+def test_too_many_columns_are_told_in_whichever_piece_they_stand(tmp_path, monkeypatch):
+    monkeypatch.setattr(netflix, "ROWS_AT_ONCE", 2)
+    with pytest.raises(DataError, match="line 4 is '9,3,2005-09-06,,,,', 7 columns"):
+        netflix.load(make(tmp_path, ["1:\n7,3,2005-09-06\n8,3,2005-09-06\n9,3,2005-09-06,,,,\n"]), first=None)
 
 
 def test_bad_titles_and_no_files(tmp_path):

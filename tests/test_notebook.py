@@ -1,6 +1,7 @@
 """What notebooks and the command line say about the machine, and how they show source."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from zsrbook import notebook, plots
-from zsrbook.__main__ import app
+from zsrbook.__main__ import app, data_of_pages
+from zsrbook.data import fetch
+from zsrbook.records import REPOSITORY
 from zsrbook.scale import Scale
 
 
@@ -53,10 +56,51 @@ def test_doctor_is_content_with_toy(monkeypatch):
     assert "Ready for scale toy" in result.output
 
 
-def test_doctor_says_what_to_do_about_missing_data(monkeypatch, tmp_path):
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_doctor_says_what_to_do_about_missing_data(monkeypatch, tmp_path, folder):
+    (tmp_path / "empty" / "ml-1m").mkdir(parents=True)
     monkeypatch.setenv("ZSRBOOK_SCALE", "small")
-    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path / folder))
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert "ZSRBOOK_DATA" in result.output
     assert "Not ready for scale small" in result.output
+    assert all(name in result.output for name in data_of_pages(Scale.SMALL))
+
+
+def test_doctor_names_the_data_that_is_missing_and_no_other(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZSRBOOK_SCALE", "small")
+    monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
+    wanted = data_of_pages(Scale.SMALL)
+    assert {"scientific", "ml-1m", "ml-100k", "cisi", "epinions", "toys"} <= set(wanted)
+    for name in wanted:
+        source = fetch.source_of(name)
+        for file in source.files:
+            (source.where / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (source.where / file.path).touch()  # doctor looks where it lies, and reads nothing
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert "Ready for scale small" in result.output
+    (fetch.source_of("cisi").where / "CISI.REL").unlink()
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert "Missing: raw data. The pages of this scale load cisi too; get each" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("scale", Scale)
+def test_data_of_pages_is_known_to_the_registry(scale):
+    assert set(data_of_pages(scale)) <= set(fetch.SOURCES)
+
+
+def test_the_published_book_gets_the_data_that_its_pages_load():
+    workflow = (REPOSITORY / ".github/workflows/pages.yml").read_text(encoding="utf-8")
+    names = re.search(r"for name in(.*?)\bdo\b", workflow, re.DOTALL)[1].replace("\\", " ").split()
+    assert sorted(names) == sorted(data_of_pages(Scale.SMALL))
+
+
+@pytest.mark.parametrize("name", ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"])
+def test_doctor_finds_a_browser_by_any_of_its_names(monkeypatch, name):
+    monkeypatch.setenv("ZSRBOOK_SCALE", "toy")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setattr("shutil.which", lambda asked: f"/bin/{name}" if asked == name else None)
+    assert f"/bin/{name}" in CliRunner().invoke(app, ["doctor"]).output

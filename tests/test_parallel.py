@@ -108,6 +108,12 @@ def test_on_a_gpu_the_runs_follow_each_other_here(monkeypatch):
     assert {pid for _, pid, _ in side_by_side(whereabouts, [(n, 0.0) for n in range(3)])} == {os.getpid()}
 
 
+def test_where_several_processes_share_a_run_none_starts_more(monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "4")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert {pid for _, pid, _ in side_by_side(whereabouts, [(n, 0.0) for n in range(3)])} == {os.getpid()}
+
+
 @pytest.mark.parametrize(
     ("terminal", "notebook", "book", "child", "expected"),
     [

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from zsrbook.data import catalogue, fetch
+from zsrbook.experiments import mail, preprec, prerec, search, zesrec
 from zsrbook.notebook import device_name, versions
 from zsrbook.scale import Scale, ScaleError, current_scale, data_folder
 from zsrbook.terminal import errors_for_people
@@ -24,6 +26,21 @@ for module, name in GROUPS.items():
     app.add_typer(import_module(module).app, name=name)
 
 
+#: what Chromium is called, as systems install it
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def data_of_pages(scale: Scale) -> list[str]:
+    """The public data sets that the chapters load at this scale, by the names that ``data get`` knows; all else comes from records."""
+    if scale is Scale.TOY:
+        return []
+    names = [name for pair in zesrec.PAIRS[scale][:2] for name in pair]
+    names += [name.removesuffix("-stars") for name in mail.DATA[scale][:1]]  # what counts as a click is no part of the data's name
+    names += [source for name in search.DATA[scale][:1] for source in catalogue.SEARCH[name][0]]
+    names += [*prerec.DATA[scale], *preprec.DATA[scale][:1]]
+    return list(dict.fromkeys(names))
+
+
 @app.callback()
 def main() -> None:
     """Four papers on zero-shot recommendation, re-run in an interactive book."""
@@ -35,13 +52,13 @@ def main() -> None:
 def doctor() -> None:
     """Say what this machine has, what is missing, and what to do about it; exit code 1 if the chosen scale can't run."""
     scale, data = current_scale(), data_folder()
-    sources = sorted(p.name for p in data.iterdir() if p.is_dir()) if data.is_dir() else []
-    needs_data = scale is not Scale.TOY
+    wanted = data_of_pages(scale)
+    lacking = [name for name in wanted if fetch.source_of(name).missing()]
     try:
         encoder, advice = embedded_minilm(), "run `make setup`; until then the encoder comes from the Hugging Face hub"
     except (OSError, ValueError) as error:
         encoder, advice = None, str(error)
-    browser = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
     checks = [  # what, seen, is it fine, is it needed, what to do
         ("scale", f"{scale} (ZSRBOOK_SCALE)", True, True, ""),
@@ -49,10 +66,11 @@ def doctor() -> None:
         ("text encoder", str(encoder or "not found"), encoder is not None, False, advice),
         (
             "raw data",
-            f"{data}: {', '.join(sources) or 'nothing'}",
-            bool(sources) or not needs_data,
-            needs_data,
-            "set ZSRBOOK_DATA to the folder that holds the public data; `python -m zsrbook data list` says what belongs there",
+            f"{data}: {len(wanted) - len(lacking)} of the {len(wanted)} data sets that the pages load" if wanted else "none needed",
+            not lacking,
+            bool(wanted),
+            f"The pages of this scale load {', '.join(lacking)} too; get each with `python -m zsrbook data get NAME`, or set ZSRBOOK_DATA"
+            " to the folder that holds the public data; `python -m zsrbook data list` says what belongs there, and on which terms",
         ),
         ("browser", browser or "not found", browser is not None, False, "install chromium to test the built pages, or set CHROMIUM to its path"),
     ]

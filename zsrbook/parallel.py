@@ -1,7 +1,7 @@
 """Independent runs side by side: a seed, a draw or a network each, one process a core.
 
 The networks of the book are small, so a second thread on one of them gains little, and two of them at once gain all of it. On a
-GPU the runs follow each other in this process.
+GPU, and where several processes share a run, the runs follow each other in this process.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import torch
 from rich.progress import track
 
 from zsrbook.audience import watched
+from zsrbook.training import process_count
 
 
 def workers(tasks: int) -> int:
-    """How many of so many tasks run at once.
+    """How many of so many tasks run at once: one on a GPU, and one where several processes share the run, whose rank others would take for theirs.
 
     Raises:
         ValueError: ``ZSRBOOK_WORKERS`` is set, but not to a number.
@@ -29,7 +30,7 @@ def workers(tasks: int) -> int:
     asked = os.environ.get("ZSRBOOK_WORKERS", "").strip()
     if asked and not asked.isdecimal():
         raise ValueError(f"ZSRBOOK_WORKERS is {asked!r}; expected how many processes may run at once. Unset it for one a core.")
-    return 1 if torch.cuda.is_available() else max(1, min(tasks, int(asked or os.cpu_count() or 1)))
+    return 1 if torch.cuda.is_available() or process_count() > 1 else max(1, min(tasks, int(asked or os.cpu_count() or 1)))
 
 
 def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: str = "runs") -> list[Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, open_raw, read_lines, refuse_html, require
+from zsrbook.data.files import GET_AGAIN, build, open_raw, read_lines, refuse_html, require
 
 ROWS_AT_ONCE = 2_000_000
 EPOCH = pd.Timestamp("1970-01-01")
@@ -96,11 +97,34 @@ def read_ratings(paths: list[Path]) -> Iterator[pd.DataFrame]:
             stream.seek(0)
             kinds = {"customer": str, "stars": "category", "date": "category", "surplus": "category"}  # few values, each parsed once
             # quoting 3: a quotation mark is a character like any other
-            for chunk in pd.read_csv(stream, header=None, names=list(kinds), dtype=kinds, chunksize=ROWS_AT_ONCE, quoting=3, skip_blank_lines=False):
-                chunk.index = pd.RangeIndex(line, line + len(chunk))
-                line += len(chunk)
-                piece, film = parse(path, chunk, film)
-                yield piece
+            form = {"header": None, "names": list(kinds), "quoting": 3, "skip_blank_lines": False}
+            try:
+                for chunk in pd.read_csv(stream, dtype=kinds, chunksize=ROWS_AT_ONCE, **form):
+                    chunk.index = pd.RangeIndex(line, line + len(chunk))
+                    line += len(chunk)
+                    piece, film = parse(path, chunk, film)
+                    yield piece
+            except (pd.errors.ParserError, UnicodeDecodeError) as error:
+                refuse_unread(path, error)
+
+
+def refuse_unread(path: Path, error: Exception) -> NoReturn:
+    """Look, line by line, for what pandas could not read: its own words name neither the file nor what the line holds.
+
+    Raises:
+        DataError: always.
+    """
+    expected = f"expected a line such as '1:' or customer,stars,date in UTF-8; correct it, or {GET_AGAIN}"
+    with open_raw(path) as stream:
+        for number, raw in enumerate(stream, 1):
+            line = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+            if line.count(",") > 2:
+                raise DataError(f"{path}: line {number} is {line[:80]!r}, {line.count(',') + 1} columns; {expected}") from None
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError as bad:
+                raise DataError(f"{path}: line {number} is {line[:80]!r}: byte 0x{raw[bad.start]:02x} can't stand in UTF-8; {expected}") from None
+    raise DataError(f"{path}: can't be read ({error}); {expected}") from error
 
 
 def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFrame, int | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, TypeVar
 
+import torch
 import typer
 
 from zsrbook import claims as ledger
@@ -23,6 +24,7 @@ from zsrbook.parallel import workers
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale, cache_folder, current_scale
 from zsrbook.terminal import errors_for_people, say
+from zsrbook.training import Processes
 
 app = typer.Typer(help="Run experiments and judge claims.", no_args_is_help=True)
 runs = typer.Typer(help="Run an experiment of a chapter and record it. Needs a clean working tree.", no_args_is_help=True)
@@ -74,6 +76,15 @@ def run_zesrec(
         checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
         for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, keep):
             keep(record, "Recall@20")
+        drop(checkpoints)
+
+
+def drop(checkpoints: Path) -> None:
+    """Take away the checkpoints of runs that ended; of several processes the first does, once none goes on from them any more."""
+    processes = Processes()
+    if processes.count > 1:
+        torch.distributed.barrier()
+    if processes.rank == 0:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
@@ -376,7 +387,8 @@ def seed_by_seed(
 class Keeper:
     """Writes what one command finds, as what this code has found, and says so; never in the place of a record that holds more seeds.
 
-    A record may begin with fewer seeds than the one that it replaces, as long as it will have as many in the end.
+    A record may begin with fewer seeds than the one that it replaces, as long as it will have as many in the end. Where several processes
+    share a run, all find the same, and the first of them writes.
 
     Attributes:
         version: the code that runs.
@@ -402,11 +414,13 @@ class Keeper:
             self._refuse(path, self.seeds)
 
     def __call__(self, record: RunRecord, metric: str) -> None:
-        """Write a record.
+        """Write a record, if this is the first process.
 
         Raises:
             RecordError: it may not, so nothing is written.
         """
+        if Processes().rank:
+            return
         self._refuse(record.path, max(self.seeds, len(record.seeds)))
         path = records.write(replace(record, code_version=self.version), root=records.RUNS)
         say(f"{record.method:40} {metric} {record.mean(metric):.4f}  {path}")
