@@ -25,6 +25,7 @@ from zsrbook.models.prerec import (
     Statistics,
     bins_of,
     combined,
+    pair_clusters,
     percentile_bins,
     statistics_of,
 )
@@ -136,7 +137,7 @@ def test_pairs_fall_to_the_nearest_centre(split, operator):
     user, item = rng.integers(split.train.shape[0], size=200), rng.integers(split.train.shape[1], size=200)
     u, i = (part.numpy()[codes] for part, codes in zip(found.vectors, (user, item), strict=True))
     plain = {"hadamard": u * i, "average": (u + i) / 2, "l1": abs(u - i), "l2": (u - i) ** 2}[operator]
-    distance = ((plain[:, None] - found.centres.numpy()) ** 2).sum(2)
+    distance = ((plain[:, None] - pair_clusters(split.train, found.settings).centres.numpy()) ** 2).sum(2)
     mine = found.clusters_of(user, item)
     assert distance[np.arange(200), mine] == pytest.approx(distance.min(1), abs=1e-4)
     rows = found.clusters_of_users(user[:20])

@@ -109,7 +109,6 @@ class Statistics:
         sizes, densities: (K,) of the clusters of nodes; where they are clustered apart, densities are (K users', K items').
         between: (K users' + 1, K items' + 1) uint8, where they are clustered apart: the bin of the density between a cluster of users and one of
             items; it takes the place of the item's bin of density, and the user's is 0. The last row and column are for nodes without ones.
-        centres: (P, d) of the clusters of pairs.
         pairs: (P, 2) uint8 the bins of size and density of each cluster of pairs; zeros where no family needs them.
     """
 
@@ -124,61 +123,53 @@ class Statistics:
             raise DataError(f"the matrix of {matrix.shape[0]} users and {matrix.shape[1]} items holds no one; there is nothing to describe")
         self.matrix, self.settings = matrix, settings
         self.between: np.ndarray | None = None
-        self._rows: dict[int, np.ndarray] = {}
         self._shuffled: dict[int, Statistics] = {}
+        self._places: tuple[np.ndarray, np.ndarray] | None = None  # of whom each has the description, where they are shuffled
         taken = degrees(matrix)
         self.users, self.items = (np.zeros((len(ones), 3), np.uint8) for ones in taken)
         for table, ones in ((self.users, taken[0]), (self.items, taken[1])):
             table[ones > 0, 0] = self._activity(ones[ones > 0])
         if "co-occurrence" in families:
             self._describe_nodes()
+        self._pairs: PairClusters | None = None
+        self.pairs = np.zeros((1, 2), np.uint8)
         if "interaction" in families:
             self._describe_pairs()
-        else:
-            self.pairs, self.centres = np.zeros((1, 2), np.uint8), None
+
+    @cached_property
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """(U, d) and (I, d) ``node_vectors``."""
+        return node_vectors(self.matrix, self.settings)
 
     def _activity(self, ones: np.ndarray) -> np.ndarray:
         if self.settings.activity == "log":
             return log_bins(ones, self.settings.bins)
         return percentile_bins(ones, self.settings.bins, ones if self.settings.activity == "mass" else None)
 
-    @cached_property
-    def vectors(self) -> tuple[Tensor, Tensor]:
-        """(U, d) and (I, d) Node2Vec vectors; they mean nothing outside this matrix, so no model reads them."""
-        found = cached(bipartite(self.matrix), replace(self.settings.node2vec, seed=self.settings.seed))
-        return tuple(torch.as_tensor(np.array(part)) for part in np.split(found, [self.matrix.shape[0]]))
-
     def _describe_nodes(self) -> None:
-        vectors = nn.functional.normalize(torch.cat(self.vectors), dim=1).numpy()
-        self.clusters = np.full(len(vectors), -1, np.int32)
+        self.clusters = np.full(sum(self.matrix.shape), -1, np.int32)
         if self.settings.density == "between":
-            return self._describe_sides(vectors)
-        linked = np.flatnonzero(np.concatenate(degrees(self.matrix)))
-        means = self._means(vectors[linked])
-        count = len(means.cluster_centers_)
-        self.clusters[linked] = means.labels_
+            return self._describe_sides()
+        (found,) = node_clusters(self.matrix, self.settings, apart=False)
+        self.clusters[found.nodes] = found.labels
         user, item = np.split(self.clusters, [self.matrix.shape[0]])
-        self.sizes = np.bincount(means.labels_, minlength=count)
+        self.sizes = found.sizes
         if self.settings.density == "edges":
-            self.densities = _density(self.matrix, user, item, count)
+            self.densities = _density(self.matrix, user, item, len(self.sizes))
         else:
-            distance = np.linalg.norm(vectors[linked] - means.cluster_centers_[means.labels_], axis=1)
-            self.densities = 1 / (np.bincount(means.labels_, distance, count) / np.maximum(self.sizes, 1) + 1e-6)
+            self.densities = 1 / (np.bincount(found.labels, found.distances, len(self.sizes)) / np.maximum(self.sizes, 1) + 1e-6)
         for column, number in ((1, self.sizes), (2, self.densities)):
-            bins = np.zeros(len(vectors), np.uint8)
-            bins[linked] = percentile_bins(number[means.labels_], self.settings.bins)
+            bins = np.zeros(len(self.clusters), np.uint8)
+            bins[found.nodes] = percentile_bins(number[found.labels], self.settings.bins)
             self.users[:, column], self.items[:, column] = np.split(bins, [self.matrix.shape[0]])
 
-    def _describe_sides(self, vectors: np.ndarray) -> None:
+    def _describe_sides(self) -> None:
         """Users and items clustered apart: sizes as percentiles within a side, and the density between two clusters as one over the ones."""
-        counts, first = [], 0
-        for table, ones in zip((self.users, self.items), degrees(self.matrix), strict=True):
-            linked = np.flatnonzero(ones)
-            means = self._means(vectors[first + linked])
-            counts.append(np.bincount(means.labels_, minlength=len(means.cluster_centers_)))
-            table[linked, 1] = percentile_bins(counts[-1][means.labels_], self.settings.bins)
-            self.clusters[first + linked] = means.labels_ + sum(map(len, counts[:-1]))
-            first += len(ones)
+        found = node_clusters(self.matrix, self.settings, apart=True)
+        counts = [side.sizes for side in found]
+        for table, side, node, cluster in zip((self.users, self.items), found, (0, self.matrix.shape[0]), (0, len(counts[0])), strict=True):
+            table[side.nodes - node, 1] = percentile_bins(side.sizes[side.labels], self.settings.bins)
+            self.clusters[side.nodes] = cluster + side.labels
         self.sizes = np.concatenate(counts)
         self.between = np.zeros([len(sizes) + 1 for sizes in counts], np.uint8)  # two clusters that never met keep 0
         pair = self.sides(rows_of(self.matrix), self.matrix.indices)
@@ -187,75 +178,32 @@ class Statistics:
         self.densities = met / np.outer(*counts)
         self.between[pair] = percentile_bins(self.densities[pair], self.settings.bins)
 
-    def _means(self, vectors: np.ndarray) -> KMeans:
-        count = self.settings.clusters or min(200, round(np.sqrt(len(vectors) / 2)))
-        count = max(1, min(count, len(np.unique(vectors, axis=0))))
-        return KMeans(count, n_init=1, max_iter=50, random_state=self.settings.seed).fit(vectors)
-
     def sides(self, user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where ``between`` has the pairs of these users and items: the clusters of either side, each counted from 0; -1 without ones."""
         mine, theirs = self.clusters[user], self.clusters[self.matrix.shape[0] + item]
         return mine, np.where(theirs < 0, -1, theirs + 1 - len(self.between))
 
     def _describe_pairs(self) -> None:
-        user, item = rows_of(self.matrix), self.matrix.indices
-        some = np.random.default_rng(self.settings.seed).permutation(len(user))[: self.settings.pair_sample]
-        vectors = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.settings.operator).numpy()
-        count = max(1, min(self.settings.pair_clusters, len(some)))
-        means = MiniBatchKMeans(count, n_init=1, batch_size=4096, random_state=self.settings.seed).fit(vectors)
-        self.centres = torch.as_tensor(means.cluster_centers_.astype(np.float32))
-        mine = self.clusters_of(user, item)
-        size = np.bincount(mine, minlength=count)
-        wide = mine.astype(np.int64)
-        ends = [np.bincount(np.unique(wide * n + node) // n, minlength=count) for n, node in zip(self.matrix.shape, (user, item), strict=True)]
-        self.pairs = np.zeros((count, 2), np.uint8)
-        for column, number in enumerate((size, size / np.maximum(ends[0] * ends[1], 1))):
-            # percentiles over ones; a cluster that none falls into keeps 0
-            self.pairs[mine, column] = percentile_bins(number[mine], self.settings.bins)
+        self._pairs = pair_clusters(self.matrix, self.settings)
+        size = self._pairs.sizes
+        some = size > 0  # a cluster that no one falls into keeps 0
+        self.pairs = np.zeros((len(size), 2), np.uint8)
+        for column, number in enumerate((size, self._pairs.densities)):
+            self.pairs[some, column] = percentile_bins(number[some], self.settings.bins, size[some])  # percentiles over ones
 
     def clusters_of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """(n,) uint8: the cluster of pairs that each of these pairs falls into, the one with the nearest centre."""
-        found = np.zeros(len(user), np.uint8)
-        if self.centres is None:
-            return found
-        lengths = (self.centres**2).sum(1) / 2
-        for begin in range(0, len(user), step := max(1, AT_ONCE // len(self.centres))):
-            some = slice(begin, begin + step)
-            pairs = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.settings.operator)
-            found[some] = (pairs @ self.centres.T - lengths).argmax(1).numpy()
-        return found
+        """(n,) uint8: the cluster of pairs that each of these pairs falls into; 0 where no family needs it."""
+        if self._pairs is None:
+            return np.zeros(len(user), np.uint8)
+        if self._places is not None:
+            user, item = self._places[0][user], self._places[1][item]
+        return self._pairs.of(user, item)
 
     def clusters_of_users(self, users: np.ndarray) -> np.ndarray:
-        """(n, I) uint8: the same for all items of these users; rows are kept for the next model that asks, ``KEPT`` bytes at most."""
-        missing = np.array([user for user in users if user not in self._rows], np.int64)
-        step = max(1, AT_ONCE // (len(self.centres) * self.matrix.shape[1]))
-        found = {}
-        for begin in range(0, len(missing), step):
-            some = missing[begin : begin + step]
-            found |= zip(some, self._nearest(some), strict=True)
-        rows = np.stack([found[user] if user in found else self._rows[user] for user in users])
-        room = KEPT // self.matrix.shape[1] - len(self._rows)
-        self._rows |= dict(list(found.items())[: max(0, room)])
-        return rows
-
-    def _nearest(self, users: np.ndarray) -> np.ndarray:
-        """(n, I) uint8. Of |e − m|² only |m|² − 2 e·m tells centres apart. With e = u ∘ i the product e·m is (u ∘ m)·i, one matrix product for
-        many pairs, and so with the average and the squared difference; only |u − i| must be written out."""
-        u, items, m = self.vectors[0][users], self.vectors[1], self.centres
-        lengths = (m**2).sum(1) / 2
-        if self.settings.operator == "l1":
-            every = np.arange(len(items))
-            return self.clusters_of(np.repeat(users, len(items)), np.tile(every, len(users))).reshape(len(users), -1)
-        shape = (len(items), len(users), len(m))  # the clusters last, where a search for the best is fast
-        if self.settings.operator == "average":
-            score = (items @ m.T / 2)[:, None] + (u @ m.T / 2 - lengths)
-        else:
-            score = (items @ (u[:, None] * m).reshape(-1, m.shape[1]).T).reshape(shape)
-            if self.settings.operator == "hadamard":
-                score -= lengths
-            else:  # (u − i)²·m = u²·m − 2 (u ∘ m)·i + m·i²
-                score = (items**2 @ m.T)[:, None] - 2 * score + (u**2 @ m.T - lengths)
-        return score.argmax(2).T.numpy().astype(np.uint8)
+        """(n, I) uint8: the same for all items of these users."""
+        if self._places is None:
+            return self._pairs.of_users(users)
+        return self._pairs.of_users(self._places[0][users])[:, self._places[1]]
 
     def nodes(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(n, 6) uint8: the bins of the nodes of these pairs, the user's and then the item's."""
@@ -280,14 +228,112 @@ class Statistics:
         if seed in self._shuffled:
             return self._shuffled[seed]
         rng, dealt = np.random.default_rng((seed, 1)), copy.copy(self)  # not the draw of ``strangers``, who would all get what the first codes have
-        users, items = (rng.permutation(size) for size in self.matrix.shape)
-        dealt.users, dealt.items, dealt._rows = self.users[users], self.items[items], {}
+        users, items = dealt._places = tuple(rng.permutation(size) for size in self.matrix.shape)
+        dealt.users, dealt.items = self.users[users], self.items[items]
         if self.between is not None:
             dealt.clusters = self.clusters[np.concatenate([users, self.matrix.shape[0] + items])]
-        if self.centres is not None:
-            dealt.__dict__["vectors"] = self.vectors[0][users], self.vectors[1][items]  # in the place of what the property would work out
         self._shuffled[seed] = dealt
         return dealt
+
+
+def node_vectors(matrix: csr_array, settings: FeatureSettings) -> tuple[Tensor, Tensor]:
+    """(U, d) and (I, d) Node2Vec vectors; they mean nothing outside this matrix, so no model reads them."""
+    found = cached(bipartite(matrix), replace(settings.node2vec, seed=settings.seed))
+    return tuple(torch.as_tensor(np.array(part)) for part in np.split(found, [matrix.shape[0]]))
+
+
+@dataclass(frozen=True)
+class NodeClusters:
+    """Nodes in clusters by the direction of their vectors: ``nodes`` (n,) that have ones, users before items, ``labels`` (n,) their clusters,
+    ``sizes`` (K,) of the clusters, and ``distances`` (n,) to the centre of their own."""
+
+    nodes: np.ndarray
+    labels: np.ndarray
+    sizes: np.ndarray
+    distances: np.ndarray
+
+
+def node_clusters(matrix: csr_array, settings: FeatureSettings, apart: bool) -> tuple[NodeClusters, ...]:
+    """Users and items together; or users, and items, apart. Kept: many ways to describe a matrix share them."""
+    return _node_clusters(_Ones(matrix), _those(settings, "clusters", "node2vec", "seed"), apart)
+
+
+def pair_clusters(matrix: csr_array, settings: FeatureSettings) -> PairClusters:
+    """The clusters of pairs. Kept, as ``node_clusters`` are."""
+    return _pair_clusters(_Ones(matrix), _those(settings, "operator", "pair_clusters", "pair_sample", "node2vec", "seed"))
+
+
+def _those(settings: FeatureSettings, *names: str) -> FeatureSettings:
+    """These settings alone, the others as by default: what the others don't change is worked out once."""
+    return FeatureSettings(**{name: getattr(settings, name) for name in names})
+
+
+class PairClusters:
+    """The vectors of the pairs of one matrix in clusters.
+
+    Attributes:
+        vectors: (U, d) and (I, d) of the nodes.
+        centres: (P, d) of the clusters.
+        sizes, densities: (P,) how many ones fall into each, and what share that is of the pairs of their users and items.
+    """
+
+    def __init__(self, matrix: csr_array, settings: FeatureSettings):
+        self.vectors, self.operator = node_vectors(matrix, settings), settings.operator
+        self._rows: dict[int, np.ndarray] = {}
+        user, item = rows_of(matrix), matrix.indices
+        some = np.random.default_rng(settings.seed).permutation(len(user))[: settings.pair_sample]
+        vectors = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.operator).numpy()
+        count = max(1, min(settings.pair_clusters, len(some)))
+        means = MiniBatchKMeans(count, n_init=1, batch_size=4096, random_state=settings.seed).fit(vectors)
+        self.centres = torch.as_tensor(means.cluster_centers_.astype(np.float32))
+        mine = self.of(user, item)
+        self.sizes = np.bincount(mine, minlength=count)
+        wide = mine.astype(np.int64)
+        ends = [np.bincount(np.unique(wide * n + node) // n, minlength=count) for n, node in zip(matrix.shape, (user, item), strict=True)]
+        self.densities = self.sizes / np.maximum(ends[0] * ends[1], 1)
+
+    def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """(n,) uint8: the cluster that each of these pairs falls into, the one with the nearest centre."""
+        found = np.zeros(len(user), np.uint8)
+        lengths = (self.centres**2).sum(1) / 2
+        for begin in range(0, len(user), step := max(1, AT_ONCE // len(self.centres))):
+            some = slice(begin, begin + step)
+            pairs = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.operator)
+            found[some] = (pairs @ self.centres.T - lengths).argmax(1).numpy()
+        return found
+
+    def of_users(self, users: np.ndarray) -> np.ndarray:
+        """(n, I) uint8: the same for all items of these users; rows are kept for the next model that asks, ``KEPT`` bytes at most."""
+        n_items = len(self.vectors[1])
+        missing = np.array([user for user in users if user not in self._rows], np.int64)
+        step = max(1, AT_ONCE // (len(self.centres) * n_items))
+        found = {}
+        for begin in range(0, len(missing), step):
+            some = missing[begin : begin + step]
+            found |= zip(some, self._nearest(some), strict=True)
+        rows = np.stack([found[user] if user in found else self._rows[user] for user in users])
+        room = KEPT // n_items - len(self._rows)
+        self._rows |= dict(list(found.items())[: max(0, room)])
+        return rows
+
+    def _nearest(self, users: np.ndarray) -> np.ndarray:
+        """(n, I) uint8. Of |e − m|² only |m|² − 2 e·m tells centres apart. With e = u ∘ i the product e·m is (u ∘ m)·i, one matrix product for
+        many pairs, and so with the average and the squared difference; only |u − i| must be written out."""
+        u, items, m = self.vectors[0][users], self.vectors[1], self.centres
+        lengths = (m**2).sum(1) / 2
+        if self.operator == "l1":
+            every = np.arange(len(items))
+            return self.of(np.repeat(users, len(items)), np.tile(every, len(users))).reshape(len(users), -1)
+        shape = (len(items), len(users), len(m))  # the clusters last, where a search for the best is fast
+        if self.operator == "average":
+            score = (items @ m.T / 2)[:, None] + (u @ m.T / 2 - lengths)
+        else:
+            score = (items @ (u[:, None] * m).reshape(-1, m.shape[1]).T).reshape(shape)
+            if self.operator == "hadamard":
+                score -= lengths
+            else:  # (u − i)²·m = u²·m − 2 (u ∘ m)·i + m·i²
+                score = (items**2 @ m.T)[:, None] - 2 * score + (u**2 @ m.T - lengths)
+        return score.argmax(2).T.numpy().astype(np.uint8)
 
 
 def _density(matrix: csr_array, user: np.ndarray, item: np.ndarray, count: int) -> np.ndarray:
@@ -317,7 +363,31 @@ class _Ones:
         return isinstance(other, _Ones) and self.sha256 == other.sha256
 
 
-@lru_cache(maxsize=12)  # many models, from many sources, are judged on one target; five data sets have two matrices each, guarded and whole
+# how many are kept: many models, from many sources, are judged on one target, and five data sets have two matrices each, guarded and whole
+
+
+@lru_cache(maxsize=24)
+def _node_clusters(ones: _Ones, settings: FeatureSettings, apart: bool) -> tuple[NodeClusters, ...]:
+    matrix, found = ones.matrix, []
+    vectors = nn.functional.normalize(torch.cat(node_vectors(matrix, settings)), dim=1).numpy()
+    sides = [np.flatnonzero(side) for side in degrees(matrix)]
+    sides[1] += matrix.shape[0]
+    for nodes in sides if apart else [np.concatenate(sides)]:
+        own = vectors[nodes]
+        count = settings.clusters or min(200, round(np.sqrt(len(own) / 2)))
+        count = max(1, min(count, len(np.unique(own, axis=0))))
+        means = KMeans(count, n_init=1, max_iter=50, random_state=settings.seed).fit(own)
+        distances = np.linalg.norm(own - means.cluster_centers_[means.labels_], axis=1)
+        found.append(NodeClusters(nodes, means.labels_, np.bincount(means.labels_, minlength=count), distances))
+    return tuple(found)
+
+
+@lru_cache(maxsize=12)
+def _pair_clusters(ones: _Ones, settings: FeatureSettings) -> PairClusters:
+    return PairClusters(ones.matrix, settings)
+
+
+@lru_cache(maxsize=24)
 def _statistics(ones: _Ones, settings: FeatureSettings, families: frozenset[Family]) -> Statistics:
     return Statistics(ones.matrix, settings, families)
 
@@ -506,10 +576,9 @@ class PreRec(MatrixModel):
         """A look-up: there are far fewer different descriptions than nodes."""
         every = np.arange(len(self.described.items))
         (some, user), (kinds, item) = self.described.alike(users, every)
-        table = np.empty((len(some), len(kinds)), np.float32)
-        for row, one in enumerate(some):
-            nodes = self.described.nodes(np.full(len(kinds), one), kinds)
-            table[row] = scorer(torch.as_tensor(np.pad(nodes, ((0, 0), (0, 2)))))[:, 0].cpu().numpy()
+        nodes = self.described.nodes(np.repeat(some, len(kinds)), np.tile(kinds, len(some)))
+        bins = torch.as_tensor(np.pad(nodes, ((0, 0), (0, 2))))
+        table = torch.cat([scorer(part)[:, 0] for part in bins.split(100_000)]).cpu().numpy().reshape(len(some), len(kinds))
         return table[user[:, None], item]
 
     @torch.no_grad()
