@@ -179,7 +179,12 @@ def test_other_hdf5_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("load", "file", "separator", "high"), [(social.load_filmtrust, "ratings.txt", " ", 4), (social.load_yelp_friends, "user_business.dat", "\t", 5)]
+    ("load", "file", "separator", "high"),
+    [
+        (social.load_filmtrust, "ratings.txt", " ", 4),
+        (social.load_yelp_friends, "user_business.dat", "\t", 5),
+        (social.load_douban_network, "user_movie.dat", "\t", 5),
+    ],
 )
 def test_plain_text(tmp_path, load, file, separator, high):
     write = lambda *rows: (tmp_path / file).write_text("".join(separator.join(row.split()) + "\n" for row in rows))  # noqa: E731

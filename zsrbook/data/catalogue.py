@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table
+from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table, yelp
 from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import Columns, DataError, Dataset
@@ -47,6 +47,9 @@ LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "flixster": social.load_flixster,
     "filmtrust": social.load_filmtrust,
     "yelp-hin": social.load_yelp_friends,
+    "yelp-open": lambda folder: yelp.load(folder / yelp.REVIEWS),
+    "douban-movie": social.load_douban_movie,
+    "douban-hin": social.load_douban_network,
 }
 #: the same for data of impressions and clicks
 CLICKS: dict[str, Callable[[Path], ClickData]] = {
@@ -169,6 +172,12 @@ ALONE: dict[str, Callable[[Path], Dataset]] = {
     "training_test_dataset.mat": lambda folder: social.monti(folder, folder.resolve().name.lower()),
     "ratings.txt": social.load_filmtrust,
     "user_business.dat": social.load_yelp_friends,
+    yelp.REVIEWS: lambda folder: yelp.load(folder / yelp.REVIEWS),
+    f"{yelp.REVIEWS}.gz": lambda folder: yelp.load(folder / f"{yelp.REVIEWS}.gz"),
+    "yelp_dataset.tar": lambda folder: yelp.load(folder / "yelp_dataset.tar" / yelp.REVIEWS),
+    "douban_movie.tsv": social.load_douban_movie,
+    "Douban.tar.gz": lambda folder: social.load_douban_movie(folder / "Douban.tar.gz"),
+    "user_movie.dat": social.load_douban_network,
 }
 
 
@@ -224,7 +233,7 @@ def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
     if items := own_table(folder, "items"):
         return table.alone(items, name, encoding)
     raise DataError(
-        f"{folder}: holds no known form; expected MovieLens, Amazon or Netflix Prize files as they are published, or interactions.csv"
+        f"{folder}: holds no known form; expected MovieLens, Amazon, Netflix Prize, Yelp or Douban files as they are published, or interactions.csv"
         f" (columns user,item, if you have them time,value) with items.csv (columns item,text); history.csv and catalogue.csv will do as names"
     )
 

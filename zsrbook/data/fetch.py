@@ -32,7 +32,7 @@ class File:
         path: below the folder.
         sha256: None where it is not known for certain, so that it can't be checked.
         size: bytes, None where not known.
-        url: None where the file comes out of the source's archive, or can't be had without an account.
+        url: None where the file comes out of the source's archive, or can't be had without an account or a visit to the page.
         mirror: a second address of the very same bytes, tried after ``url``.
     """
 
@@ -93,6 +93,7 @@ CACM = ("kavinsan/Information-Retrieval-Project", "feda4806b8d19af85753c580640d4
 CISI = ("PsychoProg/tf-idf", "beee251dd1356ee4ffb453ac60cf8f9112840f5d")
 COLLISION = ("Nishikata97/CollisionGenRec", "505d5be3166f7c38ae67957daf8a3b7ec7092577")
 DEEPWALK = ("phanein/deepwalk", "6e6dff245e4692e9bea47e9017c1034e51afbf29")
+HIN = ("librahu/HIN-Datasets-for-Recommendation-and-Network-Embedding", "cc05c484b628b08237f0a876fcebf99d736ccbea")
 IGMC = ("muhanzhang/IGMC", "5fa0e3cb1bdc46ffcb97fa6e0249a553e2e0b438")
 LLMRANK = ("RUCAIBox/LLMRank", "5ec1154cb74cbf68ed5721212f1d7e79336c39c7")
 MINIONEREC = ("AkaliKong/MiniOneRec", "81b4ba9811cfb152cf161f1c486fe516510d081e")
@@ -100,7 +101,6 @@ PADDLEREC = ("PaddlePaddle/PaddleRec", "656326adf3c4117c11ec0eff5e8f61acd8191c2a
 QREC = ("Coder-Yu/QRec", "a141bb37cb7706b2f53b2eed5843de3269f9f37f")
 S3REC = ("RUCAIBox/CIKM2020-S3Rec", "2a81540ae18615d88ef88227b0c066e5b74781e5")
 TRUST = ("vinhqdang/trust_predict_ciao_epinions", "cda9a716c5478c66f9660cdb39a04a0f0b5de869")
-YELP_HIN = ("librahu/HIN-Datasets-for-Recommendation-and-Network-Embedding", "cc05c484b628b08237f0a876fcebf99d736ccbea")
 
 
 def ratings_only_2018(category: str) -> tuple[File, ...]:
@@ -399,12 +399,33 @@ SOURCES = {
                 "user_business.dat",
                 "d57853e95c3f49f0060f31ee9365ab3fffe1010999c76863c3cd9628b91e994d",
                 2_490_385,
-                github(*YELP_HIN, "Yelp/user_business.dat"),
+                github(*HIN, "Yelp/user_business.dat"),
             ),
         ),
         "academic use, no redistribution",
         "shi2019herec",
-        f"https://github.com/{YELP_HIN[0]}",
+        f"https://github.com/{HIN[0]}",
+    ),
+    "yelp-open": Source(
+        "yelp-open",
+        (File("yelp_academic_dataset_review.json"), File("yelp_academic_dataset_business.json")),
+        "academic use, no redistribution; accept the terms at the page named here",
+        "yelp2022open",
+        "https://business.yelp.com/data/resources/open-dataset/",
+    ),
+    "douban-movie": Source(
+        "douban-movie",
+        (File("douban_movie.tsv"),),
+        "research use, cite",
+        "song2019dgrec",
+        "https://github.com/DeepGraphLearning/RecommenderSystems/blob/master/socialRec/README.md#douban-data",
+    ),
+    "douban-hin": Source(
+        "douban-hin",
+        (File("user_movie.dat", url=github(*HIN, "Douban%20Movie/user_movie.dat")),),
+        "research use, cite",
+        "shi2019herec",
+        f"https://github.com/{HIN[0]}",
     ),
     "blogcatalog": Source(
         "blogcatalog",
@@ -468,7 +489,10 @@ def locate(name: str) -> Path:
 def how(name: str, source: Source) -> str:
     if source.archive or all(f.url for f in source.files):
         return f"Get it with `python -m zsrbook data get {name}`, or put it there and set ZSRBOOK_DATA to the folder above it."
-    return "It can't be downloaded without an account; get it at that page, put it there, and set ZSRBOOK_DATA to the folder above it."
+    return (
+        "It can't be downloaded without an account or a visit to that page; get it there, put it into that folder,"
+        " and set ZSRBOOK_DATA to the folder above it."
+    )
 
 
 def get(name: str, say: Callable[[str], None] = print) -> Path:

@@ -11,11 +11,12 @@ import gzip
 import html
 import json
 import re
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
@@ -26,22 +27,36 @@ import pyarrow.csv
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
 
 GET_AGAIN = "delete it and get it again"
+PIECE = 1 << 26  #: bytes of a large table that are parsed at once
 
 
 @contextmanager
 def open_raw(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a plain file, of a ``.gz``, or of the one file inside a ``.zip``.
+    """The bytes of a plain file, of a ``.gz``, of the one file inside a ``.zip``, or of the file of this name in a tar.
+
+    A tar, packed or not, stands in the path where a folder would: ``yelp_dataset.tar/yelp_academic_dataset_review.json``, however
+    deep the file lies inside. It is read in place; nothing is unpacked, so nothing can land anywhere.
 
     Raises:
-        DataError: missing, empty, truncated or damaged; or the archive holds another number of files than one.
+        DataError: missing, empty, truncated or damaged; the ``.zip`` holds another number of files than one, or the tar no file of this name.
     """
     path = Path(path)
-    if not path.is_file():
+    file = path.parent if path.parent.is_file() else path
+    if not file.is_file():
         raise DataError(f"{path}: no such file; put it there, or see `python -m zsrbook data list`")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty (0 bytes); {GET_AGAIN}")
+    if file.stat().st_size == 0:
+        raise DataError(f"{file}: the file is empty (0 bytes); {GET_AGAIN}")
     try:
-        if path.suffix == ".gz":
+        if file != path:
+            with file.open("rb") as stream:
+                refuse_html(file, stream.read(200))
+            with tarfile.open(file) as archive:
+                member = next((m for m in archive if m.isreg() and PurePosixPath(m.name).name == path.name), None)
+                if member is None:
+                    raise DataError(f"{file}: holds no file {path.name}; it holds {', '.join(archive.getnames())[:200] or 'nothing'}")
+                with archive.extractfile(member) as stream:
+                    yield stream
+        elif path.suffix == ".gz":
             with gzip.open(path) as stream:
                 yield stream
         elif path.suffix == ".zip":
@@ -55,9 +70,10 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
             with path.open("rb") as stream:
                 yield stream
     except EOFError as error:
-        raise DataError(f"{path}: ends in the middle of its compressed data, so the download was cut short; {GET_AGAIN}") from error
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: can't be unpacked ({error}); expected {path.suffix[1:]} data; {GET_AGAIN}") from error
+        raise DataError(f"{file}: ends in the middle of its compressed data, so the download was cut short; {GET_AGAIN}") from error
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:
+        why = str(error).partition("\n")[0].rstrip(":")
+        raise DataError(f"{file}: can't be unpacked ({why}); expected {file.suffix[1:]} data; {GET_AGAIN}") from error
 
 
 def refuse_html(path: Path, start: bytes) -> None:
@@ -147,21 +163,27 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         DataError: a line has another number of columns, a quote does not close, or the file is empty, damaged, a web page or in another encoding.
     """
     with open_raw(path) as stream:
-        data = stream.read()
+        return parse_table(path, stream.read(), separator, columns, encoding, quoted)
+
+
+def parse_table(
+    path: Path, data: bytes, separator: str, columns: list[str] | None = None, encoding: str = "utf-8", quoted: bool = True, first: int = 1
+) -> pd.DataFrame:
+    """``read_table`` of bytes that are at hand: the lines of the file from number ``first`` on."""
     refuse_html(path, data[:200])
-    text = decode(path, data, encoding).removeprefix("\ufeff").rstrip("\r\n")
+    text = decode(path, data, encoding, first).removeprefix("\ufeff").rstrip("\r\n")
     if not text:
         raise DataError(f"{path}: the file is empty; {GET_AGAIN}")
     if len(separator) > 1:
         text, separator = text.replace(separator, "\x1f"), "\x1f"
     header = columns is None
-    first, _, rest = text.partition("\n")
+    top, _, rest = text.partition("\n")
     if header and not rest:
-        raise DataError(f"{path}: line 1 is {first[:80]!r} and nothing follows; expected a line of names, then rows")
-    names = [n.strip().strip('"') for n in first.split(separator)] if header else columns
-    if header and len(names) == 1 and (other := next((sign for sign in (";", "\t", "|", ",") if sign in first), None)):
+        raise DataError(f"{path}: line 1 is {top[:80]!r} and nothing follows; expected a line of names, then rows")
+    names = [n.strip().strip('"') for n in top.split(separator)] if header else columns
+    if header and len(names) == 1 and (other := next((sign for sign in (";", "\t", "|", ",") if sign in top), None)):
         raise DataError(
-            f"{path}: line 1 is {first[:80]!r}, one column; it looks separated by {other!r}, and {separator!r} is expected:"
+            f"{path}: line 1 is {top[:80]!r}, one column; it looks separated by {other!r}, and {separator!r} is expected:"
             " save it as CSV with commas, or name it .tsv if tabs part the columns"
         )
     if len(set(names)) < len(names):
@@ -191,12 +213,12 @@ def read_table(path: Path, separator: str = ",", columns: list[str] | None = Non
         if not bad:
             raise DataError(f"{path}: can't be read as a table with columns {', '.join(names)}: {error}") from None
         row = bad[0]
-        line = f"line {row.number}" if row.number is not None else "a line"
+        line = f"line {row.number + first - 1}" if row.number is not None else "a line"
         raise DataError(
             f"{path}: {line} has {row.actual_columns} columns; expected {row.expected_columns} ({', '.join(names)}): {row.text[:80]!r}"
         ) from None
     frame = table.to_pandas()
-    frame.index = pd.RangeIndex(1 + header, 1 + header + len(frame), name="line")
+    frame.index = pd.RangeIndex(first + header, first + header + len(frame), name="line")
     blank = frame.eq("").all(axis=1)
     if blank.any():
         raise DataError(f"{path}: line {blank.idxmax()} is blank; expected {len(names)} columns ({', '.join(names)}); take the line out")
@@ -210,9 +232,24 @@ def with_header(path: Path, columns: list[str], separator: str = ",", quoted: bo
         DataError: it names others, and as ``read_table``.
     """
     frame = read_table(path, separator, quoted=quoted)
+    require_names(path, frame, columns)
+    return frame
+
+
+def read_large(path: Path, columns: list[str], separator: str) -> Iterator[pd.DataFrame]:
+    """As ``with_header`` of a table without quotes, in pieces, so that the text of a file of any length never lies in memory whole."""
+    first = 1
+    with open_raw(path) as stream:
+        while data := stream.read(PIECE) + stream.readline():
+            frame = parse_table(path, data, separator, None if first == 1 else columns, quoted=False, first=first)
+            require_names(path, frame, columns)
+            yield frame
+            first += data.count(b"\n")
+
+
+def require_names(path: Path, frame: pd.DataFrame, columns: list[str]) -> None:
     if list(frame.columns) != columns:
         raise DataError(f"{path}: line 1 names the columns {', '.join(frame.columns)}; expected {', '.join(columns)}")
-    return frame
 
 
 def refuse_open_quotes(path: Path, text: str, separator: str) -> None:
