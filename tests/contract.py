@@ -72,8 +72,9 @@ def histories() -> Sequences:
 
 
 def close(a: Tensor, b: Tensor, relative: float = 1e-5) -> None:
-    """Equal up to this share of the largest score."""
-    torch.testing.assert_close(a.cpu(), b.cpu(), rtol=relative, atol=relative * float(b.abs().max().clamp(min=1e-30)))
+    """Equal up to this share of the largest score; what is infinite in one is so in the other."""
+    largest = b.masked_fill(b.isinf(), 0.0).abs().max()
+    torch.testing.assert_close(a.cpu(), b.cpu(), rtol=relative, atol=relative * float(largest.clamp(min=1e-30)))
 
 
 @pytest.mark.contract
@@ -82,10 +83,21 @@ class RecommenderContract:
 
     #: name → a model from a seed and a device
     variants: ClassVar[dict[str, Callable[[int, str], Recommender]]] = {}
-    #: NDCG@20 over that of popularity, repeats kept, that each variant must reach; None where it can't learn
+    #: NDCG@20 over that of popularity that each variant must reach under the rules ``judged``; None where it can't learn
     margin: ClassVar[float | None] = None
+    #: the rules of that comparison, the same for both and for the ceiling
+    judged: ClassVar[Protocol] = KEPT
     #: whether the model reads item vectors
     reads_features: ClassVar[bool] = False
+    #: whether what the user has gets minus infinity, and nothing else does
+    new_only: ClassVar[bool] = False
+
+    def scored(self, scores: Tensor, histories: Sequences) -> bool:
+        """Whether every item has a finite score, but for those that the model is never to offer."""
+        barred = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        if self.new_only:
+            barred[torch.as_tensor(histories.rows), torch.as_tensor(histories.items, dtype=torch.int64)] = True
+        return bool(scores[~barred].isfinite().all() and scores[barred].isneginf().all())
 
     @classmethod
     def pytest_generate_tests(cls, metafunc):
@@ -116,7 +128,8 @@ class RecommenderContract:
     def test_learns_the_toy_world_and_stays_below_its_ceiling(self, variant):
         if self.margin is None:
             pytest.skip("this model does not learn the next item")
-        reached, popularity, ceiling = (ndcg(m) for m in (self.in_target(variant), Popularity().fit(world().split.train), world().oracle))
+        rivals = (self.in_target(variant), Popularity().fit(world().split.train), world().oracle)
+        reached, popularity, ceiling = (ndcg(model, self.judged) for model in rivals)
         assert reached > self.margin * popularity
         assert reached < ceiling, "better than the truth: something leaks"
 
@@ -136,7 +149,7 @@ class RecommenderContract:
         assert scores.shape == (len(histories()), world().target.n_items)
         assert scores.dtype == torch.float32
         assert not scores.requires_grad
-        assert scores.isfinite().all()
+        assert self.scored(scores, histories())
         assert torch.equal(scores, self.in_target(variant).scores(histories())), "scoring must have no chance in it"
 
     def test_batch_equals_one_at_a_time(self, variant):
@@ -180,9 +193,10 @@ class RecommenderContract:
 
     def test_empty_history_gets_scores(self, variant):
         model = self.in_target(variant)
-        scores = model.scores(Sequences.of([[], [0, 1], []]))
+        some = Sequences.of([[], [0, 1], []])
+        scores = model.scores(some)
         assert scores.shape == (3, model.n_items)
-        assert scores.isfinite().all()
+        assert self.scored(scores, some)
         close(scores[:1], scores[2:])
         close(model.scores(Sequences.of([[]])), scores[:1])
         assert model.scores(Sequences.of([])).shape == (0, model.n_items)
@@ -190,13 +204,15 @@ class RecommenderContract:
     def test_unseen_users_and_items_get_scores(self, variant):
         """Users whose codes no table holds, and items that nobody has taken."""
         model = self.in_target(variant)
-        scores = model.scores(Sequences(np.arange(model.n_items, dtype=np.int32), np.array([0, model.n_items]), np.array([10**6], np.int32)))
+        everything = Sequences(np.arange(model.n_items, dtype=np.int32), np.array([0, model.n_items]), np.array([10**6], np.int32))
+        scores = model.scores(everything)
         assert scores.shape == (1, model.n_items)
-        assert scores.isfinite().all()
+        assert self.scored(scores, everything)
         if not model.zero_shot:  # fitted without the newest items, it must still score them
             train = world().split.train
             thin = train.where(train.interactions[Columns.ITEM].to_numpy() < model.n_items - 5)
-            assert self.variants[variant](0, "cpu").fit(thin).scores(Sequences.of([[model.n_items - 1]])).isfinite().all()
+            newest = Sequences.of([[model.n_items - 1]])
+            assert self.scored(self.variants[variant](0, "cpu").fit(thin).scores(newest), newest)
 
     def test_transfer_reads_item_vectors_alone_and_leaves_the_model_as_it_was(self, variant):
         model, target, some = self.at_home(variant), world().target, histories()

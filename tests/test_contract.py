@@ -7,9 +7,12 @@ from typing import ClassVar
 import pytest
 from contract import REMOVED, RecommenderContract, ndcg, world
 
-from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity, Random
+from zsrbook.evaluation.protocol import Protocol
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.training import Training
+
+NEW = Protocol(repeats="removed", history="removed")
 
 
 class TestPopularity(RecommenderContract):
@@ -64,3 +67,25 @@ class TestItemIds(RecommenderContract):
 
     variants: ClassVar = {users: zesrec(users, "ids") for users in ("gru", "tcn", "hrnn")}
     margin = 1.5
+
+
+class TestNewOnly(RecommenderContract):
+    """Another model that never offers what the user has: judged on what is new to the user, against others without those items."""
+
+    variants: ClassVar = {
+        "neighbour": lambda seed, device: NewOnly(EmbKNN(EmbKNNSettings("decay", "cosine", whiten=0.5))),
+        "zesrec": lambda seed, device: NewOnly(zesrec("gru", "text")(seed, device)),
+    }
+    margin = 1.0  # what buying again adds is gone
+    judged = NEW
+    reads_features = True
+    new_only = True
+
+
+class TestNewOnlyById(RecommenderContract):
+    """Around a model that knows items by their codes, which it therefore can't carry to another catalogue."""
+
+    variants: ClassVar = {"gru": lambda seed, device: NewOnly(zesrec("gru", "ids")(seed, device))}
+    margin = 1.2
+    judged = NEW
+    new_only = True
