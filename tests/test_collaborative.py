@@ -57,16 +57,6 @@ def test_where_there_is_no_structure_popularity_is_not_beaten(structureless, nam
     assert ndcg(MODELS[name]().fit(structureless.train, structureless.valid), structureless) < 1.01 * popular
 
 
-@pytest.mark.parametrize("name", ["MostPop", *MODELS])
-def test_ratings_and_doubled_edges_are_ones(structured, name):
-    make, plain = (MODELS | {"MostPop": MostPop})[name], structured.train
-    stars = (1 + np.arange(2 * plain.nnz) % 5).astype(plain.dtype)
-    rated = csr_array(plain.shape)  # every pair twice, in the same rows
-    rated.indices, rated.indptr, rated.data = np.repeat(plain.indices, 2), 2 * plain.indptr, stars
-    people = np.arange(20)
-    assert np.array_equal(make().fit(rated).scores(people), make().fit(plain).scores(people))
-
-
 def test_most_pop_counts():
     model = MostPop().fit(csr_array(X))
     assert (model.scores(EVERYONE) == X.sum(0)).all()
@@ -176,13 +166,6 @@ def test_validation_without_ones_is_refused(structured):
         BPRMF().fit(structured.train, nothing)
 
 
-def test_the_seed_repeats_and_another_differs():
-    train = csr_array(X)
-    first, again, other = (BPRMF(BPRSettings(epochs=3, seed=seed)).fit(train).scores(EVERYONE) for seed in (0, 0, 1))
-    assert (first == again).all()
-    assert not (first == other).all()
-
-
 def test_early_stopping_keeps_the_best(structured):
     model = BPRMF(BPRSettings(width=16, learning_rate=0.05, patience=5)).fit(structured.train, structured.valid)
     assert validation_ndcg(model, structured.valid) == pytest.approx(max(model.curve))
@@ -207,70 +190,11 @@ def test_vectors_that_diverge_late_leave_the_best_ones(structured, monkeypatch):
         BPRMF(settings).fit(structured.train, structured.valid)
 
 
-@pytest.mark.parametrize("make", [ItemKNN, EASE])
-def test_users_that_came_since_are_served(make):
-    model = make().fit(csr_array(X[:30]))
-    newcomers = model.transfer(csr_array(X[30:]))
-    assert np.allclose(newcomers.scores(np.arange(10)), X[30:] @ (model.weights if make is EASE else model.weights.toarray()), atol=1e-5)
-    with pytest.raises(DataError, match="fitted on 12 items, and the matrix has 3"):
-        model.transfer(csr_array(X[:, :3]))
-
-
-def test_vectors_of_others_are_of_no_use():
-    with pytest.raises(DataError, match="BPRMF keeps a vector for each user"):
-        BPRMF(BPRSettings(epochs=1)).fit(csr_array(X)).transfer(csr_array(X))
-
-
-ODD = {
-    "an empty user": np.vstack([X, np.zeros((1, 12), np.float32)]),
-    "an item that nobody took": np.hstack([X, np.zeros((40, 1), np.float32)]),
-    "a catalogue of one": np.ones((3, 1), np.float32),
-    "a user of everything": np.vstack([X, np.ones((1, 12), np.float32)]),
-}
-ALL = {"MostPop": MostPop, "ItemKNN": ItemKNN, "EASE": EASE, "BPR-MF": lambda: BPRMF(BPRSettings(epochs=2))}
-
-
-@pytest.mark.parametrize("case", ODD)
-@pytest.mark.parametrize("name", ALL)
-def test_odd_matrices_are_scored(name, case):
-    dense = ODD[case]
-    found = ALL[name]().fit(csr_array(dense)).scores(np.arange(len(dense)))
-    assert found.shape == dense.shape
-    assert found.dtype == np.float32
-    assert np.isfinite(found).all()
-
-
-@pytest.mark.parametrize("name", ["ItemKNN", "EASE", "BPR-MF"])
-def test_nothing_to_learn_from_is_refused(name):
-    with pytest.raises(DataError, match="the matrix of 3 users and 2 items holds no one"):
-        ALL[name]().fit(csr_array((3, 2), dtype=np.float32))
-
-
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="neighbours=0"):
         ItemKNNSettings(0)
     with pytest.raises(ValueError, match=r"lam is 0\.0"):
         EASESettings(0.0)
-
-
-def test_a_user_whom_the_matrix_lacks_is_refused():
-    model = MostPop().fit(csr_array(np.eye(3, dtype=np.float32)))
-    for user in (-1, 3):
-        with pytest.raises(DataError, match=f"MostPop: users: user code {user} at place 1; expected 0 to 2"):
-            model.scores(np.array([0, user]))
-
-
-@pytest.mark.parametrize("model", [MostPop, ItemKNN, EASE, BPRMF])
-def test_what_is_no_matrix_of_ones_is_refused(model):
-    ones = np.eye(3, dtype=np.float32)
-    odd = csr_array(np.where(ones > 0, np.float32("nan"), ones))
-    for matrix, message in (
-        (ones, "a ndarray in place"),
-        (odd, "3 entries of the matrix are such as nan"),
-        (csr_array(-ones), "3 entries of the matrix are such as -1.0"),
-    ):
-        with pytest.raises(DataError, match=f"{model.__name__}: {message}"):
-            model().fit(matrix)
 
 
 def test_a_validation_matrix_of_other_items_is_refused():

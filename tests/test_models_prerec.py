@@ -357,7 +357,7 @@ def test_interpolation_is_the_base_at_one_and_ours_at_none(split, model):
         (lambda: replace(SMALL, families=()), "one or more of activity"),
         (lambda: replace(SMALL, questions=1.0), "a share between 0 and 1"),
         (lambda: replace(FEATURES, pair_clusters=300), "expected 1 to 256"),
-        (lambda: PreRec(SMALL).fit(csr_array((3, 3), dtype=np.float32)), "too small to learn from"),
+        (lambda: PreRec(SMALL).fit(csr_array(np.eye(3, dtype=np.float32))), "too small to learn from"),
         (lambda: Statistics(csr_array((3, 3), dtype=np.float32), FEATURES), "holds no one"),
     ],
 )

@@ -7,13 +7,14 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from scipy.special import expit, log_softmax
-from test_collaborative import ODD, X, ndcg, toy_split
+from test_collaborative import X, ndcg, toy_split
 
-from zsrbook.data.dataset import DataError
 from zsrbook.models.collaborative import MostPop
 from zsrbook.models.matrix import validation_ndcg
 from zsrbook.models.neural_collaborative import LightGCN, LightGCNSettings, Lists, MultVAE, MultVAESettings, NeuMF, NeuMFSettings, Triples
 from zsrbook.training import Training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAIN = csr_array(X)
 EVERYONE = np.arange(40)
@@ -37,15 +38,6 @@ def small(name: str, epochs: int = 1, **changes):
 
 def numbers(module: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: value.double().numpy() for name, value in module.state_dict().items()}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums over several threads differ in the last digit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +106,6 @@ def test_the_divergence_comes_in_step_by_step():
         losses.append(model.network(model.taken(EVERYONE))[0].item())
     assert losses[1] - losses[0] == pytest.approx((losses[2] - losses[0]) / 2, rel=1e-3)
     assert losses[2] == losses[3] > losses[0]
-
-
-def test_new_users_are_served_by_the_vae_alone():
-    model = small("MultVAE").fit(TRAIN)
-    newcomers = model.transfer(csr_array(X[30:]))
-    assert np.allclose(newcomers.scores(np.arange(10)), model.scores(np.arange(30, 40)), atol=1e-6)
-    with pytest.raises(DataError, match="fitted on 12 items, and the matrix has 3"):
-        model.transfer(csr_array(X[:, :3]))
-    for name in ("NeuMF", "LightGCN"):
-        with pytest.raises(DataError, match="keeps a vector for each user and item"):
-            small(name).fit(TRAIN).transfer(TRAIN)
 
 
 def test_neumf_is_its_equations():
@@ -196,40 +177,6 @@ def test_the_gradient_of_lightgcn_goes_through_the_graph():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_seed_repeats_and_another_differs(name):
-    make, settings = MODELS[name]
-    found = []
-    for seed in (0, 0, 1):
-        torch.rand(3)  # what others drew before makes no difference
-        found.append(make(replace(settings, training=replace(settings.training, epochs=2, seed=seed))).fit(TRAIN).scores(EVERYONE))
-    assert (found[0] == found[1]).all()
-    assert not np.allclose(found[0], found[2])
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_a_batch_equals_one_at_a_time(name):
-    model = small(name).fit(TRAIN)
-    together = model.scores(EVERYONE)
-    assert np.allclose(np.vstack([model.scores(np.array([user])) for user in EVERYONE]), together, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", MODELS)
 def test_early_stopping_keeps_the_best(structured, name):
     model = small(name, 4).fit(structured.train, structured.valid)
     assert validation_ndcg(model, structured.valid) == pytest.approx(-min(row["valid"] for row in model.curve))
-
-
-@pytest.mark.parametrize("case", ODD)
-@pytest.mark.parametrize("name", MODELS)
-def test_odd_matrices_are_scored(name, case):
-    dense = ODD[case]
-    found = small(name).fit(csr_array(dense)).scores(np.arange(len(dense)))
-    assert found.shape == dense.shape
-    assert found.dtype == np.float32
-    assert np.isfinite(found).all()
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_nothing_to_learn_from_is_refused(name):
-    with pytest.raises(DataError, match="the matrix of 3 users and 2 items holds no one"):
-        small(name).fit(csr_array((3, 2), dtype=np.float32))

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -26,7 +27,9 @@ SCORES_AT_ONCE = 16_000_000
 
 
 class Scorer(ABC):
-    """Its ``scores`` look at the codes first: one beyond the catalogue would be ignored by one model and read past the end by another, and
+    """What scores, and can be kept in a file.
+
+    Its ``scores`` look at the codes first: one beyond the catalogue would be ignored by one model and read past the end by another, and
     user -1 would be answered as the last one.
     """
 
@@ -48,6 +51,30 @@ class Scorer(ABC):
         Raises:
             DataError: a code of nothing; which, and where.
         """
+
+    def state(self) -> dict[str, Tensor]:
+        """All that ``load`` needs to score again."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``state``."""
+        raise NotImplementedError
+
+    def save(self, path: Path, about: Mapping[str, str] | None = None) -> None:
+        """Write the state as safetensors; ``about`` becomes the metadata of the file."""
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.state().items()}, path, about)
+
+    def load(self, path: Path) -> Self:
+        """Read what ``save`` wrote into a model made with the same settings.
+
+        Raises:
+            DataError: the file was cut short, or holds something else.
+        """
+        try:
+            self.restore(load_file(path))
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise DataError(f"{path}: cut short, or not what {type(self).__name__} saves under these settings ({error}); save it again") from None
+        return self
 
 
 class Recommender(Scorer):
@@ -94,23 +121,6 @@ class Recommender(Scorer):
     def bind(self, target: Dataset) -> None:
         """Take over the catalogue of ``target``; zero-shot models override this."""
         self.n_items = target.n_items
-
-    def state(self) -> dict[str, Tensor]:
-        """All that ``load`` needs to score again."""
-        raise NotImplementedError
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``state``."""
-        raise NotImplementedError
-
-    def save(self, path: Path, about: Mapping[str, str] | None = None) -> None:
-        """Write the state as safetensors; ``about`` becomes the metadata of the file."""
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state().items()}, path, about)
-
-    def load(self, path: Path) -> Self:
-        """Read what ``save`` wrote into a model made with the same settings."""
-        self.restore(load_file(path))
-        return self
 
 
 class Wrapper(Recommender):

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from numba import njit
 from scipy.linalg import lapack
 from scipy.sparse import csc_array, csr_array
+from torch import Tensor
 
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import rows_of
-from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
+from zsrbook.models.matrix import MatrixModel, degrees, matrix_in, not_taken, tensors_of, validation_ndcg
 
 
 class MostPop(MatrixModel):
@@ -32,12 +34,12 @@ class MostPop(MatrixModel):
     knows = "anything"
 
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
-        self.bind(with_ones(train, "MostPop"))
+        self.bind(train)
         return self
 
     def bind(self, train: csr_array) -> None:
-        self.train = train
-        self.counts = degrees(train)[1].astype(np.float32)  # (I,)
+        super().bind(train)
+        self.counts = degrees(self.train)[1].astype(np.float32)  # (I,)
 
     def scores(self, users: np.ndarray) -> np.ndarray:
         return np.broadcast_to(self.counts, (len(users), len(self.counts)))
@@ -68,14 +70,21 @@ class ItemKNN(MatrixModel):
         self.settings = settings
 
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
-        self.train = with_ones(train, "ItemKNN")
+        self.bind(train)
         by_item = csr_array(self.train.T)
         found = neighbours(by_item.indptr, by_item.indices, self.train.indptr, self.train.indices, self.settings.neighbours, self.settings.shrinkage)
         self.weights = csr_array(csc_array(found, shape=(train.shape[1],) * 2))  # (I, I): the column of j holds its neighbours
         return self
 
     def scores(self, users: np.ndarray) -> np.ndarray:
-        return (self.train[users] @ self.weights).toarray().astype(np.float32, copy=False)
+        return (self.train[users] @ self.weights).toarray()
+
+    def state(self) -> dict[str, Tensor]:
+        return tensors_of(self.train, "train") | tensors_of(self.weights, "weights")
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.bind(matrix_in(state, "train"))
+        self.weights = matrix_in(state, "weights")
 
 
 @njit(cache=True)
@@ -137,14 +146,14 @@ class EASE(MatrixModel):
         self.settings = settings
 
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
+        self.bind(train)
         n_items = train.shape[1]
         if n_items > self.settings.largest:
             raise DataError(
                 f"EASE: {n_items:,} items need {4e-9 * n_items**2:.1f} GB for their weights, and time by the cube of their number; expected at most "
                 f"{self.settings.largest:,}. Raise ``largest`` if there is room, cut the catalogue, or take ItemKNN, whose cost is sparse."
             )
-        self.train = with_ones(train, "EASE")
-        gram = (self.train.T @ self.train).toarray(order="F").astype(np.float32, copy=False)
+        gram = (self.train.T @ self.train).toarray(order="F")
         diagonal = np.einsum("ii->i", gram)  # a view
         diagonal += self.settings.lam
         factor, failed = lapack.spotrf(gram, lower=True, clean=False, overwrite_a=True)
@@ -158,6 +167,13 @@ class EASE(MatrixModel):
 
     def scores(self, users: np.ndarray) -> np.ndarray:
         return self.train[users] @ self.weights
+
+    def state(self) -> dict[str, Tensor]:
+        return tensors_of(self.train, "train") | {"weights": torch.as_tensor(self.weights)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.bind(matrix_in(state, "train"))
+        self.weights = state["weights"].numpy()
 
 
 @dataclass(frozen=True)
@@ -191,7 +207,7 @@ class BPRMF(MatrixModel):
 
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
         s = self.settings
-        self.train = with_ones(train, "BPRMF")
+        self.bind(train)
         rng = np.random.default_rng(s.seed)
         self.users, self.items = (rng.normal(0, s.spread, (size, s.width)).astype(np.float32) for size in train.shape)
         user, item = rows_of(self.train), self.train.indices.astype(np.int64)
@@ -216,6 +232,13 @@ class BPRMF(MatrixModel):
 
     def scores(self, users: np.ndarray) -> np.ndarray:
         return self.users[users] @ self.items.T
+
+    def state(self) -> dict[str, Tensor]:
+        return tensors_of(self.train, "train") | {"users": torch.as_tensor(self.users), "items": torch.as_tensor(self.items)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.bind(matrix_in(state, "train"))
+        self.users, self.items = (state[side].numpy() for side in ("users", "items"))
 
 
 @njit(cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")

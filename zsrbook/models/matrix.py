@@ -7,8 +7,10 @@ from abc import abstractmethod
 from typing import ClassVar, Self
 
 import numpy as np
+import torch
 from numba import njit
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from zsrbook.data.dataset import DataError, check_codes
 from zsrbook.data.matrix import rows_of
@@ -46,23 +48,48 @@ class MatrixModel(Scorer):
         """
 
     def bind(self, train: csr_array) -> None:
-        """Take over another matrix without learning from it."""
-        self.train = train
+        """Take over another matrix without learning from it.
+
+        Raises:
+            DataError: as ``with_ones``.
+        """
+        self.train = with_ones(train, type(self).__name__)
 
     def transfer(self, train: csr_array) -> Self:
         """A copy that scores the items of another matrix for its users, and reads its ones, but has learned nothing from them.
 
         Raises:
-            DataError: the model knows users or items by their ids, and these are others.
+            DataError: the model knows users or items by their ids, and these are others; or as ``with_ones``.
         """
         name = type(self).__name__
         if self.knows == "nothing":
             raise DataError(f"{name} keeps a vector for each user and item, so it can't serve another matrix; fit it there")
-        if self.knows == "users" and train.shape[1] != self.train.shape[1]:
-            raise DataError(f"{name} knows items by their ids: it was fitted on {self.train.shape[1]} items, and the matrix has {train.shape[1]}")
         moved = copy.copy(self)
         moved.bind(train)
+        if self.knows == "users" and train.shape[1] != self.train.shape[1]:
+            raise DataError(f"{name} knows items by their ids: it was fitted on {self.train.shape[1]} items, and the matrix has {train.shape[1]}")
         return moved
+
+
+#: what a sparse matrix by rows consists of
+PARTS = ("data", "indices", "indptr", "shape")
+
+
+def tensors_of(matrix: csr_array, name: str) -> dict[str, Tensor]:
+    """The parts of a matrix, as a model's ``state`` holds them."""
+    return {f"{name}.{part}": torch.as_tensor(getattr(matrix, part)) for part in PARTS}
+
+
+def matrix_in(state: dict[str, Tensor], name: str) -> csr_array:
+    """The inverse of ``tensors_of``.
+
+    Raises:
+        ValueError: these are not the parts of one matrix.
+    """
+    data, indices, indptr, shape = (state[f"{name}.{part}"].numpy() for part in PARTS)
+    matrix = csr_array((data, indices, indptr), tuple(shape))
+    matrix.check_format()  # all of it: compiled code reads what the codes point at
+    return matrix
 
 
 def degrees(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +98,7 @@ def degrees(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_ones(train: csr_array, name: str) -> csr_array:
-    """The same, sorted by user and item, each pair once and as a one: ratings, counts and doubled edges all say that it was taken.
+    """The same, sorted by user and item, each pair once and as a one of float32: ratings, counts and doubled edges all say that it was taken.
 
     Raises:
         DataError: it is no sparse matrix by rows, holds no one, or holds what can't stand for a one.
@@ -82,11 +109,13 @@ def with_ones(train: csr_array, name: str) -> csr_array:
         odd = train.data[~(np.isfinite(train.data) & (train.data > 0))]
         raise DataError(f"{name}: {len(odd)} entries of the matrix are such as {odd[0]}; expected ones, and blanks for what was not taken")
     if not train.nnz:
-        raise DataError(f"{name}: the matrix of {train.shape[0]} users and {train.shape[1]} items holds no one; expected some to learn from")
+        raise DataError(f"{name}: the matrix of {train.shape[0]} users and {train.shape[1]} items holds no one; expected some")
     if not train.has_canonical_format:
         train = train.copy()
         train.sum_duplicates()  # sorts, too
-    return train if (train.data == 1).all() else csr_array((np.ones_like(train.data), train.indices, train.indptr), train.shape)
+    if train.dtype == np.float32 and (train.data == 1).all():
+        return train
+    return csr_array((np.ones(train.nnz, np.float32), train.indices, train.indptr), train.shape)
 
 
 def not_taken(train: csr_array, users: np.ndarray, rng: np.random.Generator) -> np.ndarray:

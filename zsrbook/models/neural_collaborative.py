@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zsrbook.data.matrix import rows_of
-from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
+from zsrbook.models.matrix import MatrixModel, degrees, matrix_in, not_taken, tensors_of, validation_ndcg
 from zsrbook.training import Training, pick_device
 from zsrbook.training import train as train_network
 
@@ -64,12 +64,16 @@ class NeuralMatrixModel(MatrixModel):
     def settle(self) -> None:
         """Bring what ``scores`` reads up to date with the weights."""
 
-    def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
-        name, settings = type(self).__name__, self.settings.training
-        self.train = with_ones(train, name)
+    def begin(self, train: csr_array) -> None:
+        """Bind the matrix, with a fresh network for it."""
+        self.bind(train)
         with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(self.settings.training.seed)
             self.network = self.build(self.train).to(self.device).eval()
+
+    def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
+        settings = self.settings.training
+        self.begin(train)
         self.curve = []
         if next(self.batches(np.random.default_rng()), None) is None:  # everybody has everything
             self.settle()
@@ -84,11 +88,19 @@ class NeuralMatrixModel(MatrixModel):
             lambda epoch: self.batches(np.random.default_rng((settings.seed, epoch))),
             settings,
             None if valid is None else validate,
-            title=name,
+            title=type(self).__name__,
             shares=False,
         )
         self.settle()
         return self
+
+    def state(self) -> dict[str, Tensor]:
+        return tensors_of(self.train, "train") | {f"network.{name}": value for name, value in self.network.state_dict().items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.begin(matrix_in(state, "train"))
+        self.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")})
+        self.settle()
 
     @property
     def device(self) -> torch.device:

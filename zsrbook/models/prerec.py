@@ -311,7 +311,7 @@ class PairClusters:
         for begin in range(0, len(missing), step):
             some = missing[begin : begin + step]
             found |= zip(some, self._nearest(some), strict=True)
-        rows = np.stack([found[user] if user in found else self._rows[user] for user in users])
+        rows = np.array([found[user] if user in found else self._rows[user] for user in users], np.uint8).reshape(len(users), n_items)
         room = KEPT // n_items - len(self._rows)
         self._rows |= dict(list(found.items())[: max(0, room)])
         return rows
@@ -491,7 +491,6 @@ class PreRec(MatrixModel):
 
     def __init__(self, settings: PreRecSettings = PreRecSettings()):
         self.settings = settings
-        self.weight = 0.5  # c: of f against g, where there are two
 
     def fit(self, train: csr_array, valid: csr_array | None = None) -> Self:
         """Learn from a matrix; ``valid`` chooses the weight of the two MLPs.
@@ -499,9 +498,9 @@ class PreRec(MatrixModel):
         Raises:
             DataError: fewer than 20 ones, too few to keep some as questions; or no blank to hold them against.
         """
+        train = with_ones(train, "PreRec")
         if train.nnz < 20:
             raise DataError(f"a matrix of {train.nnz} ones is too small to learn from; expected at least 20")
-        train = with_ones(train, "PreRec")
         settings, rng = self.settings, np.random.default_rng(self.settings.training.seed)
         user, item = rows_of(train), train.indices
         asked = rng.random(train.nnz) < settings.questions
@@ -537,14 +536,14 @@ class PreRec(MatrixModel):
             )
         self.curve = train_networks(self.networks, batches, settings.training, validate if len(kept[0]) else None, title="PreRec", shares=False)
         self.bind(train)
-        if valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2:
-            self.weight = self._best_weight(valid)
+        chooses = valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2
+        self.weight = self._best_weight(valid) if chooses else 0.5  # c: of f against g, where there are two
         return self
 
     def bind(self, train: csr_array) -> None:
         """Describe the matrix that is to be served; nothing is learned from it."""
         super().bind(train)
-        self.described = statistics_of(train, self.settings.features, self.settings.families)
+        self.described = statistics_of(self.train, self.settings.features, self.settings.families)
 
     def bare(self) -> Self:
         """A copy without the matrix that it was fitted on: what is left is all that moves to another one."""
@@ -649,7 +648,7 @@ class BinnedPopularity(MatrixModel):
 
     def bind(self, train: csr_array) -> None:
         super().bind(train)
-        self.bins = statistics_of(train, self.features, ("activity",)).items[:, 0]
+        self.bins = statistics_of(self.train, self.features, ("activity",)).items[:, 0]
 
     def scores(self, users: np.ndarray) -> np.ndarray:
         return np.tile(self.bins.astype(np.float32), (len(users), 1))
