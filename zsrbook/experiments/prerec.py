@@ -739,6 +739,27 @@ def transfers(scale: Scale, live: tuple[str, str] | None = None) -> list[RunReco
     return found
 
 
+def beside(moved: Sequence[RunRecord], popular: Mapping[str, RunRecord], counted: Mapping[str, float]) -> pd.DataFrame:
+    """The transfers of PreRec, and what stands beside each.
+
+    Args:
+        popular: as for ``gains``.
+        counted: target -> what ItemKNN reaches there, which trains no weight either.
+
+    Returns:
+        index source and target; columns ``PreRec``, ``tuned``, ``MostPop``, ``ItemKNN`` (NDCG@20), and in percent of MostPop ``gain``, ``low``,
+        ``high`` of PreRec, ``shuffled``, the gain of its control, and ``tuned low``, ``tuned high``, the interval of that of the tuned row.
+    """
+    ours, tuned_, control = (
+        gains((r for r in moved if r.method == name and r.source), popular).set_index(["source", "target"])
+        for name in ("PreRec", "PreRec (tuned)", "PreRec (shuffled)")
+    )
+    found = ours.rename(columns={"value": "PreRec", "base": "MostPop"})
+    found["ItemKNN"] = found.index.get_level_values("target").map(counted)
+    found["tuned"], found["tuned low"], found["tuned high"], found["shuffled"] = tuned_["value"], tuned_["low"], tuned_["high"], control["gain"]
+    return found[["PreRec", "tuned", "MostPop", "ItemKNN", "gain", "low", "high", "shuffled", "tuned low", "tuned high"]]
+
+
 def carried(records: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
     """What of PreRec carries over: each method over all its pairs of source and target, against the target's popularity.
 
@@ -1000,24 +1021,27 @@ def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(STRANGERS.values()))
 
 
-def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
-    """Every row of the table of a single data set, on each data set: ``0.149 ± 0.012 (5)``, the last the number of seeds
-    where it is more than one.
+def cell(record: RunRecord, metric: str = "NDCG@20") -> str:
+    """``0.149 ± 0.012 (5)``: the mean, half of its 95 % interval, and the number of seeds where it is more than one."""
+    value, low, high, _ = estimate([(1.0, record)], metric)
+    text = f"{value:.3f} ± {(high - low) / 2:.3f}".replace(" ", "\N{NO-BREAK SPACE}")
+    return text + (f" ({len(record.seeds)})" if len(record.seeds) > 1 else "")
 
-    Returns:
-        index method, one column a data set; ``–`` where nothing was recorded, and ``too large`` where a row is left out.
-    """
-    columns = {}
-    for name in names:
-        found = {}
-        for r in results("single", Spec(name, scale)):
-            value, low, high, _ = estimate([(1.0, r)], metric)
-            cell = f"{value:.3f} ± {(high - low) / 2:.3f}".replace(" ", "\N{NO-BREAK SPACE}")
-            found[r.method] = cell + (f" ({len(r.seeds)})" if len(r.seeds) > 1 else "")
-        columns[name] = found | dict.fromkeys(LEFT_OUT.get(name, {}), "too large")
-    there = dict.fromkeys(method for found in columns.values() for method in found)
+
+def across(found: Mapping[str, Iterable[RunRecord]], metric: str = "NDCG@20") -> pd.DataFrame:
+    """Index method, one column a data set, each ``cell``; ``–`` where nothing was recorded."""
+    return pd.DataFrame({name: {r.method: cell(r, metric) for r in records} for name, records in found.items()}, dtype=object).fillna("–")
+
+
+def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
+    """Every row of the table of a single data set, on each data set, as ``across`` has it; ``too large`` where a row is left out."""
+    found = across({name: results("single", Spec(name, scale)) for name in names}, metric)
+    there = dict.fromkeys([*found.index, *(method for name in found for method in LEFT_OUT.get(name, {}))])
     usual = [row.name for row in systems(Spec("", scale)) if row.name in there]
-    return pd.DataFrame(columns, dtype=object).reindex([*usual, *(method for method in there if method not in usual)]).fillna("–")
+    found = found.reindex([*usual, *(method for method in there if method not in usual)]).fillna("–")
+    for name in found:
+        found.loc[[*LEFT_OUT.get(name, {})], name] = "too large"
+    return found
 
 
 def shares(names: Iterable[str], scale: Scale, ours: str, base: str, metrics: Iterable[str]) -> pd.DataFrame:
