@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 
 from zsrbook.claims import verdicts
 from zsrbook.data.clicks import TEST, TRAIN, ClickData
@@ -517,6 +517,40 @@ def test_online_answers_each_visit_with_its_best_candidate(data, world):
         assert row["click"] == pytest.approx(click)
         assert row["conversion"] == pytest.approx(click * following[item] / following.max())
         assert row["new"] == data.new[user]
+
+
+def test_lifts_pair_the_seeds_and_have_students_interval():
+    (made,) = mail.online_records(STRICT, [0], only("Item rate"))
+
+    def arm(name: str, *clicks: float) -> RunRecord:
+        return replace(made, method=name, seeds=[*range(len(clicks))], metrics={metric: list(clicks) for metric in made.metrics})
+
+    found = mail.lifts([arm("DMR", 0.1, 0.2, 0.4), arm("MAIL-DMR", 0.11, 0.24, 0.4), arm("BaseDNN", 0.1, 0.2, 0.4)])
+    assert found["tower"].tolist() == ["DMR"] * 4  # MAIL-Base is not there
+    expected = ttest_1samp([0.1, 0.2, 0.0], 0.0).confidence_interval(0.95)
+    assert found.loc[0, ["lift", "low", "high"]].tolist() == pytest.approx([0.1, *expected])
+    assert found.loc[0, "visits"] == mail.visits_needed(0.7 / 3, 0.25)
+    assert np.isnan(mail.lifts([arm("DMR", 0.1), arm("MAIL-DMR", 0.11)])["low"]).all()
+
+
+def test_each_arm_of_the_online_test_is_a_record_that_grows(data):
+    rows = mail.arms(Scale.TOY)[:2]
+    first, both = (mail.online_records(STRICT, seeds, rows) for seeds in ([0], [0, 1]))
+    assert [r.method for r in both] == ["BaseDNN", "MAIL-Base"]
+    assert [r.metrics["click (new)"][0] for r in both] == [r.metrics["click (new)"][0] for r in first]
+    model, _ = fitted(STRICT, rows[1], 1)
+    seen = mail.online(load(STRICT), {"MAIL-Base": model})
+    assert both[1].metrics["conversion (old)"][1] == pytest.approx(seen.loc[~seen["new"], "conversion"].mean())
+
+
+def test_improvements_stand_beside_those_that_the_papers_numbers_give(records):
+    printed = paper_numbers("mail_table2").query("pair == 'alimama'").pivot(index="method", columns="metric", values="value")
+    found, table = mail.improvements(records.values()), mail.improvement_table(records.values(), printed)
+    row = found.set_index(["method", "metric"]).loc[("MAIL-DMR", "GAUC (new)")]
+    assert table.at["MAIL-DMR over DMR", ("GAUC (new)", "ours")].startswith(f"{row['improvement']:+.2f} [{row['low']:+.2f}")
+    assert table.at["MAIL-DMR over DMR", ("AUC (new)", "paper")] == "+1.34"  # as printed there
+    parts = mail.improvement_table(records.values(), printed.drop("MAIL-Base"), mail.WHOLE, ["AUC (new)"])
+    assert parts.index.tolist() == [f"{name} over MAIL-Base" for name in mail.TABLE_3[:-1]]
 
 
 def test_visits_needed_is_the_textbooks():

@@ -14,7 +14,7 @@ from zsrbook.evaluation.auc import auc
 from zsrbook.models import ranking
 from zsrbook.models.mail import MAIL, MAILSettings, discrepancy, kernel_sums
 from zsrbook.models.ranking import BaseDNN, Embedded, RankingModel, RankingSettings, Space, Tower, batch_of, pooled
-from zsrbook.training import Training
+from zsrbook.training import Training, optimizers_of
 
 FORMS, ALIGNMENTS, BANDWIDTHS = ("none", "single", "dual", "mail"), ("mmd", "printed", "unbiased", "paired"), ("one", "median", "several")
 N_A, WIDTH, LONGEST, SLOPE = 3, 4, 5, 0.2
@@ -492,6 +492,29 @@ def test_what_training_never_meets_stays_at_nothing(clicks, sparse_above, optimi
     x = fields(batch_of(strict, strict.rows(TEST, "new"), torch.device("cpu")))
     assert not x.a[:, 0].any()
     assert (x.a[:, 1:].abs().sum(2) > 0).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+def test_a_step_costs_by_the_batch_and_not_by_the_table(clicks, optimizer):
+    """Gradients hold the rows that the batch reads, whatever the table, and the step leaves all others to the last bit."""
+    found = []
+    for more in (0, 50_000):
+        sizes = clicks.vocabularies | {"item": clicks.vocabularies["item"] + more}
+        settings = replace(QUICK, sparse_above=0, training=replace(TWICE, optimizer=optimizer, epochs=1))
+        model = RankingModel(partial(BaseDNN, hidden=(8,)), settings)
+        model.build(replace(clicks, vocabularies=sizes))
+        table, batch = model.network.fields.table.weight, batch_of(clicks, clicks.rows(TRAIN)[:64], torch.device("cpu"))
+        before = table.detach().clone()
+        loss, _ = model.network(batch)
+        loss.backward()
+        touched = table.grad.coalesce().indices()[0]
+        found.append(len(touched))
+        for step in optimizers_of(model.network, settings.training):
+            step.step()
+        moved = (table.detach() != before).any(1)
+        assert not moved[~torch.isin(torch.arange(len(table)), touched)].any()
+        assert moved.any()
+    assert found[0] == found[1] < len(before) / 100
 
 
 @pytest.mark.parametrize("sparse_above", [0, 10**9])

@@ -126,6 +126,7 @@ class ToyWorld:
         self.settings = settings
         self.markets = tuple(MARKETS)
         self._built: dict[str, _Market] = {}
+        self._running: dict[str, np.ndarray] = {}  # (K, M + 1) of a market's purchases the log-likelihood so far, which each click oracle asks for
 
     # -- data ---------------------------------------------------------------------------------------------------------------
 
@@ -262,7 +263,9 @@ class ToyWorld:
         owner = bought[Columns.USER].to_numpy()
         starts = np.searchsorted(owner, np.arange(n + 1))
         histories = Sequences(bought[Columns.ITEM].to_numpy(), starts, np.arange(n, dtype=np.int32), bought[Columns.TIME].to_numpy())
-        running = np.pad(self._purchase_likelihood(built, histories).cumsum(1), ((0, 0), (1, 0)))  # (K, M + 1)
+        if market not in self._running:
+            self._running[market] = np.pad(self._purchase_likelihood(built, histories).cumsum(1), ((0, 0), (1, 0)))
+        running = self._running[market]
         user = data.user[rows]
         end = np.where(data.new[user], starts[user], data.windows[rows, 1])
         log = log[user] + (running[:, end] - running[:, starts[user]]).T

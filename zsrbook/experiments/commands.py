@@ -32,7 +32,7 @@ app.add_typer(runs, name="run")
 
 #: what each chapter can run
 ZESREC = tuple(zesrec.ROWS)
-MAIL = ("clicks", "clicks-strict", "deviations", "deviations-strict")
+MAIL = tuple(mail.ROWS)
 SEARCH = ("judged", "held-out", "deviations", "encoders")
 PREREC = (*prerec.ROWS, "tails", "node2vec")
 #: what a person can mend
@@ -198,8 +198,11 @@ def run_mail(
     """
     if experiment not in MAIL:
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(MAIL)}")
-    spec = mail.Spec(data, scale or current_scale(), strict=experiment.endswith("-strict"))
-    rows = named(only, experiment, mail.deviating(spec.scale) if experiment.startswith("deviations") else mail.systems(spec.scale))
+    online = experiment == "online"
+    spec = mail.Spec(data, scale or current_scale(), strict=online or experiment.endswith("-strict"))
+    if online and spec.scale is not Scale.TOY:
+        raise typer.BadParameter("online asks what would have been clicked, which only the toy world knows; say --scale toy")
+    rows, metric = named(only, experiment, mail.ROWS[experiment](spec.scale)), "click (new)" if online else "AUC (new)"
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
@@ -211,13 +214,13 @@ def run_mail(
         for group, there in zip(groups, known, strict=True):
 
             def run(some: list[int], group: list[mail.System] = group) -> list[RunRecord]:
-                return mail.run(spec, some, group, experiment)
+                return mail.online_records(spec, some, group) if online else mail.run(spec, some, group, experiment)
 
             asked = list(range(seeds)) if group[0].chance else [0]
             for record in grown(there, asked, run):
-                keep(record, "AUC (new)")
+                keep(record, metric)
         for record in mail.ceiling(spec, experiment) if experiment.startswith("clicks") else []:
-            keep(record, "AUC (new)")
+            keep(record, metric)
 
 
 @runs.command("search")

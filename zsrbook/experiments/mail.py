@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from scipy.stats import norm
+from scipy.stats import t as student
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import OneHotEncoder, normalize
@@ -269,6 +270,25 @@ def deviating(scale: Scale) -> list[System]:
     return [ranking_row(f"MAIL-Base ({key})", scale, mail=mail) for key, (_, mail) in deviation_settings(scale).items()]
 
 
+#: base arm of the online test -> the same tower with MAIL in front of it
+ARMS = {"BaseDNN": "MAIL-Base", "DMR": "MAIL-DMR"}
+
+
+def arms(scale: Scale) -> list[System]:
+    """The rows that answer visits."""
+    return [row for row in systems(scale) if row.name in {*ARMS, *ARMS.values()}]
+
+
+#: experiment -> its rows
+ROWS: dict[str, Callable[[Scale], list[System]]] = {
+    "clicks": systems,
+    "clicks-strict": systems,
+    "deviations": deviating,
+    "deviations-strict": deviating,
+    "online": arms,
+}
+
+
 # ---------------------------------------------------------------- runs and records
 
 
@@ -493,6 +513,55 @@ def online(data: ClickData, arms: Mapping[str, ClickModel], n: int = 4_000, cand
     return pd.concat(frames, ignore_index=True)
 
 
+def visited(spec: Spec, row: System, seed: int) -> tuple[dict[str, float], float]:
+    """One arm of ``online``, one seed: its mean clicks and conversions a visit of new and of old users, and the seconds of training."""
+    model, seconds = fitted(spec, row, seed)
+    means = online(load(spec), {row.name: model}).groupby("new")[["click", "conversion"]].mean()
+    return {f"{what} ({group})": float(means.loc[new, what]) for what in means for group, new in (("new", True), ("old", False))}, seconds
+
+
+def online_records(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> list[RunRecord]:
+    """Each arm of the simulated test as a record; the same visits for every seed and arm, so that seeds differ by what was learned alone."""
+    rows, seeds = list(rows), list(seeds)
+    found = side_by_side(visited, [(spec, row, seed) for row in rows for seed in seeds], f"online {spec.name}")
+    of_row = [found[n * len(seeds) : (n + 1) * len(seeds)] for n in range(len(rows))]
+    return [
+        RunRecord(
+            paper=PAPER,
+            experiment="online",
+            target=load(spec).name,
+            method=row.name,
+            scale=spec.scale,
+            protocol=spec.protocol.settings(),
+            config=row.config,
+            seeds=seeds,
+            metrics={name: [means[name] for means, _ in some] for name in some[0][0]},
+            data_sha256=load(spec).sha256,
+            minutes=round(sum(seconds for _, seconds in some) / 60, 3),
+        )
+        for row, some in zip(rows, of_row, strict=True)
+    ]
+
+
+def lifts(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """What MAIL adds to each tower in the simulated test, with 95 % intervals over the seeds (Student's t); seeds are paired.
+
+    Returns:
+        columns ``tower``, ``users``, ``what``, ``without MAIL``, ``with MAIL`` (means a visit), ``lift``, ``low``, ``high`` (shares), ``visits``
+        (an arm, to see it); low and high are NaN of a single seed.
+    """
+    named, rows = {r.method: r for r in records}, []
+    for base, ours in ARMS.items():
+        for group in ("new", "old") if {base, ours} <= named.keys() else ():
+            for what in ("click", "conversion"):
+                b, a = (np.array(named[name].metrics[f"{what} ({group})"]) for name in (base, ours))
+                lift = a / b - 1
+                half = student.isf(0.025, len(lift) - 1) * lift.std(ddof=1) / np.sqrt(len(lift)) if len(lift) > 1 else np.nan
+                mean = lift.mean()
+                rows.append((base, group, what, b.mean(), a.mean(), mean, mean - half, mean + half, visits_needed(b.mean(), a.mean())))
+    return pd.DataFrame(rows, columns=["tower", "users", "what", "without MAIL", "with MAIL", "lift", "low", "high", "visits"])
+
+
 def visits_needed(rate: float, better: float, power: float = 0.8, level: float = 0.05) -> float:
     """Visits an arm that a two-sided test of two shares needs to find the difference; infinite where there is none.
 
@@ -603,6 +672,30 @@ def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BA
                 found = ratio_difference((ours, base), (base, base))  # the baseline beside itself is 1
                 rows.append((method, over, metric, *(100 * x for x in (found.value, found.low, found.high, found.detectable))))
     return pd.DataFrame(rows, columns=["method", "over", "metric", "improvement", "low", "high", "detectable"])
+
+
+#: the tower's parts against the whole: whom Table 3 measures improvement by
+WHOLE = {name: "MAIL-Base" for name in TABLE_3[:-1]}
+
+
+def improvement_table(
+    records: Iterable[RunRecord], printed: pd.DataFrame, baselines: Mapping[str, str] = BASELINES, metrics: Iterable[str] = METRICS
+) -> pd.DataFrame:
+    """``improvements`` as the paper sets them (RI), beside its own, worked out from the numbers that it prints.
+
+    Args:
+        printed: index method, columns metrics.
+
+    Returns:
+        index "method over baseline"; columns (metric, ``ours`` | ``paper``), ours as ``+0.53 [+0.10, +0.97]``, in percent.
+    """
+    rows: dict[str, dict[tuple[str, str], str]] = {}
+    for row in improvements(records, baselines, metrics).itertuples():
+        cells = rows.setdefault(f"{row.method} over {row.over}", {})
+        cells[row.metric, "ours"] = f"{row.improvement:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+        if row.metric in printed and {row.method, row.over} <= {*printed.index}:
+            cells[row.metric, "paper"] = f"{100 * (printed.at[row.method, row.metric] / printed.at[row.over, row.metric] - 1):+.2f}"
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
 def in_short(scale: Scale) -> str:
