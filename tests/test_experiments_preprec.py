@@ -10,7 +10,7 @@ import torch
 from zsrbook.data.dataset import Columns
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.ranks import rank_targets
-from zsrbook.experiments import preprec, prerec
+from zsrbook.experiments import preprec, prerec, prerec_tables
 from zsrbook.experiments.preprec import BEST, EMPTY, HOME, RULES, TUNED, Spec
 from zsrbook.models.baselines import RecentPopularity, RecentPopularitySettings
 from zsrbook.records import RunRecord
@@ -106,7 +106,7 @@ def test_a_page_shows_the_rows_at_home_and_then_those_from_elsewhere(home, moved
     monkeypatch.setattr(preprec, "shown", lambda found, scale, run: found)  # as at a larger scale
     shown = preprec.judged_on(PANTRY)
     assert [r.method for r in shown] == [*home, "PrepRec from grocery", f"{EMPTY} from grocery"]
-    assert "PrepRec from grocery" in prerec.table(shown, TUNED, "pantry", preprec.SHOWN)._repr_html_()
+    assert "PrepRec from grocery" in prerec_tables.table(shown, TUNED, "pantry", preprec.SHOWN)._repr_html_()
     monkeypatch.setattr(preprec, "find", lambda **asked: [])
     assert preprec.judged_on(PANTRY) == []
 

@@ -1,0 +1,209 @@
+"""What the PreRec chapter makes of records, in a world so small that a model is fitted in a moment."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_prerec
+from tiny_prerec import GROCERY, PANTRY, recorded
+
+from zsrbook.claims import Verdicts
+from zsrbook.data.matrix import rows_of
+from zsrbook.experiments import prerec, prerec_tables
+from zsrbook.experiments.prerec import STRANGERS
+from zsrbook.models.matrix import degrees
+from zsrbook.records import RunRecord
+from zsrbook.scale import Scale
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_world():
+    with tiny_prerec.shrunk():
+        yield
+
+
+@pytest.fixture(scope="module")
+def single() -> tuple[RunRecord, ...]:
+    return recorded("single", GROCERY, seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def moved() -> tuple[RunRecord, ...]:
+    return recorded("transfer", PANTRY, source=GROCERY)
+
+
+def test_a_row_that_is_left_out_is_too_large_and_one_that_nobody_ran_has_a_dash(monkeypatch):
+    monkeypatch.setattr(prerec_tables, "results", lambda experiment, spec: [])
+    assert prerec_tables.board(["epinions", "yelp"], Scale.SMALL).loc["EASE"].tolist() == ["too large", "–"]
+
+
+def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
+    monkeypatch.setattr(prerec_tables, "results", lambda experiment, spec: single)
+    found = prerec_tables.board(["grocery"], Scale.TOY)
+    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f}\N{NO-BREAK SPACE}± ".rstrip())
+    assert found.loc["PreRec", "grocery"].endswith("(2)")
+
+
+def test_shares_are_of_the_other_method_by_each_metric(single, monkeypatch):
+    monkeypatch.setattr(prerec_tables, "results", lambda experiment, spec: single if spec.name == "grocery" else single[:1])
+    found = prerec_tables.shares(["grocery", "pantry"], Scale.TOY, "PreRec", "EASE", ("NDCG@20", "AUC"))
+    assert list(found.index) == ["grocery"]  # the other data set lacks one of the two
+    named = {r.method: r for r in single}
+    assert found.loc["grocery", "AUC"] == pytest.approx(named["PreRec"].mean("AUC") / named["EASE"].mean("AUC"))
+
+
+def test_costs_are_those_of_a_seed(single, monkeypatch):
+    monkeypatch.setattr(prerec_tables, "results", lambda experiment, spec: single)
+    found = prerec_tables.costs(["grocery"], Scale.TOY)
+    whole = next(r for r in single if r.method == "PreRec")
+    assert found.loc["PreRec", "grocery"] == pytest.approx(whole.minutes / 2)
+    assert "PreRec (shuffled)" not in found.index
+
+
+def test_a_baseline_stands_beside_what_is_published(single):
+    found = prerec_tables.benchmark(single)
+    assert list(found.index) == ["MostPop", "EASE"]  # nobody publishes the others
+    ours, theirs, off = found.loc["EASE", "NDCG@10"][["ours", "theirs", "off"]]
+    assert (ours, theirs) == (pytest.approx(next(r for r in single if r.method == "EASE").mean("NDCG@10")), 0.2865)
+    assert off == pytest.approx(100 * (ours / theirs - 1))
+
+
+def test_levels_count_ties():
+    model, _ = prerec.fitted(GROCERY, prerec.family_rows(GROCERY)[0], 0)
+    found = prerec_tables.levels(model, np.unique(rows_of(prerec.load(GROCERY).test))[:20])
+    assert found["different scores"] <= 10 < found["items"]
+    assert found["items level with the best"] > 1
+
+
+def test_clusters_of_one_seed_agree_with_themselves():
+    table = prerec_tables.stability(GROCERY, seeds=(0, 0))
+    assert table["adjusted Rand index"].tolist() == [1.0]
+    other = prerec_tables.stability(GROCERY, seeds=(0, 1))
+    assert 0 < other["adjusted Rand index"].iloc[0] < 1
+
+
+def test_the_dial_ends_at_the_full_ranking(single):
+    turned = prerec_tables.dial(single, (10, 50, 100))
+    assert turned.index[-1] == "all"
+    assert (turned.diff().iloc[1:] <= 1e-9).all().all()  # more negatives, more that may stand above
+    assert turned.loc["100", "EASE"] == pytest.approx(next(r for r in single if r.method == "EASE").mean("NDCG@10 (1+100)"))
+
+
+def test_gains_are_held_against_the_popularity_of_the_target(single, moved):
+    popular = prerec_tables.popularity_of([*single, *recorded("single", PANTRY, ("MostPop",))])
+    grid = prerec_tables.gains([r for r in (*single, *moved) if r.method == "PreRec"], popular)
+    assert list(zip(grid["source"], grid["target"], strict=True)) == [("grocery", "grocery"), ("grocery", "pantry")]
+    assert (grid["low"] < grid["gain"]).all()
+    assert (grid["gain"] < grid["high"]).all()
+
+
+def test_groups_of_users_make_up_all_of_them(single):
+    named = {r.method: r for r in single}
+    groups = prerec_tables.by_activity(named["PreRec"], named["MostPop"], prerec.load(GROCERY))
+    assert groups["users"].sum() == len(named["PreRec"].per_user("NDCG@20").users)
+    assert np.average(groups["ours"], weights=groups["users"]) == pytest.approx(named["PreRec"].mean("NDCG@20"), abs=1e-6)
+
+
+def test_quarters_by_known_ones_are_those_by_activity(moved):
+    """What is known of a user is training and validation; a model that is ahead in every quarter is so by all of its transfers."""
+    popular = recorded("single", PANTRY, ("MostPop", "Random", "Truth"))
+    base = prerec_tables.popularity_of(popular)
+    random, truth = (next(r for r in popular if r.method == name) for name in ("Random", "Truth"))
+    found = prerec_tables.by_known([truth, random], base)
+    assert list(found.index) == ["fewest", "fewer", "more", "most"]
+    assert (found["better"] == 1).all()
+    assert (found["worse"] == 1).all()
+    assert (found["transfers"] == 2).all()
+    itself = prerec_tables.by_known(popular[:1], base)
+    assert (itself[["gain", "better", "worse"]] == 0).all().all()
+    table = truth.ranks[0]
+    known = degrees(prerec.load(PANTRY).known)[0][table.user]
+    assert (table.n_candidates + known == prerec.load(PANTRY).train.shape[1]).all()
+
+
+def test_statistics_that_decide_the_gain_are_found():
+    names = list("abcdefg")
+    size = pd.Series(np.arange(1.0, 8.0), names)
+    pairs = [(s, t) for s in names for t in names if s != t]
+    grid = pd.DataFrame(pairs, columns=["source", "target"]).assign(gain=[size[t] for _, t in pairs])
+    found = prerec_tables.foretelling(grid, pd.DataFrame({"size": size, "other": [3.0, 6.0, 1.0, 7.0, 4.0, 2.0, 5.0]}))
+    assert found.loc[("size", "of the target"), "ρ"] == pytest.approx(1.0)
+    assert found.loc[("size", "of the target"), "p"] < 0.05
+    assert found.loc[("other", "of the target"), "p"] > 0.05
+
+
+def test_few_data_sets_are_permuted_in_every_order():
+    """Of four in 24 orders; what falls with the target is as far from chance as what rises with it."""
+    names = list("abcd")
+    size = pd.Series([1.0, 2.0, 3.0, 4.0], names)
+    pairs = [(s, t) for s in names for t in names if s != t]
+    grid = pd.DataFrame(pairs, columns=["source", "target"]).assign(gain=[size[t] for _, t in pairs])
+    found = prerec_tables.foretelling(grid, pd.DataFrame({"size": size, "small": 1 / size}))
+    assert found["p"].mul(24).sub(found["p"].mul(24).round()).abs().max() < 1e-9
+    assert found.loc[("size", "of the target"), "p"] == found.loc[("small", "of the target"), "p"] == pytest.approx(2 / 24)
+
+
+def test_data_sets_that_are_not_at_hand_are_summed_up_by_their_records(single, monkeypatch):
+    fits = prerec.tail_records(GROCERY, draws=2)
+    kept = [*fits, *single]
+    monkeypatch.setattr(prerec_tables, "find", lambda **asked: [r for r in kept if all(getattr(r, k) == v for k, v in asked.items() if k != "scale")])
+    found = prerec_tables.recorded_summaries(["grocery", "nowhere"], Scale.TOY)
+    assert list(found.index) == ["grocery"]
+    popular = next(r for r in single if r.method == "MostPop")
+    assert found.loc["grocery", "NDCG@20 of MostPop"] == popular.mean("NDCG@20")
+    assert found.loc["grocery", "Gini of users"] == next(r for r in fits if r.method == "users").mean("Gini")
+    assert found.loc["grocery", "candidates"] < prerec.load(GROCERY).train.shape[1]
+
+
+def test_what_carries_over_is_told_by_method():
+    names = ("PreRec (activity)", "PreRec (co-occurrence, sides apart)")
+    found = recorded("carried", PANTRY, names, source=GROCERY)
+    table = prerec_tables.carried(found, prerec_tables.popularity_of(recorded("single", PANTRY, ("MostPop",))))
+    assert table.index.tolist() == [name[8:-1] for name in names]
+    assert table["NDCG@20"].tolist() == [r.mean("NDCG@20") for r in found]
+    assert (table["lowest"] == table["highest"]).all()
+    assert (table["better"] + table["worse"] <= table["pairs"]).all()
+    assert table.loc[names[1][8:-1], "gain"] > table.loc["activity", "gain"]
+
+
+def test_strangers_have_a_column_a_kind(single):
+    """What the ranks are does not matter here, so those of a single data set stand for strangers'."""
+    found = prerec_tables.by_kind([replace(r, experiment=kind) for kind in STRANGERS for r in single], "AUC")
+    assert list(found.columns) == list(STRANGERS.values())
+    assert found.index.tolist() == [r.method for r in single]
+    assert found["new items"].tolist() == [r.mean("AUC") for r in single]
+
+
+def test_a_mixture_is_never_worse_than_its_base_by_the_oracle():
+    table = prerec_tables.mixtures(recorded("interpolation", GROCERY, ("MostPop", "EASE")))
+    assert table["gain"].to_numpy() == pytest.approx((100 * (table["mixed"] / table["alone"] - 1)).to_numpy(), abs=1e-6)
+    assert (table["low"] <= table["gain"]).all()
+    assert (table["gain"] <= table["high"]).all()
+    assert (table["oracle"] >= -1e-9).all()
+    assert (table["oracle"] >= table["gain"] - 1e-9).all()
+    assert table["α"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(("ours", "where"), [(0.2, "between"), (0.1, "between"), (0.05, "below both"), (0.4, "above both")])
+def test_in_short_looks_up_where_prerec_stands(single, monkeypatch, ours, where):
+    reached = {"MostPop": 0.1, "PreRec": ours, "EASE": 0.3}
+    told = [replace(r, metrics={"NDCG@20": [reached[r.method]] * len(r.seeds)}, ranks={}) for r in single if r.method in reached]
+    monkeypatch.setattr(
+        prerec_tables, "find", lambda experiment, scale, method="", **asked: told if (experiment, scale, method) == ("single", "toy", "") else []
+    )
+    monkeypatch.setattr(prerec_tables, "verdicts", lambda paper, scale: Verdicts())
+    assert f"NDCG@20 {ours:.3f}, {where} popularity (0.100) and EASE (0.300)" in prerec_tables.in_short(Scale.TOY)
+
+
+def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
+    counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "tuned"])
+    monkeypatch.setattr(prerec_tables, "find", lambda **asked: [])
+    monkeypatch.setattr(prerec_tables, "verdicts", lambda paper, scale: Verdicts())
+    told = []
+    for there in (counts, counts.iloc[:1], counts.iloc[1:]):
+        monkeypatch.setattr(prerec_tables, "carried", lambda records, base, there=there: there)
+        told.append(prerec_tables.in_short(Scale.TOY))
+    one, other = "Between public data sets 5 of 20 transfers beat popularity and 9 fall below it.", "10 of 21 transfers between public data sets beat"
+    assert [one in text for text in told] == [True, True, False]
+    assert [other in text for text in told] == [True, False, True]
