@@ -25,7 +25,7 @@ from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset
 from zsrbook.data.matrix import MatrixSplit, among, binary, matrix_of, rows_of, split_matrix, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.heavy_tails import fit_tail, gini
+from zsrbook.evaluation.heavy_tails import ccdf, fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, evaluate
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.experiments.prerec_baselines import LEVEL, Tuned, recbole_split, tuned
@@ -708,7 +708,7 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), source: Spec 
 def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
     """The power law fitted to the ones of users, and of items, as records: ``exponent``, ``from`` (the smallest degree of the tail), ``share``
     (of the nodes that it holds), ``p`` (how often the law itself would lie as far from its fit), ``log-normal`` (log-likelihood ratio of the power
-    law to it), ``its p``, ``Gini``.
+    law to it), ``its p``, ``Gini``; and in the config a ``curve``, 60 points at most of the share with as many ones or more (``ccdf``).
 
     Args:
         draws: of the goodness-of-fit test.
@@ -718,6 +718,8 @@ def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
         began, fit = time.perf_counter(), fit_tail(ones, draws=draws)
         numbers = {"exponent": fit.exponent, "from": fit.minimum, "share": fit.tail / fit.nodes, "p": fit.p}
         numbers |= {"log-normal": fit.lognormal.ratio, "its p": fit.lognormal.p, "Gini": gini(ones[ones > 0])}
+        x, share = ccdf(ones)
+        some = np.unique(np.searchsorted(x, np.geomspace(x[0], x[-1], 60)))
         record = RunRecord(
             paper=PAPER,
             experiment="tails",
@@ -725,7 +727,7 @@ def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
             method=side,
             scale=spec.scale,
             protocol=rules(spec).settings(),
-            config={"draws": draws},
+            config={"draws": draws, "curve": [(int(x[i]), round(float(share[i]), 6)) for i in some]},
             seeds=[0],
             metrics={name: [float(value)] for name, value in numbers.items()},
             data_sha256=split.sha256,
