@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numba
 import pytest
 import torch
 
@@ -21,7 +22,9 @@ MARKER_OF = {"data": "small", "browser": "browser"}
 
 def pytest_configure(config):
     if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)  # workers that share cores would wait for each other's threads, up to a hundred times longer
+        # workers that share cores would wait for each other's threads, up to a hundred times longer
+        numba.get_num_threads()  # starts its threads, and with them gives torch as many again: so before torch is told
+        torch.set_num_threads(1)
     unknown = REQUIRED - set(MARKER_OF)
     if unknown:
         raise pytest.UsageError(f"ZSRBOOK_REQUIRE names {', '.join(sorted(unknown))}; it may name {', '.join(MARKER_OF)}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zsrbook.experiments import mail, zesrec
+from zsrbook.experiments import mail, prerec, zesrec
 from zsrbook.experiments.seeds import SEEDS, stamp
 from zsrbook.records import find
 from zsrbook.scale import Scale
@@ -51,3 +51,18 @@ def test_seed_0_of_a_click_model_ends_where_its_record_says(name):
     for metric in ("AUC (new)", "AUC (old)"):
         before = recorded.metrics[metric][0]
         assert live.metrics[metric][0] == pytest.approx(before, abs=0.2 * abs(before - plain.mean(metric)))
+
+
+def test_seed_0_of_prerec_ends_where_its_records_say():
+    """At home and carried to another market, within the way between two seeds as they were recorded: clusters hang on the last digit."""
+    home, away = (prerec.Spec(name, Scale.TOY) for name in prerec.DATA[Scale.TOY][:2])
+    (row,) = (row for row in prerec.systems(home) if row.name == "PreRec")
+    for experiment, spec, source in (("single", home, None), ("transfer", away, home)):
+        (live,) = prerec.run(spec, experiment, [0], [row], source)
+        found = find(paper="prerec", experiment=experiment, target=spec.name, method="PreRec", scale="toy")
+        (recorded,) = (r for r in found if r.source == live.source)
+        assert stamp(live) == stamp(recorded), "data, protocol or settings have changed; record the toy world anew"
+        (popularity,) = find(paper="prerec", experiment="single", target=spec.name, method="MostPop", scale="toy")
+        before = recorded.metrics["NDCG@20"]
+        spread = max(before) - min(before)
+        assert live.metrics["NDCG@20"][0] == pytest.approx(before[0], abs=max(spread, 0.2 * abs(before[0] - popularity.mean("NDCG@20"))))

@@ -45,8 +45,10 @@ Operator = Literal["hadamard", "average", "l1", "l2"]
 Density = Literal["edges", "distance", "between"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
-#: distances of pairs to centroids that are held at once: 64 MB
-AT_ONCE = 16_000_000
+#: distances of pairs to centroids that are held at once: 4 MB, which the processor's cache has room for
+AT_ONCE = 1 << 20
+#: users whose pairs are compared in one product
+TOGETHER = 4
 #: bytes of pairs' clusters that are kept for the next model
 KEPT = 256_000_000
 
@@ -306,10 +308,9 @@ class PairClusters:
         """(n, I) uint8: the same for all items of these users; rows are kept for the next model that asks, ``KEPT`` bytes at most."""
         n_items = len(self.vectors[1])
         missing = np.array([user for user in users if user not in self._rows], np.int64)
-        step = max(1, AT_ONCE // (len(self.centres) * n_items))
         found = {}
-        for begin in range(0, len(missing), step):
-            some = missing[begin : begin + step]
+        for begin in range(0, len(missing), TOGETHER):
+            some = missing[begin : begin + TOGETHER]
             found |= zip(some, self._nearest(some), strict=True)
         rows = np.array([found[user] if user in found else self._rows[user] for user in users], np.uint8).reshape(len(users), n_items)
         room = KEPT // n_items - len(self._rows)
@@ -319,21 +320,25 @@ class PairClusters:
     def _nearest(self, users: np.ndarray) -> np.ndarray:
         """(n, I) uint8. Of |e − m|² only |m|² − 2 e·m tells centres apart. With e = u ∘ i the product e·m is (u ∘ m)·i, one matrix product for
         many pairs, and so with the average and the squared difference; only |u − i| must be written out."""
-        u, items, m = self.vectors[0][users], self.vectors[1], self.centres
-        lengths = (m**2).sum(1) / 2
+        items, m = self.vectors[1], self.centres
         if self.operator == "l1":
             every = np.arange(len(items))
             return self.of(np.repeat(users, len(items)), np.tile(every, len(users))).reshape(len(users), -1)
-        shape = (len(items), len(users), len(m))  # the clusters last, where a search for the best is fast
-        if self.operator == "average":
-            score = (items @ m.T / 2)[:, None] + (u @ m.T / 2 - lengths)
-        else:
-            score = (items @ (u[:, None] * m).reshape(-1, m.shape[1]).T).reshape(shape)
-            if self.operator == "hadamard":
-                score -= lengths
-            else:  # (u − i)²·m = u²·m − 2 (u ∘ m)·i + m·i²
-                score = (items**2 @ m.T)[:, None] - 2 * score + (u**2 @ m.T - lengths)
-        return score.argmax(2).T.numpy().astype(np.uint8)
+        u, found = self.vectors[0][users], np.empty((len(users), len(items)), np.uint8)
+        lengths = (m**2).sum(1) / 2
+        both = (u[:, None] * m).reshape(-1, m.shape[1]).T.contiguous()  # (d, n P): u ∘ m
+        for begin in range(0, len(items), step := max(1, AT_ONCE // both.shape[1])):
+            i = items[begin : begin + step]
+            if self.operator == "average":
+                score = (i @ m.T / 2)[:, None] + (u @ m.T / 2 - lengths)
+            else:
+                score = (i @ both).reshape(len(i), len(u), len(m))  # the clusters last, where a search for the best is fast
+                if self.operator == "hadamard":
+                    score -= lengths
+                else:  # (u − i)²·m = u²·m − 2 (u ∘ m)·i + m·i²
+                    score = (i**2 @ m.T)[:, None] - 2 * score + (u**2 @ m.T - lengths)
+            found[:, begin : begin + step] = score.argmax(2).T.numpy()
+        return found
 
 
 def _density(matrix: csr_array, user: np.ndarray, item: np.ndarray, count: int) -> np.ndarray:
