@@ -554,7 +554,8 @@ def lifts(records: Iterable[RunRecord]) -> pd.DataFrame:
     for base, ours in ARMS.items():
         for group in ("new", "old") if {base, ours} <= named.keys() else ():
             for what in ("click", "conversion"):
-                b, a = (np.array(named[name].metrics[f"{what} ({group})"]) for name in (base, ours))
+                without, with_ = (dict(zip(named[n].seeds, named[n].metrics[f"{what} ({group})"], strict=True)) for n in (base, ours))
+                b, a = np.array([(without[seed], with_[seed]) for seed in without if seed in with_]).T
                 lift = a / b - 1
                 half = student.isf(0.025, len(lift) - 1) * lift.std(ddof=1) / np.sqrt(len(lift)) if len(lift) > 1 else np.nan
                 mean = lift.mean()
