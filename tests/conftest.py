@@ -23,7 +23,7 @@ MARKER_OF = {"data": "small", "browser": "browser"}
 def pytest_configure(config):
     if "PYTEST_XDIST_WORKER" in os.environ:
         # workers that share cores would wait for each other's threads, up to a hundred times longer
-        numba.get_num_threads()  # starts its threads, and with them gives torch as many again: so before torch is told
+        numba.set_num_threads(1)  # its first call also gives torch as many threads as there are cores: so before torch is told
         torch.set_num_threads(1)
     unknown = REQUIRED - set(MARKER_OF)
     if unknown:

@@ -30,9 +30,10 @@ def bags(rng, rows=N, columns=WORDS, share=0.2):
 @pytest.fixture(autouse=True)
 def one_thread():
     """Problems as small as these gain nothing from a second thread, and waiting for one takes long on a busy machine."""
+    given = numba.get_num_threads()
     numba.set_num_threads(1)
     yield
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(given)
 
 
 @pytest.fixture(params=MODELS)

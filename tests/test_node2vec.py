@@ -21,6 +21,15 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
+@pytest.fixture
+def all_threads():
+    """A worker of the tests gives numba one."""
+    given = numba.get_num_threads()
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    yield
+    numba.set_num_threads(given)
+
+
 def random_graph(n=9, share=0.5, weighted=False, seed=0):
     """Connected, with triangles and without: a ring and chords."""
     rng = np.random.default_rng(seed)
@@ -72,9 +81,13 @@ def test_steps_have_the_chances_of_the_paper(p, q, weighted):
 @pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
 def test_the_first_step_goes_by_weight_whatever_p_and_q(weighted):
     graph = random_graph(weighted=weighted)
-    drawn = walks(graph, Node2VecSettings(walks=20_000, length=2, p=0.1, q=7))
+    copies = sparse.block_diag([graph] * 100, format="csr")  # of 20,000 rounds over nine nodes, starting the rounds would be all the work
+    drawn = walks(copies, Node2VecSettings(walks=200, length=2, p=0.1, q=7))
+    copy, (start, end) = drawn // graph.shape[0], drawn.T % graph.shape[0]
+    assert (copy[:, 0] == copy[:, 1]).all()
     for v, row in enumerate(graph.toarray().astype(float)):
-        ends = np.bincount(drawn[drawn[:, 0] == v, 1], minlength=len(row))
+        ends = np.bincount(end[start == v], minlength=len(row))
+        assert ends.sum() == 20_000
         assert not ends[row == 0].any()
         assert stats.chisquare(ends[row > 0], row[row > 0] / row.sum() * 20_000).pvalue > 1e-4
 
@@ -105,7 +118,7 @@ def test_every_node_starts_as_many_walks_and_each_keeps_to_the_links(p, q):
     assert len(np.unique(drawn, axis=0)) > 0.9 * len(drawn)
 
 
-def test_walks_repeat_with_the_seed_and_do_not_depend_on_threads():
+def test_walks_repeat_with_the_seed_and_do_not_depend_on_threads(all_threads):
     graph, _ = parts()
     for p in (1.0, 0.5):
         settings = replace(SMALL, p=p)
@@ -249,7 +262,7 @@ def cosines(vectors, part):
     [{}, {"shared_negatives": False}, {"threads": 2}, {"p": 0.25, "q": 4.0}, {"dimension": 1}],
     ids=["default", "word2vec", "threads", "near", "one number"],
 )
-def test_nodes_of_a_part_lie_together(more):
+def test_nodes_of_a_part_lie_together(more, all_threads):
     graph, part = parts()
     found = embed(graph, Node2VecSettings(**{"dimension": 16, "window": 5, "epochs": 5} | more))
     assert np.isfinite(found).all()
@@ -368,7 +381,7 @@ def test_doctests():
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread is all that numba was given")
-def test_more_threads_are_as_good():
+def test_more_threads_are_as_good(all_threads):
     graph, part = parts((60, 60, 60))
     one, two = (cosines(embed(graph, Node2VecSettings(dimension=16, window=5, epochs=3, threads=threads)), part) for threads in (1, 2))
     assert two[0] - two[1] == pytest.approx(one[0] - one[1], abs=0.1)

@@ -1,6 +1,8 @@
 """Runs side by side: their order, their threads, their number, and errors that stop the rest; and who sees the bars above them."""
 
 import os
+import subprocess
+import sys
 import sys
 import time
 from concurrent.futures import Future
@@ -41,6 +43,28 @@ def test_spawned_runs_keep_the_order_and_one_thread_each(monkeypatch):
     assert [number for number, _, _ in found] == [0, 1, 2]
     assert os.getpid() not in {pid for _, pid, _ in found}
     assert {threads for _, _, threads in found} == {1}
+
+
+def test_torch_keeps_its_one_thread_when_numba_begins():
+    """In a process of its own, since numba begins once."""
+    code = """
+import numba, torch
+from zsrbook.parallel import one_torch_thread
+
+one_torch_thread()
+
+@numba.njit(parallel=True)
+def total(n):
+    s = 0.0
+    for i in numba.prange(n):
+        s += i
+    return s
+
+assert total(100) == 4950
+print(torch.get_num_threads(), numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "True"]
 
 
 def test_error_in_a_process_reaches_the_caller_and_what_has_not_begun_is_given_up(monkeypatch, tmp_path):

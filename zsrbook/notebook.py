@@ -23,6 +23,7 @@ from pygments.lexers import PythonLexer
 
 import zsrbook
 from zsrbook.audience import in_book
+from zsrbook.parallel import one_torch_thread
 from zsrbook.scale import Scale, current_scale
 from zsrbook.training import pick_device
 
@@ -50,7 +51,7 @@ def setup(minutes: Mapping[str, float] | None = None, seed: int = 0) -> Session:
     torch.manual_seed(seed)
     session = Session(current_scale(), pick_device())
     if session.scale is Scale.TOY:
-        torch.set_num_threads(1)  # a second thread gains the small networks nothing, and makes them ten times slower where another process runs
+        one_torch_thread()  # a second one gains the small networks nothing, and makes them ten times slower where another process runs
     expected = (minutes or {}).get(session.scale)
     parts = {
         "Scale": session.scale.value,

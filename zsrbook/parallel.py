@@ -65,7 +65,13 @@ def _pool(workers: int, environment: tuple) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, context, initializer=_one_thread)
 
 
+def one_torch_thread() -> None:
+    """Torch on one thread, and so it stays: numba shares its threads, and would give torch one a core when it first runs anything in parallel."""
+    numba.get_num_threads()  # so that this happens now, and not in the middle of a chapter
+    torch.set_num_threads(1)
+
+
 def _one_thread() -> None:
     """A process a core leaves nothing for a second thread in any of them."""
-    torch.set_num_threads(1)
+    one_torch_thread()
     numba.set_num_threads(1)
