@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import sys
 import time
 from concurrent.futures import Future
 
