@@ -688,15 +688,14 @@ def improvement_table(
         printed: index method, columns metrics.
 
     Returns:
-        index "method over baseline"; columns (metric, ``ours`` | ``paper``), ours as ``+0.53 [+0.10, +0.97]``, in percent.
+        index "method over baseline" and metric; columns ``ours``, as ``+0.53 [+0.10, +0.97]``, and ``paper``, in percent.
     """
-    rows: dict[str, dict[tuple[str, str], str]] = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in improvements(records, baselines, metrics).itertuples():
-        cells = rows.setdefault(f"{row.method} over {row.over}", {})
-        cells[row.metric, "ours"] = f"{row.improvement:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+        cells = rows[f"{row.method} over {row.over}", row.metric] = {"ours": f"{row.improvement:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"}
         if row.metric in printed and {row.method, row.over} <= {*printed.index}:
-            cells[row.metric, "paper"] = f"{100 * (printed.at[row.method, row.metric] / printed.at[row.over, row.metric] - 1):+.2f}"
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+            cells["paper"] = f"{100 * (printed.at[row.method, row.metric] / printed.at[row.over, row.metric] - 1):+.2f}"
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["ours", "paper"]).fillna("–")
 
 
 def in_short(scale: Scale) -> str:
