@@ -250,6 +250,13 @@ def test_auto_is_bfloat16_where_the_device_has_it(monkeypatch, hardware):
     assert [runs_in(asked, torch.device("cpu")) for asked in ("float32", "bfloat16", "auto")] == ["float32", "bfloat16", said]
 
 
+@pytest.mark.parametrize("tiles", [True, False])
+def test_a_processor_has_bfloat16_by_its_matrix_tiles(monkeypatch, tiles):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # of which a product gains nothing
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    assert training.has_bfloat16(torch.device("cpu")) is tiles
+
+
 def test_devices_by_name():
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")

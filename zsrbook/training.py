@@ -59,10 +59,14 @@ def pick_device(asked: str = "auto") -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 run in hardware there, and so faster than in float32."""
+    """Whether matrix products in bfloat16 run in hardware there, and so faster than in float32.
+
+    Of processors those with matrix tiles (AMX). Where there are only vector instructions for it (AVX-512 BF16), a product can take twice
+    as long as in float32.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
 
 
 def runs_in(precision: str, device: torch.device) -> str:
