@@ -83,7 +83,7 @@ class Shape:
         return f"{self.length} behaviours, width {self.width}, batches of {self.batch:,}"
 
 
-def training(ceiling: float, shape: Shape = Shape(), steps: int = 5, rounds: int = 5) -> list[Row]:
+def training(ceiling: float, shape: Shape = Shape(), steps: int = 20, rounds: int = 5) -> list[Row]:
     """Impressions a second of training: DMR against DIN, where everybody has behaviours, and MAIL-DMR against DMR, where 40 % are new.
 
     DMR's goal is to be half as fast again as DIN. The second is no race: it says what MAIL costs. Its goal is at most twice the time, but the

@@ -70,10 +70,11 @@ class Attention(nn.Module):
 
     def forward(self, v: Tensor, positions: Tensor, ages: Tensor, target: Tensor | None = None) -> Tensor:
         """(B, L, d) behaviours, (longest, ·) embeddings of positions, (B, L) ages, (B, d) target → (B, L)."""
-        inner = self.behaviour(v) + F.embedding(ages, self.position(positions))  # (B, L, h); positions are projected once, not once a row
+        inner = F.embedding(ages, self.position(positions))  # (B, L, h); positions are projected once, not once a row
+        inner += self.behaviour(v)  # in place, since to fetch memory for so many numbers costs more than to add them
         if target is not None:
-            inner = inner + self.target(target).unsqueeze(1)
-        return self.out(inner.tanh()).squeeze(2)
+            inner += self.target(target).unsqueeze(1)
+        return self.out(inner.tanh_()).squeeze(2)
 
 
 class DMR(Tower):
@@ -141,17 +142,25 @@ class DMR(Tower):
 
     def auxiliary(self, x: Embedded, batch: Batch, fields: Fields) -> Tensor:
         """β L_NS over the rows with two behaviours or more; 0 where there is none."""
-        rows = torch.arange(len(batch.lengths), device=batch.lengths.device)[batch.lengths > 1]  # (n,)
+        rows, last = (batch.lengths > 1).nonzero().squeeze(1), batch.lengths - 1  # (n,), (B,)
         if not (len(rows) and self.settings.match):
             return super().auxiliary(x, batch, fields)
-        last = batch.lengths[rows] - 1
-        before = torch.arange(x.v.shape[1], device=last.device) < last[:, None]  # (n, L)
-        answers, negatives = batch.behaviour[rows, last][:, :-1], self.negatives(batch)  # (n, ids), (k, ids)
-        u = self.user(x.v[rows], before)  # (n, d)
-        right = F.logsigmoid((u * self.output_of(answers)).sum(1))  # (n,)
-        others = (answers[:, None] != negatives).any(2)  # (n, k)
-        wrong = F.logsigmoid(-u @ self.output_of(negatives).T) * others
-        return -self.settings.match * (right + wrong.sum(1)).mean()
+        before = torch.arange(x.v.shape[1], device=last.device) < last[:, None]  # (B, L)
+        u = self.user(x.v, before)[rows]  # (n, d); to leave out the rows of v that have no part would copy the others
+        answers, negatives = batch.behaviour[rows, last[rows]][:, :-1], self.negatives(batch)  # (n, ids), (k, ids)
+        right = (u * self.output_of(answers)).sum(1)  # (n,)
+        wrong = F.logsigmoid(-u @ self.output_of(negatives).T).sum(1)
+        kind = numbered(torch.cat([answers, negatives]))
+        own = kind[len(rows) :].bincount(minlength=len(kind))[kind[: len(rows)]]  # (n,) how many of the draws are the row's answer
+        return -self.settings.match * (F.logsigmoid(right) + wrong - own * F.logsigmoid(-right)).mean()
+
+
+def numbered(codes: Tensor) -> Tensor:
+    """(n, ids) → (n,) numbers below n, the same for two rows that agree in every id, and for no others."""
+    kind = codes.new_zeros(len(codes))
+    for column in codes.unbind(1):
+        kind = (kind * (column.max() + 1) + column).unique(return_inverse=True)[1]
+    return kind
 
 
 def weighted(a: Tensor, v: Tensor, mask: Tensor) -> Tensor:

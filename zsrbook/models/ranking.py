@@ -78,11 +78,11 @@ class Fields(nn.Module):
 
     def forward(self, batch: Batch) -> Embedded:
         mask = torch.arange(batch.behaviour.shape[1], device=batch.lengths.device) < batch.lengths[:, None]  # (B, L)
-        codes = [getattr(batch, group) + getattr(self, f"{group}_at") for group in Layout._fields]
-        found = self.table(torch.cat([part.flatten(1) for part in codes], dim=1))  # one lookup, so that one gradient is as large as the table
-        a, c, t, parts = found.split([part.shape[1:].numel() for part in codes], dim=1)
-        parts = parts.unflatten(1, codes[-1].shape[1:])  # (B, L, ids + 1, d)
-        v = parts[..., :-1, :].sum(2) * parts[..., -1, :] * mask.unsqueeze(-1)  # what ⊙ what was done with it (section 3.1)
+        *groups, behaviour = (getattr(batch, group) + getattr(self, f"{group}_at") for group in Layout._fields)
+        codes = [*groups, *behaviour.unbind(2)]  # of behaviours each field by itself, so that no gradient is put together from slices
+        found = self.table(torch.cat(codes, dim=1))  # one lookup, so that one gradient is as large as the table
+        a, c, t, first, *more, action = found.split([part.shape[1] for part in codes], dim=1)
+        v = sum(more, first) * action * mask.unsqueeze(-1)  # what ⊙ what was done with it (section 3.1)
         return Embedded(a, v, mask, c, t, batch.item)
 
 
