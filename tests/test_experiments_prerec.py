@@ -211,10 +211,20 @@ def test_a_page_takes_from_the_records_what_still_holds(monkeypatch, tmp_path, s
     assert next(r for r in found if r.method == "PreRec").metrics == next(r for r in single if r.method == "PreRec").metrics
 
 
-def test_prerec_is_tuned_over_eight_readings_and_then_without_its_guard():
-    found = prerec.chosen_reading(GROCERY)
-    assert [fit["guard"] for fit in found.tried] == [True] * 8 + [False]
-    best = max(found.tried, key=lambda fit: fit["valid"])
-    assert (found.model.settings.guard, found.model.settings.features.bins) == (best["guard"], best["features"]["bins"])
-    eight = max(found.tried[:8], key=lambda fit: fit["valid"])
-    assert found.tried[-1]["features"] == eight["features"]
+def test_a_trial_is_judged_on_validation_ones_and_the_best_is_chosen():
+    rows = [row for row in prerec.trials(GROCERY) if row.name.startswith("EASE")]
+    made = prerec.run(GROCERY, "tuning", [0], rows)
+    assert [r.config["lam"] for r in made] == [20.0, 60.0, 200.0, 600.0, 2000.0]
+    assert {r.protocol["part"] for r in made} == {"valid"}
+    assert not any(r.ranks for r in made)
+    best = max(made, key=lambda r: r.metrics["NDCG@20"][0])
+    assert prerec.chosen(GROCERY, made) == {"EASE": best.method}
+    assert prerec.chosen(GROCERY, []) == {}
+
+
+def test_a_trial_does_not_read_the_test_part(monkeypatch):
+    rows = [row for row in prerec.trials(GROCERY) if row.name.startswith("ItemKNN")][:2]
+    before = [r.metrics for r in prerec.run(GROCERY, "tuning", [0], rows)]
+    split = prerec.load(GROCERY)
+    monkeypatch.setattr(prerec, "load", lambda spec: replace(split, test=split.test[:, ::-1]))
+    assert [r.metrics for r in prerec.run(GROCERY, "tuning", [0], rows)] == before

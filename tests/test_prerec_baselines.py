@@ -1,58 +1,50 @@
-"""The tuning of the baselines; and on the real MovieLens-1M, whether they reach what RecBole publishes."""
+"""What the baselines are tuned over; and on the real MovieLens-1M, whether they reach what RecBole publishes."""
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
-from test_collaborative import toy_split
 
 from zsrbook.data import catalogue, fetch
 from zsrbook.evaluation.matrix import MatrixProtocol, evaluate
-from zsrbook.experiments.prerec_baselines import GRIDS, LEVEL, recbole_split, tuned
+from zsrbook.experiments import prerec
+from zsrbook.experiments.prerec import Spec
+from zsrbook.experiments.prerec_baselines import GRIDS, LEVEL, in_words, recbole_split
 from zsrbook.models.collaborative import MostPop
 from zsrbook.records import find
+from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
 
 METRICS = ("Recall@10", "MRR@10", "NDCG@10")
 
 
-@pytest.fixture(scope="module")
-def split():
-    return toy_split()
-
-
-def test_the_best_on_validation_is_kept(split):
-    found = tuned(split, "EASE")
-    assert [row["lam"] for row in found.tried] == [settings.lam for settings in GRIDS["EASE"][1]]
-    protocol = MatrixProtocol(part="valid", most=1000)
-    reached = protocol.summary(evaluate(found.model, split, protocol), ("NDCG@20",))["NDCG@20"]
-    assert reached == max(row["valid"] for row in found.tried)
-    assert found.model.settings.lam == max(found.tried, key=lambda row: row["valid"])["lam"]
-
-
-def test_tuning_does_not_read_the_test_part(split):
-    blind = replace(split, test=split.test[:, ::-1])
-    assert tuned(blind, "ItemKNN").tried == tuned(split, "ItemKNN").tried
-
-
-def test_nothing_to_choose_is_one_fit(split):
-    found = tuned(split, "MostPop")
-    assert len(found.tried) == 1
-    assert (found.model.counts == split.train.sum(0)).all()
-
-
 def test_the_budget_is_small():
     assert max(len(grid) for _, grid in GRIDS.values()) <= 8
-    assert set(paper_numbers("recbole_ml1m")["method"]) == set(GRIDS) == set(LEVEL)
+    assert set(paper_numbers("recbole_ml1m")["method"]) == {"MostPop", *GRIDS} == set(LEVEL)
 
 
-def test_unknown_families_and_empty_grids_are_refused(split):
-    with pytest.raises(ValueError, match="no baseline 'SLIM'; there are MostPop"):
-        tuned(split, "SLIM")
-    with pytest.raises(ValueError, match="the grid of EASE is empty"):
-        tuned(split, "EASE", [])
+def test_the_name_of_a_trial_says_what_is_tried():
+    (_, grid) = GRIDS["LightGCN"]
+    assert [in_words(one, grid) for one in grid[:2]] == ["layers 1, decay 0.0001", "layers 1, decay 0.001"]
+
+
+TRIED = [Spec(name, scale) for scale, names in prerec.DATA.items() if scale is not Scale.PAPER for name in names]
+
+
+@pytest.mark.parametrize("spec", TRIED, ids=lambda spec: spec.name)
+def test_what_is_called_tuned_did_best_in_the_recorded_trials(spec):
+    trials = {r.method: r for r in find(paper="prerec", experiment="tuning", target=spec.name, scale=spec.scale)}
+    if not trials:
+        pytest.skip(f"no trials of {spec.name} are recorded")
+    tried = prerec.tried(spec)
+    unguarded = {name for name in tried["PreRec"] if name.endswith("no guard)")}
+    wanted = {name for some in tried.values() for name in some} - unguarded
+    assert wanted <= trials.keys(), "a family is tuned over all of its settings or none"
+    rows = {row.name: row.config for row in prerec.single_rows(spec)}
+    for family, best in prerec.chosen(spec, trials.values()).items():
+        assert json.loads(json.dumps(rows["PreRec (tuned)" if family == "PreRec" else family])) == trials[best].config, best
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,11 @@ from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.heavy_tails import ccdf, fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, evaluate
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.experiments.prerec_baselines import LEVEL, Tuned, recbole_split, tuned
+from zsrbook.experiments.prerec_baselines import GRIDS, LEVEL, in_words, recbole_split
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
-from zsrbook.models.collaborative import BPRMF, EASE, BPRSettings, EASESettings, ItemKNN, ItemKNNSettings, MostPop
+from zsrbook.models.collaborative import BPRSettings, EASESettings, ItemKNNSettings, MostPop
 from zsrbook.models.matrix import MatrixModel, degrees
-from zsrbook.models.neural_collaborative import LightGCN, LightGCNSettings, MultVAE, MultVAESettings, NeuMF, NeuMFSettings
+from zsrbook.models.neural_collaborative import LightGCNSettings, MultVAESettings, NeuMFSettings
 from zsrbook.models.node2vec import Node2VecSettings
 from zsrbook.models.prerec import (
     FAMILIES,
@@ -68,7 +68,7 @@ OTHER_STATISTICS = {
 MOST = {Scale.TOY: None, Scale.SMALL: 1000, Scale.PAPER: None}
 MOST_BY_MIXTURES = {Scale.TOY: None, Scale.SMALL: 5000, Scale.PAPER: None}
 #: baselines that PreRec is mixed with
-BASES = ("ItemKNN", "EASE", "BPR-MF", "NeuMF", "LightGCN", "Mult-VAE")
+BASES = tuple(GRIDS)
 #: the kinds of strangers, by experiment
 STRANGERS: dict[str, Targets] = {"new-users": "new users", "new-items": "new items", "both-new": "both new"}
 
@@ -246,6 +246,13 @@ def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> Ma
     return model(replace(settings, seed=seed) if training is None else replace(settings, training=replace(training, seed=seed)))
 
 
+def row_of(name: str, model: Callable[..., MatrixModel], settings: object = None) -> System:
+    """A recommender with these settings; chance plays a part where they name a seed."""
+    drawn = any(hasattr(settings, part) for part in ("seed", "training"))
+    make = partial(seeded if drawn else no_seed, model=model, settings=settings)
+    return System(name, make, {} if settings is None else asdict(settings), chance=drawn)
+
+
 #: Mult-VAE's cost goes by users times items: a smaller network and few passes, where both are many
 _SHORT_VAE = MultVAESettings(hidden=200, batch=500, training=replace(MultVAESettings().training, epochs=5))
 
@@ -256,20 +263,8 @@ def reading(scale: Scale, bins: int, density: Density, guard: bool = True) -> Pr
     return replace(base, features=replace(base.features, bins=bins, density=density), guard=guard)
 
 
-def chosen_reading(spec: Spec) -> Tuned:
-    """PreRec as it does best on validation: users and items clustered together or apart, and how many bins; then the best of these without guard.
-
-    Nine settings, where a baseline may have eight. What came of it stands in ``TUNED``.
-    """
-    split = load(spec)
-    first = tuned(split, PreRec, [reading(spec.scale, bins, density) for density in ("edges", "between") for bins in (10, 20, 50, 100)])
-    second = tuned(split, PreRec, [first.model.settings, replace(first.model.settings, guard=False)])
-    return Tuned(second.model, first.tried + second.tried[1:])
-
-
-#: settings that did best on validation: of PreRec by ``chosen_reading``, of baselines among the ``GRIDS`` of ``experiments.prerec_baselines``;
-#: where a data set or a family is not named, the families' own did best or nothing was tried. On the three large sets of public data PreRec and
-#: ItemKNN alone were tuned
+#: settings that did best on validation, by the records of ``trials`` (a test holds them to it); where a data set or a family is not named, the
+#: families' own did best or nothing was tried
 TUNED: dict[str, dict[str, object]] = {
     "pantry": {"PreRec": reading(Scale.TOY, 50, "between", guard=False)},
     "films": {"PreRec": reading(Scale.TOY, 10, "between", guard=False)},
@@ -319,23 +314,13 @@ LEFT_OUT = {"epinions": {"EASE": "30,738 items: 3.8 GB of weights"}}
 
 def baselines(spec: Spec) -> list[System]:
     """Popularity, chance, and recommenders that know users or items by their ids; but for those that are ``LEFT_OUT``."""
-    sure = {"ItemKNN": (ItemKNN, ItemKNNSettings()), "EASE": (EASE, EASESettings())}
-    drawn = {
-        "BPR-MF": (BPRMF, BPRSettings()),
-        "NeuMF": (NeuMF, NeuMFSettings()),
-        "LightGCN": (LightGCN, LightGCNSettings()),
-        "Mult-VAE": (MultVAE, MultVAESettings()),
-    }
     own = TUNED.get(spec.name, {})
     rows = [
-        System("MostPop", partial(no_seed, model=MostPop), chance=False),
+        row_of("MostPop", MostPop),
         System("MostPop (binned)", partial(no_seed, model=BinnedPopularity, settings=SETTINGS[spec.scale].features), chance=False),
         System("Random", Random),
+        *(row_of(name, model, own.get(name, type(grid[0])())) for name, (model, grid) in GRIDS.items()),
     ]
-    for make, chosen in ((no_seed, sure), (seeded, drawn)):
-        for name, (model, default) in chosen.items():
-            settings = own.get(name, default)
-            rows.append(System(name, partial(make, model=model, settings=settings), asdict(settings), chance=make is seeded))
     return [row for row in rows if row.name not in LEFT_OUT.get(spec.name, {})]
 
 
@@ -436,13 +421,45 @@ def mixed(spec: Spec) -> list[System]:
 
 def level_rows(spec: Spec) -> list[System]:
     """The baselines with the settings at which they are held against RecBole's numbers."""
-    rows = []
-    for name, made in LEVEL.items():
-        settings = made.args[0] if made.args else None
-        drawn = getattr(settings, "training", None) is not None or hasattr(settings, "seed")
-        make = partial(seeded if drawn else no_seed, model=made.func, settings=settings)
-        rows.append(System(name, make, {} if settings is None else asdict(settings), chance=drawn))
-    return rows
+    return [row_of(name, made.func, *made.args) for name, made in LEVEL.items()]
+
+
+def tried(spec: Spec) -> dict[str, dict[str, object]]:
+    """Family -> row -> settings: what the validation ones of a data set choose among.
+
+    Baselines have eight fits at most. PreRec has nine: users and items clustered together or apart, with four numbers of bins; and the best of
+    these once more without its guard, so of the rows without it one is run.
+    """
+    short = {"Mult-VAE": _SHORT_VAE} if spec.name in ("epinions", "yelp", "sports") else {}
+    found: dict[str, dict[str, object]] = {}
+    for family, (_, grid) in GRIDS.items() if spec.name in (*FIVE, DATA[Scale.TOY][0]) else ():
+        if family not in LEFT_OUT.get(spec.name, {}):
+            shrunk = [replace(short[family], dropout=s.dropout, beta=s.beta) for s in grid] if family in short else grid
+            found[family] = {f"{family} ({in_words(one, shrunk)})": one for one in shrunk}
+    found["PreRec"] = {
+        f"PreRec ({density}, {bins} bins{'' if guard else ', no guard'})": reading(spec.scale, bins, density, guard)
+        for guard in (True, False)
+        for density in ("edges", "between")
+        for bins in (10, 20, 50, 100)
+    }
+    return found
+
+
+def trials(spec: Spec) -> list[System]:
+    """A row for each of these settings; they are judged on validation ones, and their records hold no ranks."""
+    ways = {family: model for family, (model, _) in GRIDS.items()}
+    return [
+        row_of(name, ways[family], settings) if family in ways else prerec_row(name, settings)
+        for family, some in tried(spec).items()
+        for name, settings in some.items()
+    ]
+
+
+def chosen(spec: Spec, runs: Iterable[RunRecord]) -> dict[str, str]:
+    """Family -> the row of ``trials`` that did best on validation, by their records; a family without a record is not there."""
+    reached = {r.method: r.metrics["NDCG@20"][0] for r in runs}
+    there = {family: [name for name in some if name in reached] for family, some in tried(spec).items()}
+    return {family: max(names, key=reached.__getitem__) for family, names in there.items() if names}
 
 
 #: the open questions: what is asked, and of which data
@@ -469,6 +486,7 @@ ROWS: dict[str, Callable[[Spec], list[System]]] = {
     "strangers": systems,
     "open": lambda spec: [row for row in systems(spec) if row.name in ASKED],
     "level": level_rows,
+    "tuning": trials,
 }
 
 #: experiments with a source: PreRec as a whole, and its families one by one
@@ -524,6 +542,8 @@ def served(model: PreRec, row: System, seed: int) -> PreRec:
 
 def rules(spec: Spec, experiment: str = "single") -> MatrixProtocol:
     """How an experiment is judged."""
+    if experiment == "tuning":
+        return MatrixProtocol(part="valid", most=1000)
     most = (MOST_BY_MIXTURES if experiment == "interpolation" else MOST)[spec.scale]
     return MatrixProtocol(STRANGERS.get(experiment, "all"), None if spec.recbole else most)
 
@@ -540,7 +560,7 @@ def scored(spec: Spec, experiment: str, row: System, seed: int, source: Spec | N
         model = model.transfer(split.train)
     if row.name.endswith("sees the test)"):
         model = model.transfer((split.train + split.test).astype(np.float32))  # what is to be found, and nothing else that the others lack
-    return {(experiment, row.name): Run(evaluate(served(model, row, seed), split, rules(spec)), seconds)}
+    return {(experiment, row.name): Run(evaluate(served(model, row, seed), split, rules(spec, experiment)), seconds)}
 
 
 def strange(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
@@ -632,7 +652,7 @@ def as_record(spec: Spec, experiment: str, method: str, row: System, runs: dict[
     """The runs of one row, seed by seed, as its record."""
     protocol = rules(spec, experiment)
     sums = [protocol.summary(one.table) | one.beside for one in runs.values()]
-    return record_of(
+    record = record_of(
         {seed: one.table for seed, one in runs.items()},
         sums,
         sum(one.seconds for one in runs.values()),
@@ -646,6 +666,7 @@ def as_record(spec: Spec, experiment: str, method: str, row: System, runs: dict[
         config=row.config,
         data_sha256=load(spec).sha256,
     )
+    return replace(record, ranks={}) if experiment == "tuning" else record  # of many settings a number each, to choose by
 
 
 def made_by(experiment: str, row: System) -> list[tuple[str, str]]:
