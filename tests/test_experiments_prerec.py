@@ -189,7 +189,7 @@ def test_sessions_end_at_a_pause_and_need_a_clock():
 def test_what_run_is_asked_for_becomes_tasks():
     assert len(prerec.tasks("transfer", "all", "", Scale.TOY)) == 20
     assert prerec.tasks("transfer", "pantry", "grocery", Scale.TOY) == [(PANTRY, GROCERY)]
-    assert [s.label for s, _ in prerec.tasks("open", "grocery", "", Scale.TOY)][-1] == "grocery-sessions"
+    assert [s.label for s, _ in prerec.tasks("open", "grocery", "", Scale.TOY)][-1] == "grocery-split1"
     with pytest.raises(DataError, match="leave --source out"):
         prerec.tasks("single", "grocery", "pantry", Scale.TOY)
 
@@ -228,3 +228,24 @@ def test_a_trial_does_not_read_the_test_part(monkeypatch):
     split = prerec.load(GROCERY)
     monkeypatch.setattr(prerec, "load", lambda spec: replace(split, test=split.test[:, ::-1]))
     assert [r.metrics for r in prerec.run(GROCERY, "tuning", [0], rows)] == before
+
+
+def test_another_split_hides_other_ones_of_the_same_matrix():
+    first, second = prerec.load(GROCERY), prerec.load(replace(GROCERY, split=1))
+    assert second.name == "grocery-split1"
+    assert first.sha256 != second.sha256
+    whole = [(split.known + split.test).astype(bool) for split in (first, second)]
+    assert (whole[0] != whole[1]).nnz == 0
+
+
+def test_likes_are_the_ones_of_enough_stars(monkeypatch):
+    data = prerec.raw(GROCERY)
+    assert not prerec.can_be(data, {"liked": 4.0}), "the toy world has no ratings"
+    stars = np.arange(len(data.interactions)) % 5 + 1.0
+    rated = replace(data, interactions=data.interactions.assign(value=stars))
+    assert prerec.can_be(rated, {"liked": 4.0})
+    monkeypatch.setattr(prerec, "raw", lambda spec: rated)
+    split = prerec.load(Spec("rated", Scale.TOY, core=None, liked=4.0))
+    assert split.name == "rated-all-liked4"
+    pairs = rated.interactions[stars >= 4][["user", "item"]].drop_duplicates()
+    assert (split.known + split.test).nnz == len(pairs)

@@ -61,6 +61,18 @@ def test_costs_are_those_of_a_seed(single, monkeypatch):
     assert "PreRec (shuffled)" not in found.index
 
 
+def test_tuning_says_what_was_tried_and_chosen(monkeypatch):
+    rows = [row for row in prerec.trials(GROCERY) if row.name.startswith("EASE")]
+    made = prerec.run(GROCERY, "tuning", [0], rows)
+    monkeypatch.setattr(prerec_tables, "find", lambda **asked: made if asked["target"] == "grocery" else [])
+    found = prerec_tables.tuning(["grocery", "pantry"], Scale.TOY)
+    best = max(made, key=lambda r: r.metrics["NDCG@20"][0])
+    (row,) = found.itertuples()
+    assert (row.Index, row.fits, row.chosen) == (("grocery", "EASE"), 5, f"lam {best.config['lam']:g}")
+    assert (row.worst, row.best) == (min(r.metrics["NDCG@20"][0] for r in made), best.metrics["NDCG@20"][0])
+    assert prerec_tables.tuning(["pantry"], Scale.TOY).empty
+
+
 def test_a_baseline_stands_beside_what_is_published(single):
     found = prerec_tables.benchmark(single)
     assert list(found.index) == ["MostPop", "EASE"]  # nobody publishes the others

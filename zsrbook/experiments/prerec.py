@@ -86,6 +86,8 @@ class Spec:
     dropped: float = 0.0  #: share of the training ones that are taken away
     corrupted: float = 0.0  #: share of the training ones whose item is another at random
     sessions: bool = False  #: a session is a user
+    liked: float = 0.0  #: ratings below it are no ones
+    split: int = 0  #: seed of the split
     recbole: bool = False  #: filtered and split as in RecBole's published runs, and all users judged: ``prerec_baselines.recbole_split``
 
     @property
@@ -96,6 +98,8 @@ class Spec:
             f"drop{self.dropped:.0%}": self.dropped,
             f"noise{self.corrupted:.0%}": self.corrupted,
             "sessions": self.sessions,
+            f"liked{self.liked:g}": self.liked,
+            f"split{self.split}": self.split,
             "recbole": self.recbole,
         }
         return "-".join([self.name, *(note.rstrip("%") for note, holds in notes.items() if holds)])
@@ -127,7 +131,10 @@ def load(spec: Spec) -> MatrixSplit:
         return replace(recbole_split(data), name=spec.label)
     if spec.sessions:
         data = by_session(data)
-    split = replace(split_matrix(binary(data, spec.core)), name=spec.label)
+    if spec.liked:
+        enough = data.interactions[Columns.VALUE].to_numpy() >= spec.liked
+        data = data.where(enough, f"{data.name}: ratings of {spec.liked:g} or more")
+    split = replace(split_matrix(binary(data, spec.core), seed=spec.split), name=spec.label)
     return damaged(split, spec.dropped, spec.corrupted) if spec.dropped or spec.corrupted else split
 
 
@@ -462,7 +469,7 @@ def chosen(spec: Spec, runs: Iterable[RunRecord]) -> dict[str, str]:
     return {family: max(names, key=reached.__getitem__) for family, names in there.items() if names}
 
 
-#: the open questions: what is asked, and of which data
+#: the open questions, and two decisions on data: what is asked, and of which data
 OPEN_QUESTIONS: dict[str, dict[str, object]] = {
     "as it is": {},
     "half of the ones dropped": {"dropped": 0.5},
@@ -471,6 +478,8 @@ OPEN_QUESTIONS: dict[str, dict[str, object]] = {
     "three in ten ones wrong": {"corrupted": 0.3},
     "no 5-core": {"core": None},
     "sessions in place of people": {"sessions": True},
+    "four stars or more": {"liked": 4.0},
+    "another split": {"split": 1},
 }
 ASKED = ("MostPop", "EASE", "LightGCN", "PreRec")
 
@@ -684,6 +693,11 @@ def draws(experiment: str, row: System) -> bool:
     return row.chance or experiment == "interpolation"
 
 
+def can_be(data: Dataset, changes: dict[str, object]) -> bool:
+    """Whether data can be changed so: sessions need a clock, and likes ratings."""
+    return ("sessions" not in changes or data.clock) and ("liked" not in changes or data.interactions[Columns.VALUE].nunique() > 1)
+
+
 def tasks(experiment: str, data: str, source: str, scale: Scale) -> list[tuple[Spec, Spec | None]]:
     """(target, source) of what ``run prerec`` is asked for; source None but for a transfer.
 
@@ -698,7 +712,7 @@ def tasks(experiment: str, data: str, source: str, scale: Scale) -> list[tuple[S
     if experiment in CARRYING:
         return [(t, Spec(s, scale)) for t in targets for s in ((source,) if source else DATA[scale]) if s != t.name]
     if experiment == "open":
-        return [(replace(t, **c), None) for t in targets for c in OPEN_QUESTIONS.values() if c and ("sessions" not in c or raw(t).clock)]
+        return [(replace(t, **changes), None) for t in targets for changes in OPEN_QUESTIONS.values() if changes and can_be(raw(t), changes)]
     return [(t, None) for t in targets]
 
 

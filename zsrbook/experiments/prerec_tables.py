@@ -36,10 +36,14 @@ from zsrbook.experiments.prerec import (
     PAPER,
     STRANGERS,
     Spec,
+    can_be,
+    chosen,
     described,
     load,
+    raw,
     results,
     systems,
+    tried,
 )
 from zsrbook.models.matrix import MatrixModel, degrees
 from zsrbook.records import RunRecord, find
@@ -191,6 +195,23 @@ def costs(names: Iterable[str], scale: Scale) -> pd.DataFrame:
     return pd.DataFrame(found).drop("PreRec (shuffled)", errors="ignore")
 
 
+def tuning(names: Iterable[str], scale: Scale) -> pd.DataFrame:
+    """What each family was tuned over and what was chosen, by the records of its trials.
+
+    Returns:
+        index data set, family; columns ``fits``, ``chosen`` (in words), ``worst`` and ``best`` (NDCG@20 of validation ones).
+    """
+    rows = {}
+    for name in names:
+        spec = Spec(name, scale)
+        runs = {r.method: r for r in find(paper=PAPER, experiment="tuning", target=name, scale=scale)}
+        for family, best in chosen(spec, runs.values()).items():
+            reached = [runs[row].metrics["NDCG@20"][0] for row in tried(spec)[family] if row in runs]
+            rows[name, family] = len(reached), best.removeprefix(f"{family} (").removesuffix(")"), min(reached), max(reached)
+    index = pd.MultiIndex.from_tuples(rows, names=["data", "family"]) if rows else None
+    return pd.DataFrame(list(rows.values()), index=index, columns=["fits", "chosen", "worst", "best"])
+
+
 def benchmark(records: Iterable[RunRecord], published: str = "recbole_ml1m") -> pd.DataFrame:
     """Baselines beside what others publish of theirs on the same data, split alike.
 
@@ -248,6 +269,8 @@ def open_questions(spec: Spec, metric: str = "NDCG@20") -> pd.DataFrame:
     """One row a kind of data, one column a method."""
     rows = {}
     for words, changes in OPEN_QUESTIONS.items():
+        if spec.scale is Scale.TOY and not can_be(raw(spec), changes):
+            continue
         other = replace(spec, **changes)
         rows[words] = {r.method: r.mean(metric) for r in results("open" if changes else "single", other) if r.method in ASKED}
     return pd.DataFrame.from_dict(rows, orient="index")
