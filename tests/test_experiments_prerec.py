@@ -249,3 +249,18 @@ def test_likes_are_the_ones_of_enough_stars(monkeypatch):
     assert split.name == "rated-all-liked4"
     pairs = rated.interactions[stars >= 4][["user", "item"]].drop_duplicates()
     assert (split.known + split.test).nnz == len(pairs)
+
+
+def test_clusters_of_one_seed_agree_with_themselves():
+    table = prerec.stability(GROCERY, seeds=(0, 0))
+    assert table["adjusted Rand index"].tolist() == [1.0]
+    other = prerec.stability(GROCERY, seeds=(0, 1))
+    assert 0 < other["adjusted Rand index"].iloc[0] < 1
+
+
+def test_stability_is_recorded_as_the_mean_over_the_other_seeds():
+    pairs, record = prerec.stability(GROCERY, (0, 1, 2)), prerec.stability_record(GROCERY, (0, 1, 2))
+    assert record.seeds == [0, 1, 2]
+    assert not record.ranks
+    first = pairs[(pairs["seed"] == 0) | (pairs["other seed"] == 0)]
+    assert record.metrics["size within a bin"][0] == pytest.approx(first["size within a bin"].mean())

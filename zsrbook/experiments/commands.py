@@ -34,7 +34,7 @@ app.add_typer(runs, name="run")
 ZESREC = tuple(zesrec.ROWS)
 MAIL = tuple(mail.ROWS)
 SEARCH = ("judged", "held-out", "deviations", "encoders")
-PREREC = (*prerec.ROWS, "tails", "node2vec")
+PREREC = (*prerec.ROWS, "tails", "stability", "node2vec")
 #: what a person can mend
 MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
@@ -281,6 +281,8 @@ def run_prerec(
     """
     if experiment not in PREREC:
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(PREREC)}")
+    if experiment == "stability" and seeds < 2:
+        raise typer.BadParameter("stability compares seeds; ask for 2 or more")
     scale = scale or current_scale()
     with errors_for_people(*MENDABLE):
         records.check_clean()
@@ -297,6 +299,10 @@ def run_prerec(
             for spec, _ in asked:
                 for record in prerec.tail_records(spec):
                     keep(record, "exponent")
+            return
+        if experiment == "stability":
+            for spec, _ in asked:
+                keep(prerec.stability_record(spec, range(seeds)), "adjusted Rand index")
             return
         makes, drawn, todo = partial(prerec.made_by, experiment), partial(prerec.draws, experiment), []
         for spec, of in asked:

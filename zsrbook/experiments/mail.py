@@ -526,18 +526,18 @@ def online_records(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> 
     found = side_by_side(visited, [(spec, row, seed) for row in rows for seed in seeds], f"online {spec.name}")
     of_row = [found[n * len(seeds) : (n + 1) * len(seeds)] for n in range(len(rows))]
     return [
-        RunRecord(
+        record_of(
+            dict.fromkeys(seeds),
+            [means for means, _ in some],
+            sum(seconds for _, seconds in some),
+            spec.protocol,
             paper=PAPER,
             experiment="online",
             target=load(spec).name,
             method=row.name,
             scale=spec.scale,
-            protocol=spec.protocol.settings(),
             config=row.config,
-            seeds=seeds,
-            metrics={name: [means[name] for means, _ in some] for name in some[0][0]},
             data_sha256=load(spec).sha256,
-            minutes=round(sum(seconds for _, seconds in some) / 60, 3),
         )
         for row, some in zip(rows, of_row, strict=True)
     ]

@@ -1,9 +1,10 @@
 """The experiments of the PreRec chapter: their data, settings and rows, what runs them, and the records that come of it.
 
 They are single data sets, families, decisions taken otherwise, leaks, interpolation, transfers of the whole and of each family, strangers, open
-questions (fewer ones, noise, sessions), and the level of the baselines. Each gives run records with the rank of every held-out one that is judged;
-the fits of heavy tails give records without ranks. Besides: what PreRec reads of a matrix, the audit of a transfer, and how pairs of vectors give
-ones away without the guard. What the chapter makes of finished records is in ``prerec_tables``.
+questions (fewer ones, noise, sessions), trials of tuning, and the level of the baselines. Each gives run records with the rank of every held-out
+one that is judged; trials, the fits of heavy tails and the stability of clusters give records without ranks. Besides: what PreRec reads of a
+matrix, the audit of a transfer, and how pairs of vectors give ones away without the guard. What the chapter makes of finished records is in
+``prerec_tables``.
 
 No table of the paper is known, so none stands beside ours; what is known are a few claims in words (``book/claims/prerec.yml``).
 """
@@ -20,6 +21,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
+from sklearn.metrics import adjusted_rand_score
 
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset
@@ -661,8 +663,8 @@ def as_record(spec: Spec, experiment: str, method: str, row: System, runs: dict[
     """The runs of one row, seed by seed, as its record."""
     protocol = rules(spec, experiment)
     sums = [protocol.summary(one.table) | one.beside for one in runs.values()]
-    record = record_of(
-        {seed: one.table for seed, one in runs.items()},
+    return record_of(
+        {seed: None if experiment == "tuning" else one.table for seed, one in runs.items()},  # of many settings a number each, to choose by
         sums,
         sum(one.seconds for one in runs.values()),
         protocol,
@@ -675,7 +677,6 @@ def as_record(spec: Spec, experiment: str, method: str, row: System, runs: dict[
         config=row.config,
         data_sha256=load(spec).sha256,
     )
-    return replace(record, ranks={}) if experiment == "tuning" else record  # of many settings a number each, to choose by
 
 
 def made_by(experiment: str, row: System) -> list[tuple[str, str]]:
@@ -755,18 +756,18 @@ def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
         numbers |= {"log-normal": fit.lognormal.ratio, "its p": fit.lognormal.p, "Gini": gini(ones[ones > 0])}
         x, share = ccdf(ones)
         some = np.unique(np.searchsorted(x, np.geomspace(x[0], x[-1], 60)))
-        record = RunRecord(
+        record = record_of(
+            {0: None},
+            [{name: float(value) for name, value in numbers.items()}],
+            time.perf_counter() - began,
+            rules(spec),
             paper=PAPER,
             experiment="tails",
             target=spec.label,
             method=side,
             scale=spec.scale,
-            protocol=rules(spec).settings(),
             config={"draws": draws, "curve": [(int(x[i]), round(float(share[i]), 6)) for i in some]},
-            seeds=[0],
-            metrics={name: [float(value)] for name, value in numbers.items()},
             data_sha256=split.sha256,
-            minutes=round((time.perf_counter() - began) / 60, 3),
         )
         found.append(record)
     return found
@@ -779,6 +780,39 @@ def described(split: MatrixSplit, seed: int, scale: Scale) -> Statistics:
     """What PreRec reads of the training ones of a data set."""
     settings = SETTINGS[scale].features
     return statistics_of(split.train, replace(settings, seed=seed), FAMILIES)
+
+
+def stability(spec: Spec, seeds: Iterable[int] = range(3)) -> pd.DataFrame:
+    """How far two seeds agree: the adjusted Rand index of the clusters of nodes, and the share of nodes whose bins of size and of density agree
+    to within one."""
+    found = [described(load(spec), seed, spec.scale) for seed in seeds]
+    rows = []
+    for (a, first), (b, second) in combinations(enumerate(found), 2):
+        linked = first.clusters >= 0
+        bins = [np.concatenate([d.users, d.items])[linked].astype(int) for d in (first, second)]
+        near = (np.abs(bins[0] - bins[1]) <= 1).mean(0)
+        rows.append((a, b, adjusted_rand_score(first.clusters[linked], second.clusters[linked]), near[1], near[2]))
+    return pd.DataFrame(rows, columns=["seed", "other seed", "adjusted Rand index", "size within a bin", "density within a bin"])
+
+
+def stability_record(spec: Spec, seeds: Iterable[int] = range(3)) -> RunRecord:
+    """``stability`` as a record without ranks: of each seed the mean over the others."""
+    began, pairs = time.perf_counter(), stability(spec, seeds)
+    both = pd.concat([pairs, pairs.rename(columns={"seed": "other seed", "other seed": "seed"})])
+    means = both.drop(columns="other seed").groupby("seed").mean()
+    return record_of(
+        dict.fromkeys(means.index.tolist()),
+        means.to_dict("records"),
+        time.perf_counter() - began,
+        rules(spec),
+        paper=PAPER,
+        experiment="stability",
+        target=spec.label,
+        method="clusters of nodes",
+        scale=spec.scale,
+        config=asdict(SETTINGS[spec.scale].features),
+        data_sha256=load(spec).sha256,
+    )
 
 
 def audit(spec: Spec, source: Spec) -> pd.Series:

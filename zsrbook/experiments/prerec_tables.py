@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import permutations
 from math import factorial
 
 import numpy as np
@@ -16,7 +16,6 @@ import pandas as pd
 from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 from scipy.stats import rankdata
-from sklearn.metrics import adjusted_rand_score
 
 from zsrbook.claims import estimate, verdicts
 from zsrbook.data.dataset import DataError
@@ -95,19 +94,6 @@ def tails(records: Iterable[RunRecord]) -> pd.DataFrame:
     """``tail_records`` as a table: one row a data set and side."""
     rows = {(r.target, r.method): {name: values_[0] for name, values_ in r.metrics.items()} for r in records}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "of"]) if rows else pd.DataFrame()
-
-
-def stability(spec: Spec, seeds: Iterable[int] = range(3)) -> pd.DataFrame:
-    """How far two seeds agree: the adjusted Rand index of the clusters of nodes, and the share of nodes whose bins of size and of density agree
-    to within one."""
-    found = [described(load(spec), seed, spec.scale) for seed in seeds]
-    rows = []
-    for (a, first), (b, second) in combinations(enumerate(found), 2):
-        linked = first.clusters >= 0
-        bins = [np.concatenate([d.users, d.items])[linked].astype(int) for d in (first, second)]
-        near = (np.abs(bins[0] - bins[1]) <= 1).mean(0)
-        rows.append((a, b, adjusted_rand_score(first.clusters[linked], second.clusters[linked]), near[1], near[2]))
-    return pd.DataFrame(rows, columns=["seed", "other seed", "adjusted Rand index", "size within a bin", "density within a bin"])
 
 
 #: how a data set is summed up, to see which of it goes with a transfer that works

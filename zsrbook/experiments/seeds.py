@@ -20,11 +20,12 @@ SEEDS = [0, 1, 2, 3, 4]
 
 
 def record_of(
-    tables: Mapping[int, RankTable | ClickRanks], sums: Sequence[Mapping[str, float]], seconds: float, protocol: AnyProtocol, **about: Any
+    tables: Mapping[int, RankTable | ClickRanks | None], sums: Sequence[Mapping[str, float]], seconds: float, protocol: AnyProtocol, **about: Any
 ) -> RunRecord:
     """The runs of one row, seed by seed, as its record.
 
     Args:
+        tables: seed -> ranks; None where there are none, or where the sums are all that is kept.
         sums: metric -> value, one mapping a seed.
         seconds: of training, all seeds together.
         about: the keys of the record that say what ran on which data.
@@ -33,7 +34,8 @@ def record_of(
     minutes = round(seconds / 60, 3)
     chosen = sorted(set(precisions_chosen(about["config"])))
     where = device() + (f" ({', '.join(chosen)})" if chosen else "")
-    return RunRecord(protocol=protocol.settings(), seeds=list(tables), metrics=metrics, minutes=minutes, ranks=tables, device=where, **about)
+    ranks = {seed: table for seed, table in tables.items() if table is not None}
+    return RunRecord(protocol=protocol.settings(), seeds=list(tables), metrics=metrics, minutes=minutes, ranks=ranks, device=where, **about)
 
 
 def precisions_chosen(config: Mapping) -> Iterator[str]:
