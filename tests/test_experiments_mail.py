@@ -324,10 +324,22 @@ def test_a_stamp_says_nothing_of_how_a_run_went(data):
 def test_deviations_change_one_setting_each(scale):
     base, found = asdict(mail.SIZES[scale].mail), mail.deviation_settings(scale)
     assert list(found) == [f"mail-{i}" for i in range(1, len(found) + 1)]
-    for row, (words, settings) in zip(deviating(scale), found.values(), strict=True):
-        assert row.config["mail"] == asdict(settings)
+    rows = {row.name: row for row in deviating(scale)}
+    for key, (words, settings) in found.items():
+        assert rows.pop(f"MAIL-Base ({key})").config["mail"] == asdict(settings)
         assert sum(value != base[name] for name, value in asdict(settings).items()) == 1
         assert words
+    assert {name: row.config["mail"] for name, row in rows.items()} == {"DMR (mail-28)": None, "DMR (mail-29)": None}
+
+
+def test_what_the_toy_world_has_otherwise_of_dmr_is_undone_in_either():
+    toy, small = ({key: settings for key, (_, settings) in mail.dmr_deviation_settings(scale).items()} for scale in (Scale.TOY, Scale.SMALL))
+    assert (toy["mail-28"].match, small["mail-28"].match) == (0.1, 0.0)
+    assert ((toy["mail-29"].normalise, toy["mail-29"].dropout), (small["mail-29"].normalise, small["mail-29"].dropout)) == ((False, 0.0), (True, 0.5))
+    assert [words for words, _ in mail.dmr_deviation_settings(Scale.SMALL).values()] == [
+        "DMR without its match loss",
+        "DMR with batch norm and dropout",
+    ]
 
 
 def test_one_class_counts_whom_gauc_skips(data):

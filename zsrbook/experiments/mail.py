@@ -216,15 +216,16 @@ def item_rate(seed: int) -> ItemRate:
     return ItemRate()
 
 
-def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None) -> System:
-    """A ranking tower, alone or with the zero-shot tower before it."""
+def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None, dmr: DMRSettings | None = None) -> System:
+    """A ranking tower, alone or with the zero-shot tower before it; ``dmr`` in place of the settings of ``SIZES``."""
     sizes = SIZES[scale]
+    dmr = dmr or sizes.dmr
     towers: dict[str, Callable[..., Tower]] = {
         "Emblr": Emblr,
         "BaseDNN": partial(BaseDNN, hidden=sizes.tower, dropout=sizes.dropout),
-        "DMR": partial(DMR, settings=sizes.dmr),
+        "DMR": partial(DMR, settings=dmr),
     }
-    own = {"hidden": sizes.tower, "dropout": sizes.dropout} if tower == "BaseDNN" else asdict(sizes.dmr) if tower == "DMR" else {}
+    own = {"hidden": sizes.tower, "dropout": sizes.dropout} if tower == "BaseDNN" else asdict(dmr) if tower == "DMR" else {}
     make = partial(ranking_model, tower=towers[tower], settings=sizes.ranking, filler=mail and partial(MAIL, settings=mail))
     config = {"tower": {"name": tower} | own, "mail": mail and asdict(mail), "ranking": asdict(sizes.ranking)}
     return System(name, make, config)
@@ -265,9 +266,23 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, MAILSettings]]:
     }
 
 
+def dmr_deviation_settings(scale: Scale) -> dict[str, tuple[str, DMRSettings]]:
+    """The same of DMR: what the toy world has otherwise than public data is undone in either."""
+    dmr, dropout = SIZES[scale].dmr, SIZES[scale].dropout
+    without = {True: "without", False: "with"}
+    return {
+        "mail-28": (f"DMR {without[dmr.match > 0]} its match loss", replace(dmr, match=0.0 if dmr.match else DMRSettings().match)),
+        "mail-29": (
+            f"DMR {without[dmr.normalise]} batch norm and dropout",
+            replace(dmr, normalise=not dmr.normalise, dropout=0.0 if dmr.normalise else dropout),
+        ),
+    }
+
+
 def deviating(scale: Scale) -> list[System]:
-    """MAIL-Base with one choice at a time changed."""
-    return [ranking_row(f"MAIL-Base ({key})", scale, mail=mail) for key, (_, mail) in deviation_settings(scale).items()]
+    """MAIL-Base with one choice at a time changed, and DMR."""
+    ours = [ranking_row(f"MAIL-Base ({key})", scale, mail=mail) for key, (_, mail) in deviation_settings(scale).items()]
+    return ours + [ranking_row(f"DMR ({key})", scale, "DMR", dmr=dmr) for key, (_, dmr) in dmr_deviation_settings(scale).items()]
 
 
 #: base arm of the online test -> the same tower with MAIL in front of it
