@@ -329,7 +329,8 @@ def test_deviations_change_one_setting_each(scale):
         assert rows.pop(f"MAIL-Base ({key})").config["mail"] == asdict(settings)
         assert sum(value != base[name] for name, value in asdict(settings).items()) == 1
         assert words
-    assert {name: row.config["mail"] for name, row in rows.items()} == {"DMR (mail-28)": None, "DMR (mail-29)": None}
+    undone = {name: row.config["mail"] for name, row in rows.items()}
+    assert undone == {f"{name} (mail-{i})": mail for i in (28, 29) for name, mail in (("DMR", None), ("MAIL-DMR", base))}
 
 
 def test_what_the_toy_world_has_otherwise_of_dmr_is_undone_in_either():

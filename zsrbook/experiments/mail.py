@@ -280,9 +280,11 @@ def dmr_deviation_settings(scale: Scale) -> dict[str, tuple[str, DMRSettings]]:
 
 
 def deviating(scale: Scale) -> list[System]:
-    """MAIL-Base with one choice at a time changed, and DMR."""
-    ours = [ranking_row(f"MAIL-Base ({key})", scale, mail=mail) for key, (_, mail) in deviation_settings(scale).items()]
-    return ours + [ranking_row(f"DMR ({key})", scale, "DMR", dmr=dmr) for key, (_, dmr) in dmr_deviation_settings(scale).items()]
+    """MAIL-Base with one choice at a time changed; and DMR, by itself and under MAIL."""
+    rows = [ranking_row(f"MAIL-Base ({key})", scale, mail=mail) for key, (_, mail) in deviation_settings(scale).items()]
+    for key, (_, dmr) in dmr_deviation_settings(scale).items():
+        rows += [ranking_row(f"{name} ({key})", scale, "DMR", mail, dmr) for name, mail in (("DMR", None), ("MAIL-DMR", SIZES[scale].mail))]
+    return rows
 
 
 #: base arm of the online test -> the same tower with MAIL in front of it
