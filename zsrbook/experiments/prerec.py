@@ -281,7 +281,6 @@ TUNED: dict[str, dict[str, object]] = {
     "even": {"PreRec": reading(Scale.TOY, 20, "between")},
     "grocery": {
         "PreRec": reading(Scale.TOY, 20, "between"),
-        "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=0.0),
         "BPR-MF": BPRSettings(learning_rate=0.1, lam=0.02),
         "LightGCN": LightGCNSettings(layers=1, decay=1e-3),
         "Mult-VAE": MultVAESettings(dropout=0.7),
