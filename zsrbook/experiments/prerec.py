@@ -277,7 +277,7 @@ def reading(scale: Scale, bins: int, density: Density, guard: bool = True) -> Pr
 TUNED: dict[str, dict[str, object]] = {
     "pantry": {"PreRec": reading(Scale.TOY, 50, "between", guard=False)},
     "films": {"PreRec": reading(Scale.TOY, 10, "between", guard=False)},
-    "crowd": {"PreRec": reading(Scale.TOY, 100, "between", guard=False)},
+    "crowd": {"PreRec": reading(Scale.TOY, 100, "edges", guard=False)},
     "even": {"PreRec": reading(Scale.TOY, 20, "between")},
     "grocery": {
         "PreRec": reading(Scale.TOY, 20, "between"),
