@@ -13,7 +13,7 @@ from zsrbook.experiments import prerec
 from zsrbook.experiments.prerec import Spec
 from zsrbook.experiments.prerec_baselines import GRIDS, LEVEL, in_words, recbole_split
 from zsrbook.models.collaborative import MostPop
-from zsrbook.records import find
+from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
 
@@ -30,21 +30,26 @@ def test_the_name_of_a_trial_says_what_is_tried():
     assert [in_words(one, grid) for one in grid[:2]] == ["layers 1, decay 0.0001", "layers 1, decay 0.001"]
 
 
-TRIED = [Spec(name, scale) for scale, names in prerec.DATA.items() if scale is not Scale.PAPER for name in names]
+def trials(spec: Spec) -> dict[str, RunRecord]:
+    return {r.method: r for r in find(paper="prerec", experiment="tuning", target=spec.name, scale=spec.scale)}
+
+
+TRIED = [spec for scale in (Scale.TOY, Scale.SMALL) for name in prerec.DATA[scale] if trials(spec := Spec(name, scale))]
 
 
 @pytest.mark.parametrize("spec", TRIED, ids=lambda spec: spec.name)
 def test_what_is_called_tuned_did_best_in_the_recorded_trials(spec):
-    trials = {r.method: r for r in find(paper="prerec", experiment="tuning", target=spec.name, scale=spec.scale)}
-    if not trials:
-        pytest.skip(f"no trials of {spec.name} are recorded")
-    tried = prerec.tried(spec)
+    made, tried = trials(spec), prerec.tried(spec)
     unguarded = {name for name in tried["PreRec"] if name.endswith("no guard)")}
-    wanted = {name for some in tried.values() for name in some} - unguarded
-    assert wanted <= trials.keys(), "a family is tuned over all of its settings or none"
+    assert {name for some in tried.values() for name in some} - unguarded <= made.keys(), "a family is tuned over all of its settings"
+    assert f"{max(tried['PreRec'].keys() - unguarded, key=lambda name: made[name].metrics['NDCG@20'][0])[:-1]}, no guard)" in made
     rows = {row.name: row.config for row in prerec.single_rows(spec)}
-    for family, best in prerec.chosen(spec, trials.values()).items():
-        assert json.loads(json.dumps(rows["PreRec (tuned)" if family == "PreRec" else family])) == trials[best].config, best
+    for family, best in prerec.chosen(spec, made.values()).items():
+        assert json.loads(json.dumps(rows["PreRec (tuned)" if family == "PreRec" else family])) == made[best].config, best
+
+
+def test_the_trials_of_the_whole_toy_world_are_recorded():
+    assert {spec.name for spec in TRIED} >= set(prerec.DATA[Scale.TOY])
 
 
 @pytest.fixture(scope="module")
