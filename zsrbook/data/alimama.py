@@ -93,7 +93,8 @@ def load(folder: Path, name: str = "alimama", longest: int = 100, paper_size: bo
 
     The first call on a folder prepares the cache (minutes to hours, for the log is read once; up to 1.2 times its size on disk
     while it runs; it may be killed and called again); later calls take seconds. Files that change in size or time are prepared anew.
-    26.6 million impressions need about 4 GB of memory, whatever the length of the log.
+    Generated files of the published size, 723 million behaviours and 26.6 million impressions of 1.1 million users, took 18 minutes of one
+    core and 4.3 GB of memory at most.
 
     Args:
         longest: behaviours before an impression, at most.
