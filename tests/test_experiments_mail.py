@@ -287,6 +287,7 @@ CHOSEN = {
     ("mail", "bandwidth"): {"MAIL-Base (mail-2)", "MAIL-Base (mail-3)"},
     ("mail", "padding"): {"MAIL-Base (mail-6)"},
     ("mail", "joint"): {"MAIL-Base (mail-7)"},
+    ("dmr", "dropout"): {"DMR (mail-29)", "MAIL-DMR (mail-29)"},
 }
 #: all settings but one, which MAIL-None refuses to have changed
 PATHS = [path for path in leaves(mail.SIZES[Scale.TOY]) if path != ("mail", "fill_training")]
@@ -300,13 +301,13 @@ def test_every_setting_is_in_the_stamp_of_the_rows_that_it_moves(data, monkeypat
     moved = {name for name, after in stamps(record).items() if after != before[name]}
     learned = {name for name in before if name not in ("Item rate", "Random")}
     mails = {name for name in learned if name.startswith("MAIL")}
-    dmr = {"DMR", "MAIL-DMR"}
+    dmr = {name for name in learned if "DMR" in name}
     users = {
         "ranking": learned,
         "tower": learned - dmr - {"Emblr", "LLAE"},
         "dropout": learned - dmr - {"Emblr", "LLAE"},
         "mail": mails - CHOSEN.get(path, set()),
-        "dmr": dmr,
+        "dmr": dmr - CHOSEN.get(path, set()),
         "meta": {"MetaEmb"},
         "llae": {"LLAE"},
     }
