@@ -193,7 +193,8 @@ def tuning(names: Iterable[str], scale: Scale) -> pd.DataFrame:
         runs = {r.method: r for r in find(paper=PAPER, experiment="tuning", target=name, scale=scale)}
         for family, best in chosen(spec, runs.values()).items():
             reached = [runs[row].metrics["NDCG@20"][0] for row in tried(spec)[family] if row in runs]
-            rows[name, family] = len(reached), best.removeprefix(f"{family} (").removesuffix(")"), min(reached), max(reached)
+            words = best.removeprefix(f"{family} (").removesuffix(")").replace("_", " ")
+            rows[name, family] = len(reached), words, min(reached), max(reached)
     index = pd.MultiIndex.from_tuples(rows, names=["data", "family"]) if rows else None
     return pd.DataFrame(list(rows.values()), index=index, columns=["fits", "chosen", "worst", "best"])
 
