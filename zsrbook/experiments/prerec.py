@@ -272,8 +272,8 @@ def reading(scale: Scale, bins: int, density: Density, guard: bool = True) -> Pr
     return replace(base, features=replace(base.features, bins=bins, density=density), guard=guard)
 
 
-#: settings that did best on validation, by the records of ``trials`` (a test holds them to it); where a data set or a family is not named, the
-#: families' own did best or nothing was tried
+#: settings that did best on validation. Where ``trials`` are recorded, so far in the toy world, a test holds these to them; on public data they were
+#: tried before trials were recorded. Where a data set or a family is not named, the families' own did best or nothing was tried
 TUNED: dict[str, dict[str, object]] = {
     "pantry": {"PreRec": reading(Scale.TOY, 50, "between", guard=False)},
     "films": {"PreRec": reading(Scale.TOY, 10, "between", guard=False)},
