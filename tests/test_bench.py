@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from zsrbook import bench
-from zsrbook.bench import coordinate_descent, mail, node2vec
+from zsrbook.bench import coordinate_descent, mail, node2vec, zesrec_on_gpu
 from zsrbook.models.ranking import batch_of
 from zsrbook.training import pick_device
 
 TINY = bench.Sizes(rounds=1, gemm=64, users=12, items=50, steps=1, peer_steps=1, loop_users=3, memory_items=500, memory_positions=128, texts=6)
 SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, length=4, batch=32, width=8, hidden=(16, 8, 4))
-#: rows of the chapters on MAIL, search and PreRec
+#: rows of modules of their own
 FURTHER = [
+    (zesrec_on_gpu, "training"),
     (mail, "training"),
     (mail, "readings"),
     (coordinate_descent, "against_implicit"),
@@ -139,6 +140,17 @@ def test_the_file_is_a_list_of_rows(monkeypatch, tmp_path, capsys):
 def test_every_peer_has_its_script():
     for name in bench.PEERS:
         assert Path(bench.__file__).with_name(f"peer_{name}.py").exists()
+
+
+def test_training_at_the_size_of_the_paper_asks_for_a_card(monkeypatch):
+    shape = zesrec_on_gpu.Shape(users=20, items=30, interactions=90, features=8, batch=32, side=32)
+    (row,) = zesrec_on_gpu.training(shape, "cpu", epochs=2)
+    assert row.value > 0
+    assert row.ratio == pytest.approx(90 / row.value)
+    assert row.of_floor == pytest.approx(row.floor / row.value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (row,) = zesrec_on_gpu.training(shape)
+    assert (row.value, row.note) == (None, "no CUDA device here")
 
 
 def test_click_models_are_measured_without_their_peer():

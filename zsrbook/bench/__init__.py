@@ -109,7 +109,7 @@ class Row:
 
 def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
     """Measure everything, print a table, write the rows."""
-    from zsrbook.bench import coordinate_descent, mail, node2vec  # which need this module
+    from zsrbook.bench import coordinate_descent, mail, node2vec, zesrec_on_gpu  # which need this module
 
     torch.set_num_threads(THREADS)
     began, load = time.perf_counter(), _load()
@@ -123,6 +123,7 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: [memory(sizes)],
         lambda: [encoding(sizes, ceiling)],
         lambda: scaling(ceiling),
+        zesrec_on_gpu.training,
         lambda: mail.training(ceiling),
         mail.readings,
         lambda: coordinate_descent.against_implicit(ceiling),
