@@ -96,7 +96,7 @@ def test_rows_of_the_tables_are_there_once():
     assert len(set(NAMES)) == len(NAMES)
     printed = {method for table in ("mail_table2", "mail_table3") for method in paper_numbers(table)["method"]}
     assert {*printed, *mail.TABLE_3, *mail.BASELINES, *mail.BASELINES.values()} <= set(NAMES)
-    assert all(row.on in ROWS for row in ROWS if row.on)
+    assert {row.on.name for row in ROWS if row.on} <= set(NAMES)
     assert [row.name for row in ROWS if row.shuffled] == ["MAIL-Base (shuffled)"]
 
 
@@ -288,6 +288,7 @@ CHOSEN = {
     ("mail", "padding"): {"MAIL-Base (mail-6)"},
     ("mail", "joint"): {"MAIL-Base (mail-7)"},
     ("dmr", "dropout"): {"DMR (mail-29)", "MAIL-DMR (mail-29)"},
+    ("llae", "attributes"): {"LLAE (mail-38)"},
 }
 #: all settings but one, which MAIL-None refuses to have changed
 PATHS = [path for path in leaves(mail.SIZES[Scale.TOY]) if path != ("mail", "fill_training")]
@@ -302,14 +303,15 @@ def test_every_setting_is_in_the_stamp_of_the_rows_that_it_moves(data, monkeypat
     learned = {name for name in before if name not in ("Item rate", "Random")}
     mails = {name for name in learned if name.startswith("MAIL")}
     dmr = {name for name in learned if "DMR" in name}
+    linear = {"LLAE", "LLAE (mail-38)"}
     users = {
         "ranking": learned,
-        "tower": learned - dmr - {"Emblr", "LLAE"},
-        "dropout": learned - dmr - {"Emblr", "LLAE"},
+        "tower": learned - dmr - linear - {"Emblr"},
+        "dropout": learned - dmr - linear - {"Emblr"},
         "mail": mails - CHOSEN.get(path, set()),
         "dmr": dmr - CHOSEN.get(path, set()),
         "meta": {"MetaEmb"},
-        "llae": {"LLAE"},
+        "llae": linear - CHOSEN.get(path, set()),
     }
     assert moved == users[path[0]]
 
@@ -330,6 +332,8 @@ def test_deviations_change_one_setting_each(scale):
         assert rows.pop(f"MAIL-Base ({key})").config["mail"] == asdict(settings)
         assert sum(value != base[name] for name, value in asdict(settings).items()) == 1
         assert words
+    linear = rows.pop("LLAE (mail-38)")
+    assert (linear.on.name, linear.config["llae"]) == ("Emblr", asdict(mail.SIZES[scale].llae) | {"attributes": "one-hot"})
     undone = {name: row.config["mail"] for name, row in rows.items()}
     assert undone == {f"{name} (mail-{i})": mail for i in (28, 29) for name, mail in (("DMR", None), ("MAIL-DMR", base))}
 

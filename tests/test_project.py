@@ -180,8 +180,7 @@ def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measu
     measured = {entry["id"] for entry in entries if "measured in the chapter" in entry.get("effect", "")}
     assert measured == {
         *zesrec.deviation_settings(Scale.TOY),
-        *mail.deviation_settings(Scale.TOY),
-        *mail.dmr_deviation_settings(Scale.TOY),
+        *mail.choice_words(Scale.TOY),
         *search.DEVIATIONS,
         *prerec.deviation_settings(Scale.TOY),
     }

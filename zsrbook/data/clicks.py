@@ -118,7 +118,7 @@ class ClickData:
     def made_new(self, share: float = 0.4, seed: int = 0) -> ClickData:
         """The same data with this share of all users declared new (section 4.1 of MAIL), drawn at random; all methods share the draw."""
         chosen = np.zeros(len(self.users), bool)
-        chosen[np.random.default_rng(seed).permutation(len(chosen))[: round(share * len(chosen))]] = True
+        chosen[np.random.default_rng(seed).permutation(len(chosen))[: int(share * len(chosen))]] = True
         return replace(self, new=chosen, report=self.report + f"{self.name}: {chosen.sum():,} of {len(chosen):,} users declared new (seed {seed})")
 
     def strict(self) -> ClickData:

@@ -21,8 +21,8 @@ How the paper is read here, where it leaves a choice:
   most would be ids that nobody meets, and V' would learn popularity; against this draw it learns what is more than popularity. A row's own
   past is drawn from as well; only a draw that is the row's own answer is left out for that row.
 - Fields are summed a group, as the other towers of MAIL have it; DMR lays them side by side.
-- Embeddings of standard deviation 0.05 make behaviours, each a product, of 0.0025: u and û then begin at next to nothing, and without
-  batch norm take many epochs to be heard. ``normalise``, or a wider start, is what helps.
+- Embeddings begin with a standard deviation of 0.05, and so do behaviours, whose actions begin at about 1. u and û are sums and products of
+  such, far smaller than what a dense layer is made for; ``normalise`` brings them to one size.
 - Without behaviour both sums over behaviours are 0, û and r̂ with them; r then tells of the item alone, through b'.
 
 The authors' code differs: its attention is DIN's, 80-40-1 over [q, k, q - k, q ⊙ k] with sigmoids; every prefix is attended to at once;
