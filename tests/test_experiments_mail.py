@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm, ttest_1samp
+from scipy.stats import t as student
 
 from zsrbook.claims import verdicts
 from zsrbook.data.clicks import TEST, TRAIN, ClickData
@@ -465,7 +466,7 @@ def test_compared_takes_equally_many_of_each():
     clouds = {"wide": rng.normal(size=(60, 2)), "narrow": 0.2 * rng.normal(size=(40, 2)), "far": 50 + rng.normal(size=(60, 2))}
     found = mail.compared(clouds, [("wide", "narrow"), ("wide", "far")])
     assert found.index.names == ["first", "second"]
-    assert found.columns.tolist() == ["MMD²", "p", "1-NN accuracy", "coverage"]
+    assert found.columns.tolist() == ["MMD²", "p-value", "1-NN accuracy", "coverage"]
     a, b = clouds["wide"], clouds["far"]
     assert found.loc[("wide", "far")].tolist() == pytest.approx([mmd_test(a, b)[0], 1 / 201, neighbour_accuracy(a, b), coverage(a, b)])
     kept, narrow = clouds["wide"][np.random.default_rng(0).permutation(60)[:40]], clouds["narrow"]
@@ -572,6 +573,20 @@ def test_improvements_stand_beside_those_that_the_papers_numbers_give(records):
     parts = mail.improvement_table(records.values(), printed.drop("MAIL-Base"), mail.WHOLE, ["AUC (new)"])
     assert parts.index.tolist() == [(f"{name} over MAIL-Base", "AUC (new)") for name in mail.TABLE_3[:-1]]
     assert (parts["paper"] == "–").all()
+
+
+def test_margins_and_the_spread_of_seeds(records):
+    found = mail.margins(records.values(), ["BaseDNN", "MetaEmb", "nobody"])
+    assert list(found) == ["BaseDNN", "MetaEmb"]
+    ours, base = records["MAIL-Base"], records["BaseDNN"]
+    metric = "AUC (new)"
+    assert found["BaseDNN"].value == pytest.approx(ours.mean(metric) - base.mean(metric))
+    one, two = (replace(ours, seeds=[0, 1, 2], metrics={metric: values}) for values in ([0.5, 0.6, 0.7], [0.4, 0.3, 0.5]))
+    mean, low, high = mail.over_seeds(one, replace(two, seeds=[2, 1, 0]), metric)  # seeds are paired by their number
+    assert mean == pytest.approx(0.2)
+    assert high - mean == pytest.approx(student.isf(0.025, 2) * np.std([0.0, 0.3, 0.3], ddof=1) / 3**0.5)
+    assert low == pytest.approx(2 * mean - high)
+    assert np.isnan(mail.over_seeds(replace(one, seeds=[0], metrics={metric: [0.5]}), two, metric)[1])
 
 
 def test_visits_needed_is_the_textbooks():

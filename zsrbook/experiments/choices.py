@@ -53,9 +53,12 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
 
 
 def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.io.formats.style.Styler:
-    """What a chapter shows of ``effects``; ``words`` says of each id what was changed."""
+    """What a chapter shows of ``effects``, with their rows where there are several; ``words`` says of each id what was changed."""
     metric = found["metric"].iloc[0]
-    rows = pd.MultiIndex.from_arrays([found["id"], found["id"].map(words)], names=["id", "what changes"])
+    index = {"id": found["id"], "row": found["row"], "what changes": found["id"].map(words)}
+    if found["row"].nunique() == 1:
+        del index["row"]
+    rows = pd.MultiIndex.from_arrays(list(index.values()), names=list(index))
     frame = found[["otherwise", "effect", "low", "high"]].set_axis(rows).rename(columns={"otherwise": metric})
     signed = dict.fromkeys(["effect", "low", "high"], f"{{:+.{digits}f}}")
     return frame.style.format({metric: f"{{:.{digits}f}}", **signed})
