@@ -10,6 +10,7 @@ from tiny_prerec import GROCERY, PANTRY, recorded
 
 from zsrbook.claims import Verdicts
 from zsrbook.data.matrix import rows_of
+from zsrbook.evaluation.ranks import RankTable
 from zsrbook.experiments import prerec, prerec_tables
 from zsrbook.experiments.prerec import STRANGERS
 from zsrbook.models.matrix import degrees
@@ -71,6 +72,19 @@ def test_levels_count_ties():
     found = prerec_tables.levels(model, np.unique(rows_of(prerec.load(GROCERY).test))[:20])
     assert found["different scores"] <= 10 < found["items"]
     assert found["items level with the best"] > 1
+
+
+def test_luck_is_what_ties_are_worth(single):
+    """Expected lies between; where nothing ties, luck plays no part. Two of one user that tie with each other can't both stand first."""
+    found = prerec_tables.by_luck([r for r in single if r.method in ("MostPop", "EASE")])
+    assert (found["last"] <= found["expected"]).all()
+    assert (found["expected"] <= found["first"]).all()
+    assert found.loc["MostPop", "first"] > found.loc["MostPop", "last"]
+    named = {r.method: r for r in single}
+    assert found.loc["MostPop", "expected"] == pytest.approx(named["MostPop"].mean("NDCG@20"))
+    tied = RankTable.of(greater=[3, 3], ties=[4, 4], n_candidates=30, user=[0, 0])
+    both = replace(named["EASE"], seeds=[0], metrics={"Recall@4": [0.0]}, ranks={0: tied})
+    assert prerec_tables.by_luck([both], "Recall@4").loc["EASE"].round(6).tolist() == [0.2, 0.5, 0.0]
 
 
 def test_the_dial_ends_at_the_full_ranking(single):

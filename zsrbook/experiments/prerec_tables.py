@@ -43,7 +43,7 @@ from zsrbook.experiments.prerec import (
     tried,
 )
 from zsrbook.models.matrix import MatrixModel, degrees
-from zsrbook.records import RunRecord, find
+from zsrbook.records import RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 from zsrbook.tables import Measured, measured, paper_numbers
 
@@ -222,6 +222,27 @@ def levels(model: MatrixModel, users: np.ndarray) -> pd.Series:
     different = [len(np.unique(row)) for row in scores]
     best = (scores == scores.max(1, keepdims=True)).sum(1)
     return pd.Series({"items": scores.shape[1], "different scores": np.median(different), "items level with the best": np.median(best)})
+
+
+def by_luck(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """What ties are worth: a metric where items of equal score stand in random order (its expected value, the rule of this book), where those to be
+    found stand first among equals, and where they stand last.
+
+    Returns:
+        index method; columns ``expected``, ``first``, ``last``.
+    """
+    rows = {}
+    for record in records:
+        protocol, values = protocol_of(record.protocol), {"expected": [], "first": [], "last": []}
+        for ranks in record.ranks.values():
+            level = pd.DataFrame({"user": ranks.user, "greater": ranks.greater}).groupby(["user", "greater"])["user"]
+            among, own = level.cumcount().to_numpy(), level.transform("size").to_numpy()  # those to be found that share a score
+            for name, above in {"first": among, "last": ranks.ties - (own - 1) + among}.items():
+                decided = replace(ranks, greater=(ranks.greater + above).astype(np.int32), ties=np.zeros_like(ranks.ties))
+                values[name].append(protocol.summary(decided, (metric,))[metric])
+            values["expected"].append(protocol.summary(ranks, (metric,))[metric])
+        rows[record.method] = {name: float(np.mean(found)) for name, found in values.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
