@@ -13,25 +13,10 @@ from zsrbook.experiments import prerec
 from zsrbook.experiments.prerec import Spec
 from zsrbook.models.collaborative import EASE
 from zsrbook.models.matrix import degrees
-from zsrbook.records import RunRecord
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
 
-
-@pytest.fixture(autouse=True, scope="module")
-def small_world():
-    with tiny_prerec.shrunk():
-        yield
-
-
-@pytest.fixture(scope="module")
-def single() -> tuple[RunRecord, ...]:
-    return recorded("single", GROCERY, seeds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def moved() -> tuple[RunRecord, ...]:
-    return recorded("transfer", PANTRY, source=GROCERY)
+small_world, single, moved = tiny_prerec.small_world, tiny_prerec.single, tiny_prerec.moved  # fixtures
 
 
 def test_markets_are_disjoint_and_their_split_is_named():
@@ -140,12 +125,21 @@ def test_the_guard_and_its_absence_can_be_seen():
     looks = prerec.leak(GROCERY)
     means = {name: values.mean() for name, values in looks.items()}
     assert abs(means["learned from, guarded"] - means["to be found"]) < abs(means["learned from, unguarded"] - means["to be found"])
+    other = prerec.leak(GROCERY, seed=1)
+    assert all(values.mean() != means[name] for name, values in other.items()), "another seed has other questions, walks and vectors"
 
 
 def test_every_decision_has_words_and_settings_of_its_own():
     settings = [s for _, s in prerec.deviation_settings(Scale.TOY).values()]
     assert len(set(map(str, settings))) == len(settings)
     assert str(prerec.SETTINGS[Scale.TOY]) not in map(str, settings)
+
+
+def test_mult_vae_is_tried_as_small_as_its_data_set_has_it():
+    small, full = (prerec.tried(Spec(name, Scale.SMALL))["Mult-VAE"].values() for name in ("yelp", "douban"))
+    assert {(s.hidden, s.training.epochs) for s in small} == {(200, 5)}
+    assert {s.hidden for s in full} == {600}
+    assert [(s.dropout, s.beta) for s in small] == [(s.dropout, s.beta) for s in full]
 
 
 def test_a_row_that_does_not_fit_is_left_out():

@@ -44,6 +44,17 @@ else:
         assert "cell_output" in page.read_text(encoding="utf-8"), f"{path.name} left no output on its page"
 
 
+def test_prerec_reads_its_records_at_small_scale(tmp_path):
+    """No public data is at hand and nothing is trained: each cell above the exercises shows what was recorded, or says which file is missing."""
+    page = jupytext.read(ROOT / "notebooks" / "prerec.md")
+    page.cells = page.cells[: next(i for i, cell in enumerate(page.cells) if cell.source.startswith("## Exercises"))]
+    client = NotebookClient(page, timeout=120, kernel_name="python3", resources={"metadata": {"path": ROOT}}, allow_errors=True)
+    client.execute(env=os.environ | {"ZSRBOOK_SCALE": "small", "ZSRBOOK_DATA": str(tmp_path)})
+    errors = [(out.ename, out.evalue, cell.source) for cell in page.cells for out in cell.get("outputs", []) if out.output_type == "error"]
+    assert not [error for error in errors if error[0] != "DataError" or "is missing" not in error[1]]
+    assert len(errors) < 5, "most cells need no data"
+
+
 def test_a_failing_cell_is_named(tmp_path):
     notebook = jupytext.reads("a = 1\n\n# %%\nprint(a / 0)\n", fmt="py:percent")
     path = tmp_path / "broken.md"

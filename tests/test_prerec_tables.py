@@ -10,27 +10,13 @@ from tiny_prerec import GROCERY, PANTRY, recorded
 
 from zsrbook.claims import Verdicts
 from zsrbook.data.matrix import rows_of
+from zsrbook.evaluation.ranks import RankTable
 from zsrbook.experiments import prerec, prerec_tables
 from zsrbook.experiments.prerec import STRANGERS
 from zsrbook.models.matrix import degrees
-from zsrbook.records import RunRecord
 from zsrbook.scale import Scale
 
-
-@pytest.fixture(autouse=True, scope="module")
-def small_world():
-    with tiny_prerec.shrunk():
-        yield
-
-
-@pytest.fixture(scope="module")
-def single() -> tuple[RunRecord, ...]:
-    return recorded("single", GROCERY, seeds=(0, 1))
-
-
-@pytest.fixture(scope="module")
-def moved() -> tuple[RunRecord, ...]:
-    return recorded("transfer", PANTRY, source=GROCERY)
+small_world, single, moved = tiny_prerec.small_world, tiny_prerec.single, tiny_prerec.moved  # fixtures
 
 
 def test_a_row_that_is_left_out_is_too_large_and_one_that_nobody_ran_has_a_dash(monkeypatch):
@@ -86,6 +72,19 @@ def test_levels_count_ties():
     found = prerec_tables.levels(model, np.unique(rows_of(prerec.load(GROCERY).test))[:20])
     assert found["different scores"] <= 10 < found["items"]
     assert found["items level with the best"] > 1
+
+
+def test_luck_is_what_ties_are_worth(single):
+    """Expected lies between; where nothing ties, luck plays no part. Two of one user that tie with each other can't both stand first."""
+    found = prerec_tables.by_luck([r for r in single if r.method in ("MostPop", "EASE")])
+    assert (found["last"] <= found["expected"]).all()
+    assert (found["expected"] <= found["first"]).all()
+    assert found.loc["MostPop", "first"] > found.loc["MostPop", "last"]
+    named = {r.method: r for r in single}
+    assert found.loc["MostPop", "expected"] == pytest.approx(named["MostPop"].mean("NDCG@20"))
+    tied = RankTable.of(greater=[3, 3], ties=[4, 4], n_candidates=30, user=[0, 0])
+    both = replace(named["EASE"], seeds=[0], metrics={"Recall@4": [0.0]}, ranks={0: tied})
+    assert prerec_tables.by_luck([both], "Recall@4").loc["EASE"].round(6).tolist() == [0.2, 0.5, 0.0]
 
 
 def test_the_dial_ends_at_the_full_ranking(single):
@@ -170,6 +169,38 @@ def test_what_carries_over_is_told_by_method():
     assert (table["lowest"] == table["highest"]).all()
     assert (table["better"] + table["worse"] <= table["pairs"]).all()
     assert table.loc[names[1][8:-1], "gain"] > table.loc["activity", "gain"]
+
+
+def test_draws_are_all_runs_of_a_row_and_each_counts_once(single, monkeypatch):
+    """The record of another experiment holds one of the two seeds again, and a run of another machine."""
+    ours = next(r for r in single if r.method == "PreRec")
+    elsewhere = {name: [values[0], values[0] / 2] for name, values in ours.metrics.items()}
+    again = replace(ours, experiment="families", metrics=elsewhere)
+    monkeypatch.setattr(prerec_tables, "find", lambda experiment, **asked: {"single": [ours], "families": [again]}.get(experiment, []))
+    found = prerec_tables.draws_of("PreRec", "grocery", Scale.TOY)
+    assert found.seeds == [0, 1, 2]
+    assert found.metrics["AUC"] == [*ours.metrics["AUC"], ours.metrics["AUC"][0] / 2]
+    assert list(found.ranks) == [0, 1, 2]
+    monkeypatch.setattr(prerec_tables, "find", lambda **asked: [])
+    assert prerec_tables.draws_of("PreRec", "grocery", Scale.TOY) is None
+
+
+def test_a_gain_within_the_draws_of_the_other_row_is_not_clear(single):
+    ours, random = (next(r for r in single if r.method == name) for name in ("EASE", "PreRec (shuffled)"))
+    found = prerec_tables.beyond_draws([ours, random], {"grocery": replace(random)})
+    assert found["clear"].tolist() == [1, 0]
+    lucky = replace(random, metrics={name: [2 * ours.mean(name), 0.0] for name in random.metrics})
+    assert prerec_tables.beyond_draws([ours], {"grocery": lucky})["clear"].tolist() == [0]
+
+
+def test_of_open_questions_those_are_shown_that_were_recorded(single, monkeypatch):
+    asked = []
+    monkeypatch.setattr(prerec_tables, "find", lambda target, **more: single if target in ("grocery", "grocery-drop50") else [])
+    monkeypatch.setattr(prerec_tables, "results", lambda experiment, spec: asked.append((experiment, spec.label)) or single)
+    found = prerec_tables.open_questions(GROCERY)
+    assert found.index.tolist() == ["as it is", "half of the ones dropped"]
+    assert asked == [("single", "grocery"), ("open", "grocery-drop50")]
+    assert found.loc["as it is", "EASE"] == next(r for r in single if r.method == "EASE").mean("NDCG@20")
 
 
 def test_strangers_have_a_column_a_kind(single):

@@ -48,3 +48,19 @@ def recorded(
 ) -> tuple[RunRecord, ...]:
     """The records of these rows, made once; only where the world is ``shrunk``."""
     return tuple(prerec.run(spec, experiment, seeds, rows(experiment, spec, names), source))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_world() -> Iterator[None]:
+    with shrunk():
+        yield
+
+
+@pytest.fixture(scope="module")
+def single() -> tuple[RunRecord, ...]:
+    return recorded("single", GROCERY, seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def moved() -> tuple[RunRecord, ...]:
+    return recorded("transfer", PANTRY, source=GROCERY)

@@ -9,8 +9,8 @@ $$p(x) = x^{-\alpha} / \zeta(\alpha, x_\min), \qquad x = x_\min, x_\min + 1, \ld
 - p is that of their section 4.1: how often data drawn from the fit, below $x_\min$ from the observed degrees, and fitted anew with
   an $x_\min$ of their own, lie as far from their fit. They rule a power law out below 0.1. A high p is no proof: it says that the
   data can't tell, as they often can't where few nodes are left from $x_\min$ on.
-- A log-normal and a power law with an exponential cut-off, fitted from the same $x_\min$ on, are compared by likelihood
-  (their section 5 and appendix C).
+- A log-normal, an exponential and a power law with an exponential cut-off, fitted from the same $x_\min$ on, are compared by
+  likelihood (their section 5 and appendix C). An exponential is where heavy tails begin: what falls as fast is not one.
 
 That degrees are independent draws is an assumption of all of this: the users' and the items' add up to the same number, and k-core
 filtering couples them further.
@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
-from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import erfc, log_ndtr
 
@@ -62,26 +61,19 @@ class TailFit:
     p_error: float  #: one standard error of p, from the number of draws
     draws: int
     lognormal: Comparison
+    exponential: Comparison
     cutoff: Comparison  #: against x^-α e^-λx, which holds the power law as λ = 0: its ratio is never positive
 
-    def ccdf(self, degrees: np.ndarray) -> np.ndarray:
-        """Fitted share of all nodes with this degree or a higher one, at each of ``degrees``; NaN below the minimum."""
-        degrees = np.asarray(degrees, np.float64)
-        share = _survival(degrees, self.exponent, float(self.minimum)) * self.tail / self.nodes
-        return np.where(degrees >= self.minimum, share, np.nan)
 
-
-def fit_tail(degrees: np.ndarray, covering: float = 0.0, draws: int = 2500, seed: int = 0) -> TailFit:
-    """Fit a discrete power law, judge the fit by ``draws`` bootstrap samples, and compare it with two other laws.
+def fit_tail(degrees: np.ndarray, draws: int = 2500, seed: int = 0) -> TailFit:
+    """Fit a discrete power law, judge the fit by ``draws`` bootstrap samples, and compare it with three other laws.
 
     Args:
         degrees: (n,) whole numbers; those that are 0 are left out, since no power law holds them.
-        covering: the tail has to hold this share of the nodes or more, in the data and in each draw. 0 lets the distance alone decide,
-            which often leaves a few nodes in a hundred, where all laws look alike; 1 fits all of them.
         draws: 2500 give p to within 0.01 (one standard error) at worst, 100 to within 0.05; 0 leaves p open.
 
     Raises:
-        DataError: a degree is negative or not whole, there are fewer than five different ones, or ``covering`` is no share.
+        DataError: a degree is negative or not whole, or there are fewer than five different ones.
 
     >>> round(fit_tail(np.random.default_rng(0).zipf(2.5, 2000), draws=0).exponent, 1)
     2.5
@@ -91,14 +83,12 @@ def fit_tail(degrees: np.ndarray, covering: float = 0.0, draws: int = 2500, seed
         raise DataError(
             f"the degrees take {len(values)} different values; expected {DISTINCT} or more to fit a tail: take more data, or cut less of it away"
         )
-    if not 0 <= covering <= 1:
-        raise DataError(f"covering is {covering}; expected a share of the nodes, 0 to 1")
-    start, exponent, distance = _scan(values, counts, covering)
+    start, exponent, distance = _scan(values, counts)
     minimum, tail, nodes = values[start], int(counts[start:].sum()), int(counts.sum())
     body, above = counts[:start] / max(nodes - tail, 1), _survival(minimum + np.arange(TABLE + 1), exponent, minimum)
     rng, further = np.random.default_rng(seed), 0
     for _ in range(draws):
-        further += _scan(*_draw(values[:start], body, minimum, exponent, above, nodes, tail / nodes, rng), covering)[2] >= distance
+        further += _scan(*_draw(values[:start], body, minimum, exponent, above, nodes, tail / nodes, rng))[2] >= distance
     p = (1 + further) / (1 + draws) if draws else np.nan
     return TailFit(
         exponent=exponent,
@@ -111,6 +101,7 @@ def fit_tail(degrees: np.ndarray, covering: float = 0.0, draws: int = 2500, seed
         p_error=float(np.sqrt(p * (1 - p) / draws)) if draws else np.nan,
         draws=draws,
         lognormal=_against_lognormal(values[start:], counts[start:], exponent),
+        exponential=_against_exponential(values[start:], counts[start:], exponent),
         cutoff=_against_cutoff(values[start:], counts[start:], exponent),
     )
 
@@ -125,6 +116,19 @@ def ccdf(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, np.cumsum(counts[::-1])[::-1] / counts.sum()
 
 
+def power_law_ccdf(degrees: np.ndarray, exponent: float, minimum: float, share: float) -> np.ndarray:
+    """What a fit expects where ``ccdf`` has the data: the share of all nodes with this degree or a higher one, NaN below the minimum.
+
+    Args:
+        share: of the nodes that the fitted tail holds.
+
+    >>> power_law_ccdf(np.array([1, 10, 20]), exponent=3.0, minimum=10, share=0.5).round(2).tolist()
+    [nan, 0.5, 0.12]
+    """
+    degrees = np.asarray(degrees, np.float64)
+    return np.where(degrees >= minimum, share * _survival(degrees, exponent, float(minimum)), np.nan)
+
+
 def gini(degrees: np.ndarray) -> float:
     """How unequal the degrees are: 0 if all are equal, near 1 if one node has them all. Nodes of degree 0 count if they are given.
 
@@ -134,67 +138,6 @@ def gini(degrees: np.ndarray) -> float:
     rising = np.sort(np.asarray(degrees, np.float64))
     n = len(rising)
     return float((2 * np.arange(1, n + 1) - n - 1) @ rising / (n * rising.sum()))
-
-
-def top_share(degrees: np.ndarray, share: float) -> float:
-    """The part of all interactions that the most active ``share`` of the nodes has; at least one node, else rounded.
-
-    >>> top_share(np.array([1, 7, 1, 1]), 0.25)
-    0.7
-    """
-    falling = np.sort(np.asarray(degrees, np.float64))[::-1]
-    return float(falling[: max(round(share * len(falling)), 1)].sum() / falling.sum())
-
-
-def describe(matrix: sparse.sparray | sparse.spmatrix | np.ndarray, covering: float = 0.0, draws: int = 2500, seed: int = 0) -> dict[str, float]:
-    """One row of a table: size, density, and for users and items how unequal they are and how their tail falls.
-
-    Args:
-        matrix: (users, items), not 0 where a user took an item; entries given twice count once, and nodes without any are left out.
-        covering, draws, seed: as in ``fit_tail``.
-
-    Returns:
-        ``users``, ``items``, ``interactions``, ``density``; then, each as ``user …`` and ``item …``: ``gini``, ``top 1 %`` and
-        ``top 10 %`` (their share of the interactions), ``least`` (the smallest degree) and ``at least degree`` (the share of nodes
-        that have just it), ``exponent``, ``exponent error``, ``minimum``, ``tail`` (the share of nodes in it), ``p``, ``p error``,
-        ``lognormal ratio``, ``lognormal p``, ``cutoff ratio``, ``cutoff p``, as in ``TailFit``.
-
-    Raises:
-        DataError: the matrix is empty, or its users or items have too few different degrees.
-    """
-    matrix = sparse.csr_array(matrix, copy=True)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    if not matrix.nnz:
-        raise DataError(f"the matrix of {matrix.shape[0]} users and {matrix.shape[1]} items has no entry; expected one an interaction")
-    degrees = {"user": np.diff(matrix.indptr), "item": np.bincount(matrix.indices)}
-    degrees = {side: d[d > 0] for side, d in degrees.items()}
-    users, items = map(len, degrees.values())
-    row = {"users": users, "items": items, "interactions": matrix.nnz, "density": matrix.nnz / (users * items)}
-    for side, d in degrees.items():
-        try:
-            fit = fit_tail(d, covering, draws, seed)
-        except DataError as error:
-            raise DataError(f"{side}s: {error}") from None
-        columns = {
-            "gini": gini(d),
-            "top 1 %": top_share(d, 0.01),
-            "top 10 %": top_share(d, 0.1),
-            "least": int(d.min()),
-            "at least degree": float((d == d.min()).mean()),
-            "exponent": fit.exponent,
-            "exponent error": fit.exponent_error,
-            "minimum": fit.minimum,
-            "tail": fit.tail / fit.nodes,
-            "p": fit.p,
-            "p error": fit.p_error,
-            "lognormal ratio": fit.lognormal.ratio,
-            "lognormal p": fit.lognormal.p,
-            "cutoff ratio": fit.cutoff.ratio,
-            "cutoff p": fit.cutoff.p,
-        }
-        row |= {f"{side} {column}": value for column, value in columns.items()}
-    return row
 
 
 def _counted(degrees: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,10 +200,8 @@ def _likeliest(mean_log: float, minimum: float) -> float:
 
 
 @njit(cache=True)
-def _scan(values: np.ndarray, counts: np.ndarray, covering: float) -> tuple[int, float, float]:
+def _scan(values: np.ndarray, counts: np.ndarray) -> tuple[int, float, float]:
     """The best minimum among the different degrees but the last: its position, exponent and distance.
-
-    Only those that leave the tail this share of all nodes are looked at, at least the smallest.
 
     The distance is the largest gap between the shares of data and fit with a degree above x, over all integers x from the minimum on.
     Where the data have no node, their share stands still while that of the fit falls, so each run of integers is judged at both ends.
@@ -273,8 +214,6 @@ def _scan(values: np.ndarray, counts: np.ndarray, covering: float) -> tuple[int,
         logs += counts[k] * np.log(values[k])
         tails[k], mean_logs[k] = tail, logs / tail - np.log(values[k])
     for k in range(len(values) - 1):
-        if k > 0 and tails[k] < covering * tails[0]:
-            break
         s = _likeliest(mean_logs[k], values[k])
         whole, left, gap = _sum_from(values[k], s, values[k]), tails[k], 0.0
         for j in range(k, len(values)):
@@ -347,12 +286,22 @@ def _against_lognormal(values: np.ndarray, counts: np.ndarray, exponent: float) 
     """
     bounds = ((-STEEPEST, STEEPEST), np.log((1e-6, 1e3)))
     b, log_c = _best(lambda p: -counts @ _log_lognormal(values, p[0], np.exp(p[1])), (exponent - 1, np.log(0.1)), bounds)
-    other = _log_lognormal(values, b, np.exp(log_c))
-    gain = _log_power_law(values, exponent) - other  # (k,) a node of each degree
+    found = _vuong(_log_power_law(values, exponent) - _log_lognormal(values, b, np.exp(log_c)), counts)
+    return Comparison(found.ratio, max(found.p, _wilks(found.ratio)))
+
+
+def _against_exponential(values: np.ndarray, counts: np.ndarray, exponent: float) -> Comparison:
+    """Vuong's test again. Of a discrete exponential from the minimum on, (1 - e^-λ) e^-λ(x - min), the best λ is known."""
+    beyond = values - values[0]
+    rate = np.log1p(counts.sum() / (counts @ beyond))
+    return _vuong(_log_power_law(values, exponent) - (np.log(-np.expm1(-rate)) - rate * beyond), counts)
+
+
+def _vuong(gain: np.ndarray, counts: np.ndarray) -> Comparison:
+    """From what each node of a degree has more of log-likelihood by the power law than by the other."""
     n, ratio = counts.sum(), float(counts @ gain)
     spread = np.sqrt(max(counts @ gain**2 / n - (ratio / n) ** 2, 0.0))
-    vuong = erfc(abs(ratio) / (np.sqrt(2 * n) * spread)) if spread > 0 else 1.0
-    return Comparison(ratio, float(max(vuong, _wilks(ratio))))
+    return Comparison(ratio, float(erfc(abs(ratio) / (np.sqrt(2 * n) * spread))) if spread > 0 else 1.0)
 
 
 def _against_cutoff(values: np.ndarray, counts: np.ndarray, exponent: float) -> Comparison:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import pandas as pd
 
@@ -24,11 +25,12 @@ _COLUMNS = ("id", "row", "paper", "pair", "experiment", "scale", "metric", "seed
 
 
 def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.DataFrame:
-    """How much the metric of ``METRICS`` changes with each choice.
+    """How much the metric of ``METRICS`` changes with each choice, on the seeds that both records have.
 
     Args:
         changed: records of which those of such rows are taken.
-        recipes: records that hold the rows as they are, one each on the same data under the same rules.
+        recipes: records that hold the rows as they are, on the same data under the same rules. Of several the one counts that shares most seeds
+            with the changed record, of equals the last.
 
     Returns:
         one row a record of ``changed`` that has its counterpart, in their order: ``id``, ``row``, ``paper``, ``pair``, ``experiment``,
@@ -36,19 +38,23 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
         interval ``low`` to ``high`` over users and seeds, and ``above``, what the row as it is has above ``CHANCE``; NaN without such a record.
     """
     recipes = list(recipes)
-    known = {_key(r, r.method): r for r in recipes}
+    known: dict[tuple[str, ...], list[RunRecord]] = {}
+    for r in recipes:
+        known.setdefault(_key(r, r.method), []).insert(0, r)
     chance = {_judged_on(r): r for r in recipes if r.method == CHANCE}
     rows = []
     for r in changed:
         name = _NAME.fullmatch(r.method)
-        recipe = known.get(_key(r, name["row"])) if name else None
-        if recipe:
-            metric = METRICS[r.paper]
-            e = difference(r.per_user(metric), recipe.per_user(metric))
-            about = (name["id"], name["row"], r.paper, r.pair, r.experiment, r.scale, metric, len(r.seeds))
-            before = recipe.mean(metric)
+        same = known.get(_key(r, name["row"]), []) if name else []
+        recipe = max(same, key=lambda other: len({*other.seeds} & {*r.seeds}), default=None)
+        seeds = [seed for seed in r.seeds if recipe and seed in recipe.seeds]
+        if seeds:
+            metric, (ours, theirs) = METRICS[r.paper], (_of_seeds(record, seeds) for record in (r, recipe))
+            e = difference(ours.per_user(metric), theirs.per_user(metric))
+            about = (name["id"], name["row"], r.paper, r.pair, r.experiment, r.scale, metric, len(seeds))
+            before = theirs.mean(metric)
             floor = chance[_judged_on(r)].mean(metric) if _judged_on(r) in chance else float("nan")
-            rows.append((*about, before, r.mean(metric), e.value, e.low, e.high, before - floor))
+            rows.append((*about, before, ours.mean(metric), e.value, e.low, e.high, before - floor))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -77,24 +83,34 @@ def across(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
     return wide.reindex(columns=found["pair"].unique()).fillna("").rename_axis(columns=None)
 
 
-#: paper, and experiment whose rows have a choice made otherwise -> the experiment that has the rows as they are. A search is also asked
+#: paper, and experiment whose rows have a choice made otherwise -> the experiments that have the rows as they are. A search is also asked
 #: for links and clicks, which its chapter shows
 EXPERIMENTS = {
-    ("zesrec", "deviations"): "zero-shot",
-    ("mail", "deviations"): "clicks",
-    ("mail", "deviations-strict"): "clicks-strict",
-    ("search", "labels-deviations"): "labels",
-    ("search", "corpus-deviations"): "corpus",
-    ("prerec", "deviations"): "single",
+    ("zesrec", "deviations"): ("zero-shot",),
+    ("mail", "deviations"): ("clicks",),
+    ("mail", "deviations-strict"): ("clicks-strict",),
+    ("search", "labels-deviations"): ("labels",),
+    ("search", "corpus-deviations"): ("corpus",),
+    ("prerec", "deviations"): ("single", "families"),
 }
 
 
-def recorded() -> pd.DataFrame:
-    """``effects`` of all that was recorded, at any scale."""
-    return pd.concat(
-        [effects(find(paper=paper, experiment=changed), find(paper=paper, experiment=base)) for (paper, changed), base in EXPERIMENTS.items()],
-        ignore_index=True,
-    )
+def recorded(paper: str | None = None, scale: str | None = None) -> pd.DataFrame:
+    """``effects`` of all that was recorded: what the register shows, and a chapter beside it."""
+    found = []
+    for (of, changed), bases in EXPERIMENTS.items():
+        if paper in (None, of):
+            recipes = [r for base in bases for r in find(paper=of, experiment=base, scale=scale)]
+            found.append(effects(find(paper=of, experiment=changed, scale=scale), recipes))
+    return pd.concat(found, ignore_index=True)
+
+
+def _of_seeds(record: RunRecord, seeds: list[int]) -> RunRecord:
+    """A record of these seeds alone."""
+    if record.seeds == seeds:
+        return record
+    metrics = {name: [values[record.seeds.index(seed)] for seed in seeds] for name, values in record.metrics.items()}
+    return replace(record, seeds=seeds, metrics=metrics, ranks={seed: ranks for seed, ranks in record.ranks.items() if seed in seeds})
 
 
 def _key(r: RunRecord, row: str) -> tuple[str, ...]:

@@ -356,8 +356,8 @@ def carried_rows(spec: Spec) -> list[System]:
     """Each family alone, to be carried elsewhere; and the second reading of node clusters, alone and in the whole."""
     settings = SETTINGS[spec.scale]
     rows = [prerec_row(f"PreRec ({family})", replace(settings, families=(family,))) for family in FAMILIES]
-    alone_ = prerec_row("PreRec (co-occurrence, sides apart)", apart(replace(settings, families=("co-occurrence",))))
-    return [*rows, alone_, prerec_row("PreRec (sides apart)", apart(settings))]
+    rows.append(prerec_row("PreRec (co-occurrence, sides apart)", apart(replace(settings, families=("co-occurrence",)))))
+    return [*rows, prerec_row("PreRec (sides apart)", apart(settings))]
 
 
 def family_rows(spec: Spec) -> list[System]:
@@ -380,7 +380,7 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
     def with_features(**changes: object) -> PreRecSettings:
         return replace(base, features=replace(features, **changes))
 
-    def with_walks(**changes: float) -> PreRecSettings:
+    def with_vectors(**changes: float) -> PreRecSettings:
         return with_features(node2vec=replace(features.node2vec, **changes))
 
     return {
@@ -396,11 +396,15 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
         "prerec-10": ("pairs as absolute differences", with_features(operator="l1")),
         "prerec-11": ("pairs as squared differences", with_features(operator="l2")),
         "prerec-12": ("50 clusters of pairs", with_features(pair_clusters=50)),
-        "prerec-13": ("walks that stay near, q = 4", with_walks(q=4.0)),
-        "prerec-14": ("walks that move away, q = 0.25", with_walks(q=0.25)),
+        "prerec-13": ("walks that stay near, q = 4", with_vectors(q=4.0)),
+        "prerec-14": ("walks that move away, q = 0.25", with_vectors(q=0.25)),
         "prerec-15": ("half of the ones as questions", replace(base, questions=0.5)),
         "prerec-16": ("no dropout and no decay", replace(base, dropout=0.0, decay=0.0)),
+        "prerec-26": ("centres of pairs found on 10,000 of them", with_features(pair_sample=10_000)),
+        "prerec-29": ("negatives of its own for each pair of a walk", with_vectors(shared_negatives=False)),
+        "prerec-34": ("a third of the learning rate", replace(base, training=replace(base.training, learning_rate=1e-3))),
         "prerec-52": ("users and items clustered apart, density between them", apart(base)),
+        "prerec-53": ("three passes over the walks", with_vectors(epochs=3)),
     }
 
 
@@ -438,12 +442,13 @@ def tried(spec: Spec) -> dict[str, dict[str, object]]:
     Baselines have eight fits at most. PreRec has nine: users and items clustered together or apart, with four numbers of bins; and the best of
     these once more without its guard, so of the rows without it one is run.
     """
-    short = {"Mult-VAE": _SHORT_VAE} if spec.name in ("epinions", "yelp", "sports") else {}
+    own = TUNED.get(spec.name, {})
     found: dict[str, dict[str, object]] = {}
     for family, (_, grid) in GRIDS.items() if spec.name in (*FIVE, DATA[Scale.TOY][0]) else ():
+        if family == "Mult-VAE" and family in own:  # its size and passes are those of the data set, which no grid names
+            grid = [replace(own[family], dropout=s.dropout, beta=s.beta) for s in grid]
         if family not in LEFT_OUT.get(spec.name, {}):
-            shrunk = [replace(short[family], dropout=s.dropout, beta=s.beta) for s in grid] if family in short else grid
-            found[family] = {f"{family} ({in_words(one, shrunk)})": one for one in shrunk}
+            found[family] = {f"{family} ({in_words(one, grid)})": one for one in grid}
     found["PreRec"] = {
         f"PreRec ({density}, {bins} bins{'' if guard else ', no guard'})": reading(spec.scale, bins, density, guard)
         for guard in (True, False)
@@ -616,34 +621,41 @@ class Kept(MatrixModel):
 
 
 #: weights of the base that are tried
-ALPHAS = np.linspace(0, 1, 11).round(1)
+ALPHAS = np.linspace(0, 1, 11).round(1).tolist()
 
 
 def interpolated(spec: Spec, row: System, seed: int) -> dict[tuple[str, str], Run]:
     """The base, and the base with PreRec mixed in: by the best weight on validation; by the best on the test, which nobody could know; and
     half of each raw score, as the authors' later work does."""
     split, own = load(spec), SETTINGS[spec.scale]
-    alone_ = next(base for base in baselines(spec) if base.name == row.name)
-    (base, took), (ours, ours_took) = fitted(spec, alone_, seed), fitted(spec, prerec_row("PreRec", own), seed)
-    test, valid = rules(spec, "interpolation"), replace(rules(spec), part="valid")
-    tables, best = {}, {}
-    for protocol in (valid, test):
-        judged = split.valid if protocol.part == "valid" else split.test
-        users = protocol.people(rows_of(judged))
+    base_row = next(base for base in baselines(spec) if base.name == row.name)
+    (base, took), (ours, ours_took) = fitted(spec, base_row, seed), fitted(spec, prerec_row("PreRec", own), seed)
+    valid, test = replace(rules(spec), part="valid"), rules(spec, "interpolation")
+
+    def mixing(protocol: MatrixProtocol) -> Callable[..., RankTable]:
+        """The ranks of a mixture under these rules, whichever it is; each of the two scores their users once."""
+        users = protocol.people(rows_of(split.valid if protocol is valid else split.test))
         both = [Kept(model, users) for model in (base, ours)]
-        for alpha in ALPHAS:
-            mix = Interpolated(*both, alpha=float(alpha))
+
+        def ranks(**how: float | bool) -> RankTable:
+            mix = Interpolated(*both, **how)
             mix.bind(split.train)
-            tables[protocol.part, float(alpha)] = evaluate(mix, split, protocol)
-        scores = {a: protocol.summary(tables[protocol.part, float(a)], ("NDCG@20",))["NDCG@20"] for a in ALPHAS}
-        best[protocol.part] = float(max(scores, key=scores.get))
-    raw_half = Interpolated(*both, standardise=False)
-    raw_half.bind(split.train)
+            return evaluate(mix, split, protocol)
+
+        return ranks
+
+    def by_weight(ranks: Callable[..., RankTable], protocol: MatrixProtocol) -> tuple[dict[float, RankTable], float]:
+        tables = {alpha: ranks(alpha=alpha) for alpha in ALPHAS}
+        return tables, max(ALPHAS, key=lambda alpha: protocol.summary(tables[alpha], ("NDCG@20",))["NDCG@20"])
+
+    _, validated = by_weight(mixing(valid), valid)
+    to_test = mixing(test)
+    tables, oracle = by_weight(to_test, test)
     seconds = took + ours_took
-    found = {row.name: Run(tables["test", 1.0], took)}
-    for note, part in (("", "valid"), (" (oracle)", "test")):
-        found[f"{row.name} + PreRec{note}"] = Run(tables["test", best[part]], seconds, {"alpha": best[part]})
-    found[f"{row.name} + PreRec (raw, half)"] = Run(evaluate(raw_half, split, test), seconds, {"alpha": 0.5})
+    found = {row.name: Run(tables[1.0], took)}
+    for note, alpha in (("", validated), (" (oracle)", oracle)):
+        found[f"{row.name} + PreRec{note}"] = Run(tables[alpha], seconds, {"alpha": alpha})
+    found[f"{row.name} + PreRec (raw, half)"] = Run(to_test(standardise=False), seconds, {"alpha": 0.5})
     return {("interpolation", name): run for name, run in found.items()}
 
 
@@ -743,7 +755,8 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), source: Spec 
 def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
     """The power law fitted to the ones of users, and of items, as records: ``exponent``, ``from`` (the smallest degree of the tail), ``share``
     (of the nodes that it holds), ``p`` (how often the law itself would lie as far from its fit), ``log-normal`` (log-likelihood ratio of the power
-    law to it), ``its p``, ``Gini``; and in the config a ``curve``, 60 points at most of the share with as many ones or more (``ccdf``).
+    law to it), ``its p``, the same two of an ``exponential`` and of a power law with a ``cut-off``, ``Gini``; and in the config a ``curve``, 60
+    points at most of the share with as many ones or more (``ccdf``).
 
     Args:
         draws: of the goodness-of-fit test.
@@ -753,6 +766,8 @@ def tail_records(spec: Spec, draws: int = 500) -> list[RunRecord]:
         began, fit = time.perf_counter(), fit_tail(ones, draws=draws)
         numbers = {"exponent": fit.exponent, "from": fit.minimum, "share": fit.tail / fit.nodes, "p": fit.p}
         numbers |= {"log-normal": fit.lognormal.ratio, "its p": fit.lognormal.p, "Gini": gini(ones[ones > 0])}
+        numbers |= {"exponential": fit.exponential.ratio, "exponential p": fit.exponential.p}
+        numbers |= {"cut-off": fit.cutoff.ratio, "cut-off p": fit.cutoff.p}
         x, share = ccdf(ones)
         some = np.unique(np.searchsorted(x, np.geomspace(x[0], x[-1], 60)))
         record = record_of(
@@ -838,8 +853,8 @@ def leak(spec: Spec, seed: int = 0) -> dict[str, np.ndarray]:
     """The inner product of a pair's vectors, for three kinds of ones: learned from with the guard, without it, and to be found."""
     split, settings = load(spec), SETTINGS[spec.scale]
     user, item = rows_of(split.train), split.train.indices
-    asked = np.random.default_rng(seed).random(len(user)) < settings.questions
-    guarded = statistics_of(matrix_of(user[~asked], item[~asked], split.train.shape), settings.features, FAMILIES)
+    asked = np.random.default_rng(seed).random(len(user)) < settings.questions  # as ``PreRec.fit`` draws them
+    guarded = described(replace(split, train=matrix_of(user[~asked], item[~asked], split.train.shape)), seed, spec.scale)
     whole = described(split, seed, spec.scale)
 
     def product(found: Statistics, user: np.ndarray, item: np.ndarray) -> np.ndarray:

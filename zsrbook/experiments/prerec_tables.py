@@ -35,17 +35,15 @@ from zsrbook.experiments.prerec import (
     PAPER,
     STRANGERS,
     Spec,
-    can_be,
     chosen,
     described,
     load,
-    raw,
     results,
     systems,
     tried,
 )
 from zsrbook.models.matrix import MatrixModel, degrees
-from zsrbook.records import RunRecord, find
+from zsrbook.records import RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 from zsrbook.tables import Measured, measured, paper_numbers
 
@@ -92,14 +90,13 @@ def sizes(scale: Scale) -> pd.DataFrame:
 
 def tails(records: Iterable[RunRecord]) -> pd.DataFrame:
     """``tail_records`` as a table: one row a data set and side."""
-    rows = {(r.target, r.method): {name: values_[0] for name, values_ in r.metrics.items()} for r in records}
+    rows = {(r.target, r.method): {name: per_seed[0] for name, per_seed in r.metrics.items()} for r in records}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["data", "of"]) if rows else pd.DataFrame()
 
 
-#: how a data set is summed up, to see which of it goes with a transfer that works
 def summary_of(split: MatrixSplit, scale: Scale) -> pd.Series:
-    """What PreRec could use of a matrix: its size, how dense and how heavy-tailed it is; and in the toy world, where walks take seconds and not
-    minutes, how far its ones gather in clusters."""
+    """What PreRec could use of a matrix, to see which of it goes with a transfer that works: its size, how dense and how heavy-tailed it is; and
+    in the toy world, where walks take seconds and not minutes, how far its ones gather in clusters."""
     user, item = degrees(split.train)
     found = {
         "users": len(user),
@@ -227,6 +224,27 @@ def levels(model: MatrixModel, users: np.ndarray) -> pd.Series:
     return pd.Series({"items": scores.shape[1], "different scores": np.median(different), "items level with the best": np.median(best)})
 
 
+def by_luck(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """What ties are worth: a metric where items of equal score stand in random order (its expected value, the rule of this book), where those to be
+    found stand first among equals, and where they stand last.
+
+    Returns:
+        index method; columns ``expected``, ``first``, ``last``.
+    """
+    rows = {}
+    for record in records:
+        protocol, values = protocol_of(record.protocol), {"expected": [], "first": [], "last": []}
+        for ranks in record.ranks.values():
+            level = pd.DataFrame({"user": ranks.user, "greater": ranks.greater}).groupby(["user", "greater"])["user"]
+            among, own = level.cumcount().to_numpy(), level.transform("size").to_numpy()  # those to be found that share a score
+            for name, above in {"first": among, "last": ranks.ties - (own - 1) + among}.items():
+                decided = replace(ranks, greater=(ranks.greater + above).astype(np.int32), ties=np.zeros_like(ranks.ties))
+                values[name].append(protocol.summary(decided, (metric,))[metric])
+            values["expected"].append(protocol.summary(ranks, (metric,))[metric])
+        rows[record.method] = {name: float(np.mean(found)) for name, found in values.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def by_kind(records: Iterable[RunRecord], metric: str) -> pd.DataFrame:
     """Strangers of each kind: one row a method, one column a kind."""
     rows: dict[str, dict[str, float]] = {}
@@ -253,13 +271,12 @@ def mixtures(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFr
 
 
 def open_questions(spec: Spec, metric: str = "NDCG@20") -> pd.DataFrame:
-    """One row a kind of data, one column a method."""
+    """One row a kind of data that was recorded, one column a method."""
     rows = {}
     for words, changes in OPEN_QUESTIONS.items():
-        if spec.scale is Scale.TOY and not can_be(raw(spec), changes):
-            continue
-        other = replace(spec, **changes)
-        rows[words] = {r.method: r.mean(metric) for r in results("open" if changes else "single", other) if r.method in ASKED}
+        experiment, other = "open" if changes else "single", replace(spec, **changes)
+        if find(paper=PAPER, experiment=experiment, target=other.label, scale=spec.scale):
+            rows[words] = {r.method: r.mean(metric) for r in results(experiment, other) if r.method in ASKED}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -295,6 +312,37 @@ def popularity_of(records: Iterable[RunRecord]) -> dict[str, RunRecord]:
     return {r.target: r for r in records if r.method == "MostPop" and r.experiment == "single"}
 
 
+def draws_of(method: str, target: str, scale: Scale) -> RunRecord | None:
+    """Every run of a row at home that was recorded, each a seed of one record: several experiments hold PreRec as it is, and the same seed on
+    another machine makes other clusters. Runs that agree in all metrics are one; None if there is none."""
+    runs = {}
+    for experiment in ("single", "families", "leaks"):
+        for r in find(paper=PAPER, experiment=experiment, target=target, method=method, scale=scale):
+            for at, seed in enumerate(r.seeds):
+                metrics = {name: per_seed[at] for name, per_seed in r.metrics.items()}
+                runs.setdefault(tuple(round(value, 6) for value in metrics.values()), (r, metrics, r.ranks.get(seed)))
+    if not runs:
+        return None
+    first, shared = next(iter(runs.values()))[0], set.intersection(*(set(metrics) for _, metrics, _ in runs.values()))
+    return replace(
+        first,
+        seeds=list(range(len(runs))),
+        metrics={name: [metrics[name] for _, metrics, _ in runs.values()] for name in first.metrics if name in shared},
+        ranks={draw: ranks for draw, (_, _, ranks) in enumerate(runs.values()) if ranks is not None},
+    )
+
+
+def beyond_draws(ours: Iterable[RunRecord], drawn: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+    """``gains`` over all draws of another row, with ``clear``: 1 or -1 where a record lies above or below both the interval and every draw, else 0.
+
+    The interval holds the chance of users and of the other row's draws; that of a record of one seed it can't hold, hence the second bound.
+    """
+    found = gains(ours, drawn, metric)
+    most, least = ([worst(drawn[target].metrics[metric]) for target in found["target"]] for worst in (max, min))
+    above, below = (found["low"] > 0) & (found["value"] > most), (found["high"] < 0) & (found["value"] < least)
+    return found.assign(clear=above.astype(int) - below.astype(int))
+
+
 def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
     """Each record beside the base of its target, in percent of the base, with 95 % intervals.
 
@@ -308,8 +356,8 @@ def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str 
     for record in ours:
         if record.target in base:
             below = base[record.target]
-            ours_, theirs = record.per_user(metric), below.per_user(metric)
-            found = ratio_difference((ours_, theirs), (theirs, theirs))  # the base beside itself is 1
+            theirs = below.per_user(metric)
+            found = ratio_difference((record.per_user(metric), theirs), (theirs, theirs))  # the base beside itself is 1
             percent = (100 * x for x in (found.value, found.low, found.high))
             rows.append((record.source or record.target, record.target, record.method, record.mean(metric), below.mean(metric), *percent))
     return pd.DataFrame(rows, columns=["source", "target", "method", "value", "base", "gain", "low", "high"])
@@ -340,13 +388,13 @@ def beside(moved: Sequence[RunRecord], popular: Mapping[str, RunRecord], counted
         index source and target; columns ``PreRec``, ``tuned``, ``MostPop``, ``ItemKNN`` (NDCG@20), and in percent of MostPop ``gain``, ``low``,
         ``high`` of PreRec, ``shuffled``, the gain of its control, and ``tuned low``, ``tuned high``, the interval of that of the tuned row.
     """
-    ours, tuned_, control = (
+    ours, tuned, control = (
         gains((r for r in moved if r.method == name and r.source), popular).set_index(["source", "target"])
         for name in ("PreRec", "PreRec (tuned)", "PreRec (shuffled)")
     )
     found = ours.rename(columns={"value": "PreRec", "base": "MostPop"})
     found["ItemKNN"] = found.index.get_level_values("target").map(counted)
-    found["tuned"], found["tuned low"], found["tuned high"], found["shuffled"] = tuned_["value"], tuned_["low"], tuned_["high"], control["gain"]
+    found["tuned"], found["tuned low"], found["tuned high"], found["shuffled"] = tuned["value"], tuned["low"], tuned["high"], control["gain"]
     return found[["PreRec", "tuned", "MostPop", "ItemKNN", "gain", "low", "high", "shuffled", "tuned low", "tuned high"]]
 
 

@@ -1,4 +1,4 @@
-"""PreRec: what the shape of a user-item matrix alone can carry to another one (Wang, Shah, Narang and Sundaram 2023, arXiv 2309.01188).
+"""PreRec: what the shape of a user-item matrix alone can carry to another one (Wang, Krishnan, Sundaram and Li 2023, arXiv 2309.01188).
 
 Only the abstract and a summary of the paper could be had, so this is a **reconstruction**: what is stated is marked [S], and every other
 choice is ours and stands in the register of deviations (prerec-1 and on).
