@@ -173,6 +173,11 @@ def test_seeds():
     assert rows["Random"].make(7).seed == 7
 
 
+def test_habits_are_asked_of_chance_popularity_and_every_untrained_neighbour():
+    names = {s.name for s in zesrec.with_habits(Scale.TOY)}
+    assert {"POP", "Random", "ZESRec-H", "ZESRec-H (shuffled)", "Anchored", *(s.name for s in zesrec.neighbours())} <= names
+
+
 def test_settings_differ_where_they_say():
     for scale in Scale:
         paper, tuned = asdict(zesrec.paper_settings(scale)), asdict(zesrec.tuned_settings(scale))
@@ -643,9 +648,9 @@ def test_in_short_looks_its_numbers_up(table2, monkeypatch):
     assert "ZESRec-T with the paper's settings closes 30% of the way" in text
     assert "ZESRec-G (tuned) 60%, and a neighbour in text space that learns nothing 50%." in text
     assert "Of 1 recorded pair of public data, ZESRec's best row beats popularity on 1 and the best untrained neighbour on none." in text
-    assert "Of the paper's 36 claims" in text
+    assert "Of the paper's 37 claims" in text
     monkeypatch.setattr(zesrec, "find", lambda **asked: [])
-    assert zesrec.in_short(Scale.TOY).startswith("Of the paper's 36 claims")
+    assert zesrec.in_short(Scale.TOY).startswith("Of the paper's 37 claims")
 
 
 @pytest.mark.parametrize("hidden", ["items", "kinds"])

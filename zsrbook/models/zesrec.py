@@ -1,6 +1,6 @@
 """ZESRec: items known by their text, users by their sequence (Ding et al. 2021, arXiv 2105.08318v1).
 
-One network serves ten rows of the paper's Table 2. Its two halves are chosen by name:
+One network serves nine rows of the paper's Table 2. Its two halves are chosen by name:
 
 - ``items="ids"``: a learned vector an item. With ``users="gru" | "tcn" | "hrnn"`` these are GRU4Rec, TCN and HRNN.
 - ``items="text"``: an MLP over frozen text vectors (Eq. 4). Fitted in the target these are the "-Meta" rows; fitted in the
