@@ -178,6 +178,26 @@ def test_several_processes_are_refused(monkeypatch):
         Anchored(AnchoredSettings(training=QUICK)).fit(TINY)
 
 
+def test_a_killed_run_goes_on_to_the_very_same_end(tmp_path, monkeypatch):
+    data, settings = dataset([[0, 1, 2, 3], [2, 1, 4], [3, 0, 4, 1]]), AnchoredSettings(training=Training(epochs=3, patience=None, device="cpu"))
+    whole = Anchored(settings).fit(data)
+    resumed, calls = Anchored(settings, checkpoint=tmp_path / "run.pt"), iter([None, None])
+
+    def until_killed(self, *given):
+        next(calls)
+        return positions(self, *given)
+
+    positions = Anchored.positions
+    with monkeypatch.context() as patch:
+        patch.setattr(Anchored, "positions", until_killed)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            resumed.fit(data)
+    assert len(torch.load(tmp_path / "run.pt", weights_only=True)["curve"]) == 2
+    again = Anchored(settings, checkpoint=tmp_path / "run.pt").fit(data)
+    assert [row["train"] for row in again.curve] == [row["train"] for row in whole.curve]
+    assert all(torch.equal(value, whole.state()[name]) for name, value in again.state().items())
+
+
 def test_it_beats_the_neighbour_that_it_starts_from():
     target = world().target
     before = untrained(target)

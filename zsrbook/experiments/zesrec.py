@@ -325,7 +325,7 @@ class Bench:
         key = (*system.model, seed)
         if key not in self.models:
             fresh = system.make(seed)
-            if self.checkpoints and isinstance(fresh, ZESRec):
+            if self.checkpoints and isinstance(fresh, ZESRec | Anchored):
                 fresh.checkpoint = self.checkpoints / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.pt"
             began = time.perf_counter()
             if system.learns_from == "source":

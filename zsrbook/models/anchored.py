@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -134,14 +135,18 @@ class AnchorNetwork(nn.Module):
 class Anchored(Recommender):
     """Fit in the source, ``transfer`` to any catalogue with vectors of the same encoder.
 
+    Args:
+        checkpoint: written after each epoch, and read where it is there.
+
     Raises:
         DataError: from ``fit``, where no source user ever takes a second, new item; from both, where there are no item vectors.
     """
 
     zero_shot = True
 
-    def __init__(self, settings: AnchoredSettings = AnchoredSettings()):
+    def __init__(self, settings: AnchoredSettings = AnchoredSettings(), checkpoint: Path | None = None):
         self.settings = settings
+        self.checkpoint = checkpoint
         self.network: AnchorNetwork | None = None
         self.repeat = 0.5 if settings.repeat is None else settings.repeat  # r
         self.curve: list[dict[str, float]] = []
@@ -173,7 +178,7 @@ class Anchored(Recommender):
                 chosen = np.sort(rng.permutation(data.n_items)[: settings.candidates])
                 yield self.positions(drawn, drawn.starts[drawn.rows[groups[i]]], groups[i], drawn.items[groups[i]], chosen)
 
-        self.curve = train(self.network, batches, settings.training, title=f"anchored on {data.name}", shares=False)
+        self.curve = train(self.network, batches, settings.training, None, self.checkpoint, f"anchored on {data.name}", shares=False)
         self.network.bind(self.network.vectors)
         return self
 
