@@ -255,6 +255,8 @@ def test_paper_size(folder, monkeypatch):
     assert (np.diff(some.time) >= 0).all()
     assert np.array_equal(some.made_new(0.4).new, whole.made_new(0.4).new)  # the same people are new in both
     assert "a random sample of 200 impressions (seed 0)" in some.report.lines[-1]
+    monkeypatch.setattr(fetch, "locate", lambda name: {"alimama": folder}[name])
+    assert catalogue.load_clicks("alimama-6m").sha256 == some.sha256
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------------------

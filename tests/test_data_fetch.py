@@ -189,7 +189,8 @@ def test_missing_data_names_file_address_terms_folder_and_command(data, monkeypa
 
 def test_every_source_has_a_loader_and_sound_entries():
     search = {source for sources, _ in catalogue.SEARCH.values() for source in sources}
-    assert set(fetch.SOURCES) == set(catalogue.LOADERS) | set(catalogue.CLICKS) | set(catalogue.GRAPHS) | search
+    clicks = {source for source, _ in catalogue.CLICKS.values()}
+    assert set(fetch.SOURCES) == set(catalogue.LOADERS) | clicks | set(catalogue.GRAPHS) | search
     assert set(catalogue.SEARCH).isdisjoint(set(catalogue.LOADERS) | set(catalogue.CLICKS))
     for source in fetch.SOURCES.values():
         for file in source.files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_words, movielens, movielens_tags, netflix, smart, social, table, yelp
@@ -20,7 +21,7 @@ def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], D
     return lambda folder: amazon.load(name, folder / reviews, folder / f"meta_{category}.json.gz")
 
 
-#: name -> what reads its folder; these names, those of ``CLICKS`` and ``GRAPHS``, and all sources of ``SEARCH`` are the names in ``fetch.SOURCES``
+#: name -> what reads its folder; these names, those of ``GRAPHS``, and all sources of ``CLICKS`` and ``SEARCH`` are the names in ``fetch.SOURCES``
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "ml-100k": movielens.load_100k,
     "ml-1m": movielens.load_1m,
@@ -51,10 +52,11 @@ LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "douban-movie": social.load_douban_movie,
     "douban-hin": social.load_douban_network,
 }
-#: the same for data of impressions and clicks
-CLICKS: dict[str, Callable[[Path], ClickData]] = {
-    "alimama": alimama.load,
-    "alimama-sample": lambda folder: alimama.load_sample(folder / "alimama_sampled_train.txt"),
+#: the same for data of impressions and clicks: the source, and what reads its folder
+CLICKS: dict[str, tuple[str, Callable[[Path], ClickData]]] = {
+    "alimama": ("alimama", alimama.load),
+    "alimama-6m": ("alimama", partial(alimama.load, paper_size=True)),
+    "alimama-sample": ("alimama-sample", lambda folder: alimama.load_sample(folder / "alimama_sampled_train.txt")),
 }
 #: the same for graphs whose nodes have labels
 GRAPHS: dict[str, Callable[[Path], LabelledGraph]] = {"blogcatalog": blogcatalog.load}
@@ -98,8 +100,9 @@ def load_clicks(name: str) -> ClickData:
         raise DataError(f"{name} holds queries and what is relevant to them, not impressions and clicks; read it with load_search")
     if name in GRAPHS:
         raise DataError(f"{name} holds a graph, not impressions and clicks; read it with load_graph")
-    folder = fetch.locate(name)
-    return CLICKS[name](folder)
+    source, loader = CLICKS.get(name, (name, None))
+    folder = fetch.locate(source)  # which refuses a name that nobody knows
+    return loader(folder)
 
 
 def load_search(name: str) -> SearchData:
