@@ -638,6 +638,16 @@ def deviating(scale: Scale, network: str = "gru") -> list[System]:
     return [zesrec_row(method, paper_settings(scale, users=network, **changes)) for method, changes in changed.items()]
 
 
+#: λ of the later version's offsets, beside the 10 of zes-13 and zes-14
+PENALTIES = (100.0, 1000.0, 10_000.0)
+
+
+def offset_rows(scale: Scale) -> list[System]:
+    """ZESRec-G in the later version's hierarchical form, its offsets held back by other λ."""
+    rows = [(side, penalty) for side in ("item", "user") for penalty in PENALTIES]
+    return [zesrec_row(f"ZESRec-G ({side} offsets, λ = {penalty:g})", paper_settings(scale, **{f"{side}_offset": penalty})) for side, penalty in rows]
+
+
 #: experiment -> what of the source, or of the text encoder, is changed in ``PairSpec``
 INGREDIENTS = {
     "users-25": {"users": 0.25},
@@ -705,6 +715,7 @@ ROWS: dict[str, Callable[[Scale], list[System]]] = {
     "incremental": few_rows,
     "dataset-bias": bias_rows,
     "deviations": deviating,
+    "offsets": offset_rows,
     "rehearsal": rehearsed,
     "structure-0": systems,
     "habits": with_habits,
