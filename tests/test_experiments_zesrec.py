@@ -159,7 +159,6 @@ def test_rows_that_fit_the_same_model_share_it_and_no_others():
     for name in key:
         partner = name.replace("shuffled", "").replace(", )", ")").replace(" ()", "")
         assert {n for n in key if key[n] == key[name]} == {n for n in (partner, partner + " (shuffled)", partner[:-1] + ", shuffled)") if n in key}
-    assert row("ZESRec-G").model == zesrec.deviating(Scale.TOY)[0].model
     assert key["HRNN-Meta"] != key["ZESRec-H"]  # one network, fitted on other data
 
 
@@ -190,10 +189,9 @@ def test_settings_differ_where_they_say():
 
 def test_each_deviation_changes_what_it_says_and_nothing_else():
     changes = zesrec.deviation_settings(Scale.TOY)
-    base, *others = zesrec.deviating(Scale.TOY, "tcn")
-    assert base.name == "ZESRec-T"
+    others = zesrec.deviating(Scale.TOY, "tcn")
     assert [s.name for s in others] == [f"ZESRec-T ({key})" for key in changes]
-    paper = asdict(base.make(0).settings)
+    paper = asdict(row("ZESRec-T").make(0).settings)
     for system, (_, fields) in zip(others, changes.values(), strict=True):
         assert system.learns_from == "source"
         assert {k for k, v in asdict(system.make(0).settings).items() if v != paper[k]} == set(fields)
