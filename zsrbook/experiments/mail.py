@@ -589,8 +589,7 @@ def lifts(records: Iterable[RunRecord]) -> pd.DataFrame:
     for base, ours in ARMS.items():
         for group in ("new", "old") if {base, ours} <= named.keys() else ():
             for what in ("click", "conversion"):
-                without, with_ = (dict(zip(named[n].seeds, named[n].metrics[f"{what} ({group})"], strict=True)) for n in (base, ours))
-                b, a = np.array([(without[seed], with_[seed]) for seed in without if seed in with_]).T
+                a, b = _paired(named[ours], named[base], f"{what} ({group})")
                 rows.append((base, group, what, b.mean(), a.mean(), *_over_seeds(a / b - 1), visits_needed(b.mean(), a.mean())))
     return pd.DataFrame(rows, columns=["tower", "users", "what", "without MAIL", "with MAIL", "lift", "low", "high", "visits"])
 
@@ -719,8 +718,14 @@ def over_seeds(ours: RunRecord, base: RunRecord, metric: str) -> tuple[float, fl
 
     It holds the chance of training and not that of who is in the test; NaN of a single seed.
     """
+    a, b = _paired(ours, base, metric)
+    return _over_seeds(a - b)
+
+
+def _paired(ours: RunRecord, base: RunRecord, metric: str) -> np.ndarray:
+    """(2, seeds) the metric of both rows on the seeds that both have."""
     a, b = (dict(zip(r.seeds, r.metrics[metric], strict=True)) for r in (ours, base))
-    return _over_seeds(np.array([a[seed] - b[seed] for seed in a if seed in b]))
+    return np.array([(a[seed], b[seed]) for seed in a if seed in b]).T
 
 
 def _over_seeds(values: np.ndarray) -> tuple[float, float, float]:
