@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from zsrbook.data import amazon
+from zsrbook.data import amazon, catalogue
 from zsrbook.data.dataset import DataError
 
 DAY = 86_400
@@ -80,6 +80,16 @@ def test_2014_metadata_and_zip(folder):
         archive.writestr("T.json", "".join(json.dumps(r) + "\n" for r in REVIEWS))
     data = amazon.load("t", folder / "T_5.json.zip", meta, release=2014)
     assert data.items.set_index("raw").loc["B1", ["text", "category"]].tolist() == ["Cup's", "Home Cups"]
+
+
+def test_originals_of_2014_are_read_by_name(folder, monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_DATA", str(folder))
+    (folder / "amazon-beauty-2014").mkdir()
+    gz(folder / "amazon-beauty-2014/reviews_Beauty_5.json.gz", REVIEWS)
+    (folder / "amazon-beauty-2014/meta_Beauty.json.gz").write_bytes(gzip.compress(b"{'asin': 'B1', 'title': \"Cup's\"}\n"))
+    data = catalogue.load("amazon-beauty-2014")
+    assert len(data) == 5
+    assert data.items.set_index("raw").at["B1", "text"] == "Cup's"
 
 
 def test_a_written_date_stands_in_for_missing_seconds(folder):

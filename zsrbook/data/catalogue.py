@@ -16,6 +16,10 @@ from zsrbook.data.files import open_raw
 from zsrbook.data.search import SearchData
 
 
+def amazon_2014(name: str, category: str) -> Callable[[Path], Dataset]:
+    return lambda folder: amazon.load(name, folder / f"reviews_{category}_5.json.gz", folder / f"meta_{category}.json.gz", release=2014)
+
+
 def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], Dataset]:
     reviews = f"{category}_5.json.gz" if five_core else f"{category}.csv"
     return lambda folder: amazon.load(name, folder / reviews, folder / f"meta_{category}.json.gz")
@@ -34,6 +38,9 @@ LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "amazon-musical-instruments-2014": lambda folder: amazon.load(
         "amazon-musical-instruments-2014", folder / "Musical_Instruments_5.json.zip", release=2014
     ),
+    "amazon-sports-2014": amazon_2014("amazon-sports-2014", "Sports_and_Outdoors"),
+    "amazon-beauty-2014": amazon_2014("amazon-beauty-2014", "Beauty"),
+    "amazon-toys-2014": amazon_2014("amazon-toys-2014", "Toys_and_Games"),
     "scientific": derived.load_scientific,
     "games": derived.load_games,
     "office": derived.load_office,

@@ -80,7 +80,9 @@ class Source:
 MOVIELENS = "research only, cite, no redistribution"
 AMAZON = "research only, cite"
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+AMAZON_2014 = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 AMAZON_2018 = "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2"
+AMAZON_2014_PAGE = "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html"
 AMAZON_2018_PAGE = "https://nijianmo.github.io/amazon/index.html"
 
 
@@ -109,6 +111,12 @@ def ratings_only_2018(category: str) -> tuple[File, ...]:
         File(f"{category}.csv", url=f"{AMAZON_2018}/categoryFilesSmall/{category}.csv"),
         File(f"meta_{category}.json.gz", url=f"{AMAZON_2018}/metaFiles2/meta_{category}.json.gz"),
     )
+
+
+def five_core_2014(name: str, category: str) -> Source:
+    """5-core reviews and metadata of a category. There are no published hashes for these, so sha256 is None."""
+    files = (File(path, url=f"{AMAZON_2014}/{path}") for path in (f"reviews_{category}_5.json.gz", f"meta_{category}.json.gz"))
+    return Source(name, tuple(files), AMAZON, "mcauley2015image", AMAZON_2014_PAGE)
 
 
 def five_core_2018(category: str, reviews: tuple[str, int], metadata: tuple[str, int], mirror: tuple[str, str]) -> tuple[File, ...]:
@@ -270,8 +278,11 @@ SOURCES = {
         ),
         AMAZON,
         "mcauley2015image",
-        "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
+        AMAZON_2014_PAGE,
     ),
+    "amazon-sports-2014": five_core_2014("amazon-sports-2014", "Sports_and_Outdoors"),
+    "amazon-beauty-2014": five_core_2014("amazon-beauty-2014", "Beauty"),
+    "amazon-toys-2014": five_core_2014("amazon-toys-2014", "Toys_and_Games"),
     "scientific": Source(
         "amazon-scientific-2018",
         (
