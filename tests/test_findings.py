@@ -1,0 +1,39 @@
+from dataclasses import replace
+
+import pytest
+
+from zsrbook import findings
+from zsrbook.experiments import mail, prerec_tables
+from zsrbook.findings import MEASURES, at_a_glance
+from zsrbook.records import find
+from zsrbook.scale import Scale
+
+
+@pytest.mark.parametrize("paper", MEASURES)
+def test_each_paper_has_its_lines_in_both_worlds_and_each_interval_holds_its_value(paper):
+    lines = at_a_glance(paper)
+    assert {line.scale for line in lines} == {Scale.TOY, Scale.SMALL}
+    assert {line.kind for line in lines} == set(MEASURES[paper].kinds)
+    assert all(line.low <= line.times <= line.high for line in lines)
+    assert len({(line.scale, line.where, line.kind) for line in lines}) == len(lines)
+
+
+def test_a_line_is_what_the_chapters_say():
+    records = find(paper="mail", experiment="clicks", target="grocery", scale="toy")
+    (row,) = mail.improvements(records, {"MAIL-Base": "BaseDNN"}, ["AUC (new)"]).itertuples()
+    (line,) = (line for line in at_a_glance("MAIL") if (line.where, line.kind) == ("grocery, the paper's protocol", "paper"))
+    assert 100 * (line.times - 1) == pytest.approx(row.improvement)
+    assert 100 * (line.low - 1) == pytest.approx(row.low)
+    moved = find(paper="prerec", experiment="transfer", source="grocery", target="pantry", method="PreRec", scale="toy")
+    popular = {r.target: r for r in find(paper="prerec", experiment="single", target="pantry", method="MostPop", scale="toy")}
+    (gain,) = prerec_tables.gains(moved, popular).itertuples()
+    (line,) = (line for line in at_a_glance("PreRec") if (line.where, line.kind) == ("grocery → pantry", "paper"))
+    assert (100 * (line.times - 1), 100 * (line.high - 1)) == pytest.approx((gain.gain, gain.high))
+
+
+def test_without_a_yardstick_or_the_papers_own_row_there_is_no_line(monkeypatch):
+    kept = find(paper="mail", scale="toy")
+    for gone, left in (("BaseDNN", set()), ("MAIL-Base", set()), ("MetaEmb", {"paper"})):
+        some = [replace(r) for r in kept if r.method != gone]
+        monkeypatch.setattr(findings, "find", lambda some=some, **asked: [r for r in some if all(getattr(r, k) == v for k, v in asked.items())])
+        assert {line.kind for line in at_a_glance("MAIL")} == left
