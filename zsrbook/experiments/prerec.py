@@ -272,8 +272,8 @@ def reading(scale: Scale, bins: int, density: Density, guard: bool = True) -> Pr
     return replace(base, features=replace(base.features, bins=bins, density=density), guard=guard)
 
 
-#: settings that did best on validation. Where ``trials`` are recorded, so far in the toy world, a test holds these to them; on public data they were
-#: tried before trials were recorded. Where a data set or a family is not named, the families' own did best or nothing was tried
+#: settings that did best on validation, by the records of their ``trials``, to which a test holds them. Where a data set or a family is not named,
+#: the families' own did best or nothing was tried
 TUNED: dict[str, dict[str, object]] = {
     "pantry": {"PreRec": reading(Scale.TOY, 50, "between", guard=False)},
     "films": {"PreRec": reading(Scale.TOY, 10, "between", guard=False)},
@@ -436,11 +436,15 @@ def level_rows(spec: Spec) -> list[System]:
     return [row_of(name, made.func, *made.args) for name, made in LEVEL.items()]
 
 
+#: how the names of trials without the guard end
+NO_GUARD = ", no guard)"
+
+
 def tried(spec: Spec) -> dict[str, dict[str, object]]:
     """Family -> row -> settings: what the validation ones of a data set choose among.
 
     Baselines have eight fits at most. PreRec has nine: users and items clustered together or apart, with four numbers of bins; and the best of
-    these once more without its guard, so of the rows without it one is run.
+    these once more without its guard, so of the rows without it ``trials`` runs one.
     """
     own = TUNED.get(spec.name, {})
     found: dict[str, dict[str, object]] = {}
@@ -450,7 +454,7 @@ def tried(spec: Spec) -> dict[str, dict[str, object]]:
         if family not in LEFT_OUT.get(spec.name, {}):
             found[family] = {f"{family} ({in_words(one, grid)})": one for one in grid}
     found["PreRec"] = {
-        f"PreRec ({density}, {bins} bins{'' if guard else ', no guard'})": reading(spec.scale, bins, density, guard)
+        f"PreRec ({density}, {bins} bins{')' if guard else NO_GUARD}": reading(spec.scale, bins, density, guard)
         for guard in (True, False)
         for density in ("edges", "between")
         for bins in (10, 20, 50, 100)
@@ -459,12 +463,19 @@ def tried(spec: Spec) -> dict[str, dict[str, object]]:
 
 
 def trials(spec: Spec) -> list[System]:
-    """A row for each of these settings; they are judged on validation ones, and their records hold no ranks."""
+    """A row for each of these settings, of PreRec without its guard the one row that ``tried`` names, once the records of the others tell which.
+
+    They are judged on validation ones, and their records hold no ranks.
+    """
     ways = {family: model for family, (model, _) in GRIDS.items()}
+    reached = {r.method: r.metrics["NDCG@20"][0] for r in find(paper=PAPER, experiment="tuning", target=spec.label, scale=spec.scale)}
+    guarded = [name for name in tried(spec)["PreRec"] if not name.endswith(NO_GUARD)]
+    best = max(guarded, key=reached.__getitem__) if reached.keys() >= set(guarded) else ""
     return [
         row_of(name, ways[family], settings) if family in ways else prerec_row(name, settings)
         for family, some in tried(spec).items()
         for name, settings in some.items()
+        if not name.endswith(NO_GUARD) or name == f"{best[:-1]}{NO_GUARD}"
     ]
 
 
