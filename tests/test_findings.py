@@ -31,7 +31,7 @@ def test_a_line_is_what_the_chapters_say():
     assert (100 * (line.times - 1), 100 * (line.high - 1)) == pytest.approx((gain.gain, gain.high))
 
 
-def test_without_a_yardstick_or_the_papers_own_row_there_is_no_line(monkeypatch):
+def test_without_a_yardstick_or_with_a_rival_alone_there_is_no_line(monkeypatch):
     kept = find(paper="mail", scale="toy")
     for gone, left in (("BaseDNN", set()), ("MAIL-Base", set()), ("MetaEmb", {"paper"})):
         some = [replace(r) for r in kept if r.method != gone]
