@@ -85,12 +85,7 @@ def load(name: str) -> Dataset:
     Raises:
         DataError: no such name; a file is missing (the message says where it comes from) or is not what it should be.
     """
-    if name in CLICKS:
-        raise DataError(f"{name} holds impressions and clicks, not interactions; read it with load_clicks")
-    if name in SEARCH:
-        raise DataError(f"{name} holds queries and what is relevant to them, not interactions; read it with load_search")
-    if name in GRAPHS:
-        raise DataError(f"{name} holds a graph, not interactions; read it with load_graph")
+    _refuse_others(name, "interactions")
     folder = fetch.locate(name)
     return LOADERS[name](folder)
 
@@ -101,15 +96,24 @@ def load_clicks(name: str) -> ClickData:
     Raises:
         DataError: as ``load``, or the name is that of interactions.
     """
-    if name in LOADERS:
-        raise DataError(f"{name} holds interactions, not impressions and clicks; read it with load")
-    if name in SEARCH:
-        raise DataError(f"{name} holds queries and what is relevant to them, not impressions and clicks; read it with load_search")
-    if name in GRAPHS:
-        raise DataError(f"{name} holds a graph, not impressions and clicks; read it with load_graph")
-    source, loader = CLICKS.get(name, (name, None))
-    folder = fetch.locate(source)  # which refuses a name that nobody knows
-    return loader(folder)
+    _refuse_others(name, "impressions and clicks")
+    if name not in CLICKS:
+        fetch.source_of(name)  # which refuses a name that nobody knows
+    source, loader = CLICKS[name]
+    return loader(fetch.locate(source))
+
+
+def _refuse_others(name: str, wanted: str) -> None:
+    """Raises DataError if data of this name holds something else."""
+    kinds = {
+        "interactions": (LOADERS, "load"),
+        "impressions and clicks": (CLICKS, "load_clicks"),
+        "queries and what is relevant to them": (SEARCH, "load_search"),
+        "a graph": (GRAPHS, "load_graph"),
+    }
+    for kind, (names, reader) in kinds.items():
+        if kind != wanted and name in names:
+            raise DataError(f"{name} holds {kind}, not {wanted}; read it with {reader}")
 
 
 def load_search(name: str) -> SearchData:
