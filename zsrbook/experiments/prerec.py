@@ -321,7 +321,8 @@ TUNED: dict[str, dict[str, object]] = {
         "ItemKNN": ItemKNNSettings(neighbours=50, shrinkage=100.0),
         "BPR-MF": BPRSettings(lam=0.04),
         "NeuMF": NeuMFSettings(decay=1e-3),
-        "Mult-VAE": replace(_SHORT_VAE, beta=1.0),
+        "LightGCN": LightGCNSettings(decay=1e-3),
+        "Mult-VAE": replace(_SHORT_VAE, dropout=0.7),
     },
 }
 
