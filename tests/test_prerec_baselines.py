@@ -49,6 +49,23 @@ def test_what_is_called_tuned_did_best_in_the_recorded_trials(spec):
         assert json.loads(json.dumps(rows["PreRec (tuned)" if family == "PreRec" else family])) == made[best].config, best
 
 
+@pytest.mark.parametrize("scale", [Scale.TOY, Scale.SMALL])
+def test_a_baseline_has_one_choice_of_settings_in_all_experiments(scale):
+    def own(record):
+        return {name: value for name, value in record.config.items() if name not in ("prerec", "curve")}
+
+    chosen = {(r.target, r.method): own(r) for r in find(paper="prerec", experiment="single", scale=scale) if r.method in GRIDS}
+    other, seen = [], 0
+    for experiment in ("interpolation", "open", *prerec.STRANGERS):
+        for r in find(paper="prerec", experiment=experiment, scale=scale):
+            data = next((name for name in prerec.DATA[scale] if f"{r.target}-".startswith(f"{name}-")), "")  # open questions add a word
+            settings = chosen.get((data, r.method.removesuffix(" (trained on all)")))
+            seen += settings is not None
+            other += [(experiment, r.target, r.method)] * (settings not in (None, own(r)))
+    assert seen
+    assert not other, "record these rows anew, with the settings that the trials chose"
+
+
 def test_the_trials_of_the_whole_toy_world_are_recorded():
     assert {spec.name for spec in TRIED} >= set(prerec.DATA[Scale.TOY])
 
