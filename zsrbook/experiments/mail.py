@@ -772,9 +772,9 @@ def in_short(scale: Scale) -> str:
         (Scale.SMALL, "clicks", "the paper's protocol"),
         (Scale.SMALL, "clicks-strict", "the strict one"),
     ):
-        for name in dict.fromkeys(r.target for r in find(paper=PAPER, experiment=experiment, scale=of)):
-            records = find(paper=PAPER, experiment=experiment, target=name, scale=of)
-            for row in improvements(records, {"MAIL-Base": "BaseDNN"}, ["AUC (new)"]).itertuples():
+        records = find(paper=PAPER, experiment=experiment, scale=of)
+        for name in dict.fromkeys(r.target for r in records):
+            for row in improvements([r for r in records if r.target == name], {"MAIL-Base": "BaseDNN"}, ["AUC (new)"]).itertuples():
                 word = "raises" if row.low > 0 else "lowers" if row.high < 0 else "moves"
                 change = f"{row.improvement:+.2f} %{tail if word == 'moves' else ''}"
                 change += f" (95 %: {row.low:+.2f} to {row.high:+.2f})"
