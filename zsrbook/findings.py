@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from zsrbook.evaluation.bootstrap import ratio_difference
+from zsrbook.evaluation.bootstrap import relative
 from zsrbook.experiments import mail, prerec, search, zesrec
 from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
@@ -78,7 +78,7 @@ def _lines(paper: str, scale: Scale, where: str, yardstick: RunRecord | None, ro
     base = yardstick.per_user(metric)
     for kind, record in rows.items():
         if record is not None:
-            found = ratio_difference((record.per_user(metric), base), (base, base))  # the yardstick beside itself is 1
+            found = relative(record.per_user(metric), base)
             times = record.mean(metric) / yardstick.mean(metric)  # over all seeds, of which ranks may be kept for some
             shift = times - found.value
             yield Line(paper, scale, where, kind, record.method, times, found.low + shift, found.high + shift)

@@ -146,6 +146,15 @@ def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUse
     return _estimate(value, found)
 
 
+def relative(ours: PerUser, base: PerUser) -> Estimate:
+    """``ours / base - 1`` on one data set; users are paired.
+
+    Raises:
+        ValueError: as ``ratio_difference``.
+    """
+    return ratio_difference((ours, base), (base, base))  # the base beside itself is 1
+
+
 def _refuse_others(methods: Sequence[PerUser]) -> None:
     """Raises ValueError unless all were judged on the same predictions."""
     first = methods[0]

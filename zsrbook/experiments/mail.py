@@ -28,7 +28,7 @@ from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import GROUPS, TEST, TRAIN, ClickData, windows_before
 from zsrbook.data.dataset import Columns
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.bootstrap import Estimate, difference, ratio_difference
+from zsrbook.evaluation.bootstrap import Estimate, difference, relative
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
@@ -701,7 +701,7 @@ def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BA
         for metric in metrics:
             if method in named and over in named:
                 ours, base = (named[name].per_user(metric) for name in (method, over))
-                found = ratio_difference((ours, base), (base, base))  # the baseline beside itself is 1
+                found = relative(ours, base)
                 rows.append((method, over, metric, *(100 * x for x in (found.value, found.low, found.high, found.detectable))))
     return pd.DataFrame(rows, columns=["method", "over", "metric", "improvement", "low", "high", "detectable"])
 

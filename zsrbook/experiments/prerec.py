@@ -478,13 +478,13 @@ def trials(spec: Spec) -> list[System]:
 
     They are judged on validation ones, and their records hold no ranks.
     """
-    ways = {family: model for family, (model, _) in GRIDS.items()}
-    reached = {r.method: r.metrics["NDCG@20"][0] for r in find(paper=PAPER, experiment="tuning", target=spec.label, scale=spec.scale)}
-    guarded = [name for name in tried(spec)["PreRec"] if not name.endswith(NO_GUARD)]
-    best = max(guarded, key=reached.__getitem__) if reached.keys() >= set(guarded) else ""
+    ways, settings_of = {family: model for family, (model, _) in GRIDS.items()}, tried(spec)
+    known = {r.method: r for r in find(paper=PAPER, experiment="tuning", target=spec.label, scale=spec.scale)}
+    guarded = [name for name in settings_of["PreRec"] if not name.endswith(NO_GUARD)]
+    best = chosen(spec, [known[name] for name in guarded])["PreRec"] if known.keys() >= set(guarded) else ""
     return [
         row_of(name, ways[family], settings) if family in ways else prerec_row(name, settings)
-        for family, some in tried(spec).items()
+        for family, some in settings_of.items()
         for name, settings in some.items()
         if not name.endswith(NO_GUARD) or name == f"{best[:-1]}{NO_GUARD}"
     ]

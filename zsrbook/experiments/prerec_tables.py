@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 from zsrbook.claims import estimate, verdicts
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import MatrixSplit, rows_of
-from zsrbook.evaluation.bootstrap import PerUser, difference, ratio_difference
+from zsrbook.evaluation.bootstrap import PerUser, difference, relative
 from zsrbook.evaluation.heavy_tails import gini
 from zsrbook.evaluation.matrix import against_sample, alone
 from zsrbook.evaluation.metrics import values
@@ -357,7 +357,7 @@ def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str 
         if record.target in base:
             below = base[record.target]
             theirs = below.per_user(metric)
-            found = ratio_difference((record.per_user(metric), theirs), (theirs, theirs))  # the base beside itself is 1
+            found = relative(record.per_user(metric), theirs)
             percent = (100 * x for x in (found.value, found.low, found.high))
             rows.append((record.source or record.target, record.target, record.method, record.mean(metric), below.mean(metric), *percent))
     return pd.DataFrame(rows, columns=["source", "target", "method", "value", "base", "gain", "low", "high"])
