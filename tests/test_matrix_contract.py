@@ -1,6 +1,7 @@
 """What every recommender of a binary matrix owes its users: one suite for all of them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -267,6 +268,22 @@ def test_save_and_load_give_equal_scores(name, tmp_path):
     if loaded.knows == "users":
         newcomers = csr_array(X[30:])
         assert np.array_equal(loaded.transfer(newcomers).scores(EVERYONE[:10]), fitted(name).transfer(newcomers).scores(EVERYONE[:10]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["NeuMF", "LightGCN", "MultVAE"])
+def test_cpu_equals_gpu(name):
+    """Equal weights give scores equal to 1e-4 of the largest; and what the GPU learns by itself tells what was taken from what was not as well."""
+
+    def apart(model: MatrixModel) -> float:
+        scores = model.scores(EVERYONE)
+        return float(np.mean(scores[X > 0][:, None] > scores[X == 0][None, :]))
+
+    here, there = make(name, epochs=20).fit(TRAIN), make(name, epochs=20)
+    there.settings = replace(there.settings, training=replace(there.settings.training, device="cuda"))
+    there.restore(here.state())
+    np.testing.assert_allclose(there.scores(EVERYONE), here.scores(EVERYONE), atol=1e-4 * np.abs(here.scores(EVERYONE)).max())
+    assert apart(there.fit(TRAIN)) == pytest.approx(apart(here), abs=0.05)
 
 
 SPOILT = {

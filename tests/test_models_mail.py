@@ -12,6 +12,7 @@ from zsrbook.data.clicks import TEST, TRAIN, VALID, Layout
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import auc
 from zsrbook.models import ranking
+from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.mail import MAIL, MAILSettings, discrepancy, kernel_sums
 from zsrbook.models.ranking import BaseDNN, Embedded, RankingModel, RankingSettings, Space, Tower, batch_of, pooled
 from zsrbook.training import Training, optimizers_of
@@ -429,6 +430,19 @@ def test_seeds_repeat_exactly(clicks, fitted):
     assert np.array_equal(again.scores(clicks, rows), fitted.scores(clicks, rows))
     other = RankingModel(base, replace(QUICK, training=replace(QUICK.training, seed=1)), small()).fit(clicks)
     assert not np.array_equal(other.scores(clicks, rows), fitted.scores(clicks, rows))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("tower", [base, partial(DMR, settings=DMRSettings(hidden=(16, 8), attention=16, negatives=5))], ids=["BaseDNN", "DMR"])
+def test_cpu_equals_gpu(clicks, tower):
+    """Equal weights give scores equal to 1e-4 of the largest; and what the GPU learns by itself is as good, in float32 and in bfloat16."""
+    rows, here = clicks.rows(TEST), RankingModel(tower, QUICK, small()).fit(clicks)
+    for precision in ("float32", "bfloat16"):
+        settings = replace(QUICK, training=replace(TWICE, device="cuda", precision=precision))
+        there = RankingModel(tower, settings, small()).fit(clicks)
+        assert auc(clicks.click[rows], there.scores(clicks, rows)) == pytest.approx(auc(clicks.click[rows], here.scores(clicks, rows)), abs=0.05)
+    there.network.load_state_dict(here.network.state_dict())
+    np.testing.assert_allclose(there.scores(clicks, rows), here.scores(clicks, rows), atol=1e-4 * np.abs(here.scores(clicks, rows)).max())
 
 
 def test_a_run_that_was_killed_keeps_the_trace_of_all_its_steps(clicks, monkeypatch, tmp_path):

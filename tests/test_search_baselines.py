@@ -1,7 +1,10 @@
 """The baselines of search against plain readings of their formulas."""
 
 import math
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -185,3 +188,13 @@ def test_a_query_that_nothing_is_known_of_is_nan_also_beside_empty_items():
 def test_a_weight_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match="LSI settings: weight is 'tfidf'; expected one of log-entropy, tf-idf"):
         LSISettings(weight="tfidf")
+
+
+def test_the_library_behind_bm25_does_not_start_jax_where_it_is_installed(tmp_path):
+    """Which takes three quarters of a card's memory as it starts; a notebook that asks for JAX itself still gets it."""
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("print('JAX began')")
+    code = "import zsrbook.models.search_baselines, sys; assert 'jax' not in sys.modules; print('then'); import jax"
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    assert done.stdout.split("\n")[:2] == ["then", "JAX began"], done.stderr

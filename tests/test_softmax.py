@@ -34,9 +34,17 @@ def exact(users, items, targets):
     return [t.float() for t in value_and_gradients(plain, users.double(), items.double(), targets)]
 
 
+def in_bfloat16(device):
+    def low(*parts):
+        with torch.autocast(device, torch.bfloat16):
+            return full_softmax_loss(*parts)
+
+    return low
+
+
 @pytest.mark.parametrize("block", [1, ITEMS, 5 * ITEMS, POSITIONS * ITEMS, 10**9])
 def test_full_softmax_equals_cross_entropy_whatever_the_block(monkeypatch, block):
-    monkeypatch.setattr(softmax, "BLOCK", block)
+    monkeypatch.setattr(softmax, "bytes_at_once", lambda device: 4 * block)
     for got, expected in zip(value_and_gradients(full_softmax_loss, *problem()), exact(*problem()), strict=True):
         torch.testing.assert_close(got, expected, rtol=2e-6, atol=2e-6 * float(expected.abs().max()))
 
@@ -46,14 +54,35 @@ def test_full_softmax_equals_cross_entropy_whatever_the_block(monkeypatch, block
 def test_full_softmax_equals_cross_entropy_on_any_problem(positions, items, width, scale, block, seed):
     given_problem = problem(positions, items, width, scale, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(softmax, "BLOCK", block)
+        patch.setattr(softmax, "bytes_at_once", lambda device: 4 * block)
         found = value_and_gradients(full_softmax_loss, *given_problem)
     for got, expected in zip(found, exact(*given_problem), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * max(1.0, float(expected.abs().max())))
 
 
-def test_full_softmax_survives_scores_that_overflow_an_exponential():
-    value, grad_users, grad_items = value_and_gradients(full_softmax_loss, *problem(scale=30.0))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("block", [7 * 2000, 10**9])
+def test_full_softmax_is_that_of_float64_within_its_precision(monkeypatch, device, block):
+    """In float32 to 1e-4 of the largest; in bfloat16, where a score of 90 is right to a quarter, to some hundredths of the length."""
+    monkeypatch.setattr(softmax, "bytes_at_once", lambda device: 4 * block)
+    for scale, hundredths in ((0.3, 1), (1.0, 3)):  # scores of up to 9, and of up to 90, which are no longer calm
+        given_problem = problem(300, 2000, 300, scale)
+        expected, there = exact(*given_problem), [part.to(device) for part in given_problem]
+        for got, value in zip(value_and_gradients(full_softmax_loss, *there), expected, strict=True):
+            torch.testing.assert_close(got.cpu(), value, rtol=1e-4, atol=1e-4 * float(value.abs().max()))
+        for got, value in zip(value_and_gradients(in_bfloat16(device), *there), expected, strict=True):
+            assert (got.cpu() - value).norm() < hundredths / 100 * value.norm()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_without_gradients_bfloat16_gives_the_same_loss(device):
+    there = [part.to(device) for part in problem()]
+    torch.testing.assert_close(in_bfloat16(device)(*there), value_and_gradients(in_bfloat16(device), *there)[0])
+
+
+@pytest.mark.parametrize("loss", [full_softmax_loss, in_bfloat16("cpu")], ids=["float32", "bfloat16"])
+def test_full_softmax_survives_scores_that_overflow_an_exponential(loss):
+    value, grad_users, grad_items = value_and_gradients(loss, *problem(scale=30.0))
     assert value.isfinite()
     assert grad_users.isfinite().all()
     assert grad_items.isfinite().all()

@@ -5,13 +5,13 @@ All but ``PopularItems`` by the log learn from texts alone, and so are as zero-s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Literal, Self
 from zlib import crc32
 
-import bm25s
 import numpy as np
 from scipy.sparse import csc_array, csr_array, diags_array
 from scipy.stats import rankdata
@@ -23,6 +23,13 @@ from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.models.retriever import Retriever, Score, VectorRetriever
 from zsrbook.text import TextEncoder
 from zsrbook.training import check_words
+
+# where JAX is installed, bm25s tries it out as it is imported, which takes three quarters of a card's memory for JAX; nothing here asks for it
+sys.modules.setdefault("jax", None)
+import bm25s  # noqa: E402
+
+if sys.modules["jax"] is None:
+    del sys.modules["jax"]
 
 
 def counts(words: Vocabulary, texts: Sequence[str]) -> csr_array:
