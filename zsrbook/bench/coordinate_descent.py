@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from zsrbook import records
 from zsrbook.bench import THREADS, Peer, PeerError, Row, _last_line, _load, _peak_memory, _timed, alternate
 from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, averaging
 from zsrbook.models.coordinate_descent_gpu import FactorisationOnGPU
@@ -148,7 +149,8 @@ def on_gpu(shape: Shape = LARGE, device: str = "cuda", rounds: int = 5) -> list[
     rows = []
     for name, task in (("STL", Task(words)), ("ZSL_TE", Task(neighbours, averaging(words)))):
         compiled, other = Factorisation([task], shape.width, OMEGA, LAM), FactorisationOnGPU([task], shape.width, OMEGA, LAM, device=device)
-        row = Row(f"sweep of {name} on a graphics card, {shape}", None, "sweeps/s", "the compiled sweep", goal=1.0)
+        note = f"{records.device()}; compiled on {numba.get_num_threads()} threads"
+        row = Row(f"sweep of {name} on a graphics card, {shape}", None, "sweeps/s", "the compiled sweep", goal=1.0, note=note)
         row.value, row.peer, row.ratio, row.noise = alternate(
             lambda m=other: 1 / _timed(lambda: sweep(m)), lambda m=compiled: 1 / _timed(m.sweep), rounds
         )

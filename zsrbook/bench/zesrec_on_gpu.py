@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from zsrbook import records
 from zsrbook.bench import Row, _timed, generated
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.training import Training
@@ -52,7 +53,7 @@ def training(shape: Shape = Shape(), device: str = "cuda", epochs: int = 20, goa
     softmax = 6 * shape.interactions * (6 * width**2 + width * shape.items)
     mlp = 6 * steps * shape.items * settings.hidden * (shape.features + width)
     floor = epochs * (softmax + mlp) / ceiling
-    note = f"batches of {shape.batch:,} targets, bfloat16, {ceiling / 1e12:,.1f} TFLOP/s in a product of {shape.side:,}³"
+    note = f"{records.device()}, batches of {shape.batch:,} targets, bfloat16, {ceiling / 1e12:,.1f} TFLOP/s in a product of {shape.side:,}³"
     return [Row(name, seconds, "s", f"the limit of {goal:g} s", goal / seconds, floor, 1.0, goal, floor / seconds, None, note)]
 
 
