@@ -65,7 +65,7 @@ def test_full_softmax_equals_cross_entropy_on_any_problem(positions, items, widt
 def test_full_softmax_is_that_of_float64_within_its_precision(monkeypatch, device, block):
     """In float32 to 1e-4 of the largest; in bfloat16, where a score of 90 is right to a quarter, to some hundredths of the length."""
     monkeypatch.setattr(softmax, "bytes_at_once", lambda device: 4 * block)
-    for scale, hundredths in ((0.3, 1), (1.0, 3)):  # scores of up to 9, and of up to 90, which are no longer calm
+    for scale, hundredths in ((0.3, 1), (1.0, 3)):  # scores of up to 9, and of up to 90
         given_problem = problem(300, 2000, 300, scale)
         expected, there = exact(*given_problem), [part.to(device) for part in given_problem]
         for got, value in zip(value_and_gradients(full_softmax_loss, *there), expected, strict=True):

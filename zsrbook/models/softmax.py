@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: of scores that are all smaller in size, the exponentials and the sum of millions of them are finite in float32 and bfloat16, and above 0
-CALM = 70.0
+#: items, the first of the targets, whose scores tell what to take off all scores of a row, so that their exponentials do not overflow
+SOME = 1024
 
 
 def bytes_at_once(device: torch.device) -> int:
@@ -66,27 +66,30 @@ def _in_low_precision(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """As ``_in_float32``, with products so fast that each pass over the scores costs as much as one of them; so there is one pass, for exp.
 
-    The sum of the exponentials is one more column of a product, the vectors in place of the scores are divided by it, and what a target
-    takes away is taken from the gradients alone. Columns of zeros fill the vectors up to a multiple of eight numbers, without which a card
-    multiplies at a third of its rate.
+    - A row's scores are taken relative to its largest among some items, in the product itself: a column of the users holds what is taken
+      off, where the items have ones. Only where another score is so much larger that its exponential overflows, two more passes follow.
+    - The same ones make the sum of the exponentials a column of the next product, and the vectors are divided by it in place of the scores.
+    - What a target takes away is taken from the gradients alone.
+    - Columns of zeros fill the vectors up to a multiple of eight numbers, without which a card multiplies at a third of its rate.
     """
     width = items.shape[1]
     catalogue = F.pad(F.pad(items.to(low), (0, 1), value=1.0), (0, -(width + 1) % 8))  # (I, d'): vector, 1, zeros
-    queries = F.pad(users.to(low), (0, catalogue.shape[1] - width))
-    calm = bool(users.norm(dim=1).max() * items.norm(dim=1).max() < CALM)  # no score is larger in size than this product
+    queries = F.pad(users.to(low), (0, catalogue.shape[1] - width))  # (P, d'): vector, what is taken off, zeros
+    queries[:, width] = -(queries @ catalogue[targets[:SOME]].T).amax(dim=1)
     grad_users, grad_items = (torch.empty_like(users), torch.zeros_like(catalogue, dtype=torch.float32)) if need else (None, None)
     loss = torch.zeros((), device=items.device)
     for begin in range(0, len(users), step):
         u, t = queries[begin : begin + step], targets[begin : begin + step]
-        weights = u @ catalogue.T  # (step, I), scores as yet
-        chosen = (u.float() * catalogue[t].float()).sum(dim=1, keepdim=True)
-        if not calm:
+        weights = (u @ catalogue.T).exp_()  # (step, I)
+        sums = (weights @ catalogue).float()  # (step, d')
+        top = 0.0
+        if not sums[:, width].isfinite().all():
+            weights = u @ catalogue.T
             top = weights.amax(dim=1, keepdim=True)
-            weights.sub_(top)
-            chosen -= top
-        sums = (weights.exp_() @ catalogue).float()  # (step, d')
+            sums = (weights.sub_(top).exp_() @ catalogue).float()
         total = sums[:, width : width + 1]
-        loss += (total.log() - chosen).sum()
+        chosen = (u.float() * catalogue[t].float()).sum(dim=1, keepdim=True)
+        loss += (total.log() + top - chosen).sum()
         if need:
             grad_users[begin : begin + step] = sums[:, :width] / total - items[t]
             grad_items += weights.T @ (u / total).to(low)
