@@ -80,6 +80,16 @@ def test_without_gradients_bfloat16_gives_the_same_loss(device):
     torch.testing.assert_close(in_bfloat16(device)(*there), value_and_gradients(in_bfloat16(device), *there)[0])
 
 
+@pytest.mark.parametrize("above", [60, 80, 87.5, 88.5, 200, 5e4])
+def test_bfloat16_survives_an_item_far_above_all_targets(above):
+    """So far that its exponential, relative to the largest target, is huge, its product with a vector overflows, or it does itself."""
+    users, items = torch.zeros(2 * softmax.SOME, 8), torch.zeros(40, 8)
+    users[:, 0], items[:, 1], items[39, :2] = 1.0, 7.0, torch.tensor([float(above), 30.0])
+    given_problem = users, items, torch.arange(len(users)) % 39
+    for got, value in zip(value_and_gradients(in_bfloat16("cpu"), *given_problem), exact(*given_problem), strict=True):
+        torch.testing.assert_close(got, value, rtol=0.01, atol=0.01 * float(value.abs().max()))
+
+
 @pytest.mark.parametrize("loss", [full_softmax_loss, in_bfloat16("cpu")], ids=["float32", "bfloat16"])
 def test_full_softmax_survives_scores_that_overflow_an_exponential(loss):
     value, grad_users, grad_items = value_and_gradients(loss, *problem(scale=30.0))
