@@ -12,7 +12,7 @@ from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import MatrixSplit, binary, matrix_of, rows_of, split_matrix, strangers
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.matrix import MatrixProtocol, evaluate
-from zsrbook.models.matrix import degrees
+from zsrbook.models.matrix import degrees, popular_not_taken
 from zsrbook.models.node2vec import Node2VecSettings
 from zsrbook.models.prerec import (
     BinnedMLP,
@@ -171,6 +171,80 @@ def test_a_node_without_ones_is_described_by_zeros_and_scored(split, density):
     assert not found.nodes(np.array([3, 3, 4]), np.array([5, 6, 5]))[:, [2, 5]].any() or density == "edges"
     scores = PreRec(replace(SMALL, features=features)).fit(hollow).scores(np.array([3, 4]))
     assert np.isfinite(scores).all()
+
+
+def test_nodes_of_equal_activity_may_be_told_apart_by_chance(split):
+    """Bins are then as full as each other, and still in the order of activity."""
+    found = Statistics(split.train, replace(FEATURES, equal="apart"), ("activity",))
+    for table, ones in zip((found.users, found.items), degrees(split.train), strict=True):
+        bins, ones = table[ones > 0, 0], ones[ones > 0]
+        assert np.ptp(np.bincount(bins, minlength=10)) <= 1
+        assert all(ones[bins == b].max() <= ones[bins == b + 1].min() for b in range(9))
+    again = Statistics(split.train, replace(FEATURES, equal="apart", seed=1), ("activity",))
+    assert (again.users[:, 0] != found.users[:, 0]).any()
+
+
+def test_percentiles_may_be_over_clusters(split, described):
+    found = Statistics(split.train, replace(FEATURES, counted="clusters"))
+    assert (found.clusters == described.clusters).all()
+    linked = found.clusters >= 0
+    bins = np.concatenate([found.users, found.items])[linked]
+    for column, number in ((1, found.sizes), (2, found.densities)):
+        assert (bins[:, column] == percentile_bins(number, 10)[found.clusters[linked]]).all()
+    pairs = pair_clusters(split.train, FEATURES)
+    assert (found.pairs[pairs.sizes > 0, 0] == percentile_bins(pairs.sizes[pairs.sizes > 0], 10)).all()
+
+
+def test_nodes_may_be_clustered_with_the_lengths_of_their_vectors(split, described):
+    found = Statistics(split.train, replace(FEATURES, directions=False))
+    linked, vectors = found.clusters >= 0, torch.cat(described.vectors).numpy()
+    centres = np.array([vectors[found.clusters == c].mean(0) for c in range(len(found.sizes))])
+    nearest = ((vectors[linked][:, None] - centres) ** 2).sum(2).argmin(1)
+    assert np.mean(nearest == found.clusters[linked]) > 0.95  # but for what the last steps of k-means would move
+    assert np.mean(nearest == described.clusters[linked]) < 0.95
+
+
+def test_the_density_of_a_cluster_of_pairs_may_be_closeness_to_its_centre(split, described):
+    found = pair_clusters(split.train, replace(FEATURES, pair_density="distance"))
+    user, item = rows_of(split.train), split.train.indices
+    mine, e = found.of(user, item), (found.vectors[0][user] * found.vectors[1][item]).numpy()
+    for cluster in np.flatnonzero(found.sizes)[:20]:
+        far = np.linalg.norm(e[mine == cluster] - found.centres[cluster].numpy(), axis=1).mean()
+        assert found.densities[cluster] == pytest.approx(1 / (far + 1e-6), rel=1e-4)
+
+
+def test_nodes_without_ones_may_get_the_middle_bins(split):
+    lonely = csr_array(np.pad(split.train.toarray(), ((0, 1), (0, 1))))
+    found = Statistics(lonely, replace(FEATURES, without="middle"), ("activity", "co-occurrence"))
+    assert found.users[-1].tolist() == found.items[-1].tolist() == [5, 5, 5]
+
+
+def test_it_may_be_served_by_what_it_learned_from(split, model):
+    """Then the questions are no part of the description."""
+    found = PreRec(replace(SMALL, served="learned")).fit(split.train, split.valid)
+    assert found.described.matrix.nnz < model.described.matrix.nnz == split.train.nnz
+    assert found.networks.state_dict().keys() == model.networks.state_dict().keys()
+    assert all(torch.equal(found.networks.state_dict()[name], weights) for name, weights in model.networks.state_dict().items())
+    assert not np.array_equal(found.scores(np.arange(50)), model.scores(np.arange(50)))
+
+
+def test_the_weight_of_the_two_may_be_given(split):
+    assert PreRec(replace(SMALL, weight=0.3, training=replace(QUICK, epochs=1))).fit(split.train, split.valid).weight == 0.3
+
+
+def test_negatives_may_be_drawn_as_often_as_they_are_taken(split):
+    """Never one that the user has, and otherwise in proportion to how often each was taken."""
+    dense, users = split.train.toarray(), np.repeat(np.arange(100), 400)
+    found = popular_not_taken(split.train, users, np.random.default_rng(0))
+    assert not dense[users, found].any()
+    ones = degrees(split.train)[1]
+    expected = np.zeros(len(ones))
+    for user in range(100):
+        free = np.where(dense[user] > 0, 0, ones)
+        expected += 400 * free / free.sum()
+    often = expected > 50
+    assert abs(np.bincount(found, minlength=len(ones))[often] / expected[often] - 1).max() < 0.4
+    assert (popular_not_taken(csr_array(np.array([[1.0, 1.0], [0.0, 1.0]])), np.array([0, 1]), np.random.default_rng(0)) == [-1, 0]).all()
 
 
 def test_combined_is_symmetric_where_the_operator_is():

@@ -1,9 +1,11 @@
 """The toy records are those of this code: seed 0, trained anew, ends where its record says. And they reach what the book set out to reach."""
 
+from dataclasses import asdict, replace
+
 import pytest
 
 from zsrbook.experiments import mail, prerec, zesrec
-from zsrbook.experiments.seeds import SEEDS, stamp
+from zsrbook.experiments.seeds import SEEDS, as_config, stamp
 from zsrbook.records import find
 from zsrbook.scale import Scale
 
@@ -66,3 +68,11 @@ def test_seed_0_of_prerec_ends_where_its_records_say():
         before = recorded.metrics["NDCG@20"]
         spread = max(before) - min(before)
         assert live.metrics["NDCG@20"][0] == pytest.approx(before[0], abs=max(spread, 0.2 * abs(before[0] - popularity.mean("NDCG@20"))))
+
+
+def test_a_setting_that_came_later_is_in_no_record_until_it_is_set():
+    """So what was recorded before it is a run of the settings of now."""
+    settings = prerec.SETTINGS[Scale.TOY]
+    before, after = as_config(settings), as_config(replace(settings, weight=0.5, features=replace(settings.features, equal="apart")))
+    assert after == before | {"weight": 0.5, "features": before["features"] | {"equal": "apart"}}
+    assert asdict(settings).keys() - before.keys() == {"served", "weight", "negatives"}

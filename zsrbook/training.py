@@ -42,6 +42,11 @@ class Training:
         check_words(self, "training settings")
 
 
+#: metadata of a setting that came after runs were recorded: records hold it only where it is not at its default, so that those from before
+#: are known as runs of the settings of now
+LATER = {"later": True}
+
+
 def check_words(settings: object, what: str) -> None:
     """Hold each setting that is one of a few words against these words, before anything runs.
 

@@ -31,7 +31,7 @@ from zsrbook.evaluation.heavy_tails import ccdf, fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, evaluate
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.experiments.prerec_baselines import GRIDS, LEVEL, in_words, recbole_split
-from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, stamp_of
+from zsrbook.experiments.seeds import SEEDS, Key, as_config, complete, record_of, stamp_of
 from zsrbook.models.collaborative import BPRSettings, EASESettings, ItemKNNSettings, MostPop
 from zsrbook.models.matrix import MatrixModel, degrees
 from zsrbook.models.neural_collaborative import LightGCNSettings, MultVAESettings, NeuMFSettings
@@ -241,7 +241,7 @@ def prerec(seed: int, settings: PreRecSettings) -> PreRec:
 
 
 def prerec_row(name: str, settings: PreRecSettings, **more: bool) -> System:
-    return System(name, partial(prerec, settings=settings), asdict(settings), **more)
+    return System(name, partial(prerec, settings=settings), as_config(settings), **more)
 
 
 def no_seed(seed: int, model: Callable[..., MatrixModel], settings: object = None) -> MatrixModel:
@@ -259,7 +259,7 @@ def row_of(name: str, model: Callable[..., MatrixModel], settings: object = None
     """A recommender with these settings; chance plays a part where they name a seed."""
     drawn = any(hasattr(settings, part) for part in ("seed", "training"))
     make = partial(seeded if drawn else no_seed, model=model, settings=settings)
-    return System(name, make, {} if settings is None else asdict(settings), chance=drawn)
+    return System(name, make, {} if settings is None else as_config(settings), chance=drawn)
 
 
 #: Mult-VAE's cost goes by users times items: a smaller network and few passes, where both are many
@@ -411,8 +411,16 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, PreRecSettings]]:
         "prerec-14": ("walks that move away, q = 0.25", with_vectors(q=0.25)),
         "prerec-15": ("half of the ones as questions", replace(base, questions=0.5)),
         "prerec-16": ("no dropout and no decay", replace(base, dropout=0.0, decay=0.0)),
+        "prerec-21": ("served by what it learned from, without the questions", replace(base, served="learned")),
+        "prerec-23": ("nodes with equally many ones told apart by chance", with_features(equal="apart")),
+        "prerec-24": ("percentiles over clusters", with_features(counted="clusters")),
+        "prerec-25": ("nodes clustered by their vectors as they are", with_features(directions=False)),
         "prerec-26": ("centres of pairs found on 10,000 of them", with_features(pair_sample=10_000)),
+        "prerec-27": ("density of a cluster of pairs as closeness to its centre", with_features(pair_density="distance")),
         "prerec-29": ("negatives of its own for each pair of a walk", with_vectors(shared_negatives=False)),
+        "prerec-30": ("the middle bins for nodes without a one", with_features(without="middle")),
+        "prerec-32": ("two MLPs that weigh the same", replace(base, weight=0.5)),
+        "prerec-33": ("negatives as often as they are taken", replace(base, negatives="popular")),
         "prerec-34": ("a third of the learning rate", replace(base, training=replace(base.training, learning_rate=1e-3))),
         "prerec-52": ("users and items clustered apart, density between them", apart(base)),
         "prerec-53": ("three passes over the walks", with_vectors(epochs=3)),
@@ -438,7 +446,7 @@ def leaking(spec: Spec) -> list[System]:
 
 def mixed(spec: Spec) -> list[System]:
     """Every baseline with PreRec mixed in; ``scored`` makes three rows of each."""
-    ours = {"prerec": asdict(SETTINGS[spec.scale])}
+    ours = {"prerec": as_config(SETTINGS[spec.scale])}
     return [replace(row, config=row.config | ours) for row in baselines(spec) if row.name in ("MostPop", *BASES)]
 
 
@@ -846,7 +854,7 @@ def stability_record(spec: Spec, seeds: Iterable[int] = range(3)) -> RunRecord:
         target=spec.label,
         method="clusters of nodes",
         scale=spec.scale,
-        config=asdict(SETTINGS[spec.scale].features),
+        config=as_config(SETTINGS[spec.scale].features),
         data_sha256=load(spec).sha256,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -68,6 +68,16 @@ def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]]
     live = run(SEEDS[:1])
     joined = [with_seeds_of(r, known.get((r.experiment, r.method, r.pair))) for r in live]
     return run(SEEDS) if None in joined else joined
+
+
+def as_config(settings: Any) -> dict[str, Any]:
+    """The settings of a model as a record keeps them: ``asdict``, less what is ``LATER`` and at its default."""
+    found = {}
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if not one.metadata.get("later") or value != one.default:
+            found[one.name] = as_config(value) if is_dataclass(value) else value
+    return found
 
 
 Settings = TypeVar("Settings")

@@ -130,6 +130,19 @@ def not_taken(train: csr_array, users: np.ndarray, rng: np.random.Generator) -> 
     return _not_taken(train.indptr, train.indices, train.shape[1], users, rng.random(len(users)))
 
 
+def popular_not_taken(train: csr_array, users: np.ndarray, rng: np.random.Generator, tries: int = 20) -> np.ndarray:
+    """(n,) int64 the same, but drawn as often as an item was taken; evenly for a user who had all that came up in so many tries."""
+    found, keys = not_taken(train, users, rng), rows_of(train) * np.int64(train.shape[1]) + train.indices  # in order
+    todo = np.flatnonzero(found >= 0)
+    for _ in range(tries):
+        drawn = train.indices[rng.integers(train.nnz, size=len(todo))]
+        key = users[todo] * np.int64(train.shape[1]) + drawn
+        free = keys[np.minimum(np.searchsorted(keys, key), len(keys) - 1)] != key
+        found[todo[free]] = drawn[free]
+        todo = todo[~free]
+    return found
+
+
 @njit(cache=True)
 def _not_taken(starts, items, n_items, users, draws):
     """The r-th item that a row lacks stands after as many of the row as have fewer than r + 1 gaps before them: a binary search, no rejection."""

@@ -35,9 +35,9 @@ from torch import Tensor, nn
 
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import matrix_of, rows_of
-from zsrbook.models.matrix import MatrixModel, degrees, not_taken, validation_ndcg, with_ones
+from zsrbook.models.matrix import MatrixModel, degrees, not_taken, popular_not_taken, validation_ndcg, with_ones
 from zsrbook.models.node2vec import Node2VecSettings, bipartite, cached
-from zsrbook.training import Training, check_words, pick_device
+from zsrbook.training import LATER, Training, check_words, pick_device
 from zsrbook.training import train as train_networks
 
 Family = Literal["activity", "co-occurrence", "interaction"]
@@ -59,13 +59,19 @@ class FeatureSettings:
 
     bins: int = 10  #: of each number; percentiles, so that they mean the same in every matrix
     activity: Literal["nodes", "mass", "log"] = "nodes"  #: percentiles of the nodes or of their ones, or the log of the ones relative to the mean
+    equal: Literal["together", "apart"] = field(default="together", metadata=LATER)  #: nodes with equally many ones: one bin, or by chance
+    without: Literal["lowest", "middle"] = field(default="lowest", metadata=LATER)  #: the bins of nodes without a one
     clusters: int | None = None  #: of nodes; None: the root of half the nodes, 200 at most
     #: of a node cluster: the share of its pairs that are ones, or closeness to its centre; or users and items are clustered apart, and the density
     #: is that between the cluster of the user and that of the item
     density: Density = "edges"
+    directions: bool = field(default=True, metadata=LATER)  #: whether nodes are clustered by the directions of their vectors alone
+    counted: Literal["members", "clusters"] = field(default="members", metadata=LATER)  #: percentiles of sizes and densities are over these
     operator: Operator = "hadamard"  #: makes the vector of a pair out of those of its nodes
     pair_clusters: int = 200  #: of pairs
     pair_sample: int = 100_000  #: ones that the centres of pairs are found on
+    #: of a cluster of pairs: the share of the pairs of its users and items that are its ones, or closeness to its centre
+    pair_density: Literal["edges", "distance"] = field(default="edges", metadata=LATER)
     node2vec: Node2VecSettings = field(default_factory=Node2VecSettings)
     seed: int = 0  #: of walks, vectors and clusters
 
@@ -77,19 +83,23 @@ class FeatureSettings:
             raise DataError(f"pair_clusters is {self.pair_clusters}; expected 1 to 256, which a byte holds")
 
 
-def percentile_bins(values: np.ndarray, bins: int, weights: np.ndarray | None = None) -> np.ndarray:
+def percentile_bins(values: np.ndarray, bins: int, weights: np.ndarray | None = None, chance: np.random.Generator | None = None) -> np.ndarray:
     """(n,) uint8: the bin of each value's percentile among all; equal values share one, at the middle of the percentiles they take up.
 
     So a matrix in which half of the users have five ones leaves bins empty instead of telling equal users apart.
 
     Args:
         weights: (n,) what each counts for; default 1.
+        chance: puts equal values in an order, so that they share no percentile.
 
     >>> percentile_bins(np.array([5, 5, 5, 5, 9, 100]), 6).tolist()
     [2, 2, 2, 2, 4, 5]
     """
     weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
-    _, level = np.unique(values, return_inverse=True)
+    if chance is None:
+        _, level = np.unique(values, return_inverse=True)
+    else:
+        level = np.lexsort((chance.random(len(values)), values)).argsort()
     mass = np.bincount(level, weights)
     middle = (np.cumsum(mass) - mass / 2) / max(mass.sum(), 1e-12)
     return np.minimum(middle * bins, bins - 1).astype(np.uint8)[level]
@@ -128,7 +138,8 @@ class Statistics:
         self._shuffled: dict[int, Statistics] = {}
         self._places: tuple[np.ndarray, np.ndarray] | None = None  # of whom each has the description, where they are shuffled
         taken = degrees(matrix)
-        self.users, self.items = (np.zeros((len(ones), 3), np.uint8) for ones in taken)
+        self._nothing = 0 if settings.without == "lowest" else settings.bins // 2
+        self.users, self.items = (np.full((len(ones), 3), self._nothing, np.uint8) for ones in taken)
         for table, ones in ((self.users, taken[0]), (self.items, taken[1])):
             table[ones > 0, 0] = self._activity(ones[ones > 0])
         if "co-occurrence" in families:
@@ -146,7 +157,14 @@ class Statistics:
     def _activity(self, ones: np.ndarray) -> np.ndarray:
         if self.settings.activity == "log":
             return log_bins(ones, self.settings.bins)
-        return percentile_bins(ones, self.settings.bins, ones if self.settings.activity == "mass" else None)
+        chance = np.random.default_rng((self.settings.seed, len(ones))) if self.settings.equal == "apart" else None
+        return percentile_bins(ones, self.settings.bins, ones if self.settings.activity == "mass" else None, chance)
+
+    def _over(self, number: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(n,) uint8: the bin of a number of each one's cluster, of (K,) numbers and (n,) labels."""
+        if self.settings.counted == "members":
+            return percentile_bins(number[labels], self.settings.bins)
+        return percentile_bins(number, self.settings.bins)[labels]
 
     def _describe_nodes(self) -> None:
         self.clusters = np.full(sum(self.matrix.shape), -1, np.int32)
@@ -161,8 +179,8 @@ class Statistics:
         else:
             self.densities = 1 / (np.bincount(found.labels, found.distances, len(self.sizes)) / np.maximum(self.sizes, 1) + 1e-6)
         for column, number in ((1, self.sizes), (2, self.densities)):
-            bins = np.zeros(len(self.clusters), np.uint8)
-            bins[found.nodes] = percentile_bins(number[found.labels], self.settings.bins)
+            bins = np.full(len(self.clusters), self._nothing, np.uint8)
+            bins[found.nodes] = self._over(number, found.labels)
             self.users[:, column], self.items[:, column] = np.split(bins, [self.matrix.shape[0]])
 
     def _describe_sides(self) -> None:
@@ -170,7 +188,7 @@ class Statistics:
         found = node_clusters(self.matrix, self.settings, apart=True)
         counts = [side.sizes for side in found]
         for table, side, node, cluster in zip((self.users, self.items), found, (0, self.matrix.shape[0]), (0, len(counts[0])), strict=True):
-            table[side.nodes - node, 1] = percentile_bins(side.sizes[side.labels], self.settings.bins)
+            table[side.nodes - node, 1] = self._over(side.sizes, side.labels)
             self.clusters[side.nodes] = cluster + side.labels
         self.sizes = np.concatenate(counts)
         self.between = np.zeros([len(sizes) + 1 for sizes in counts], np.uint8)  # two clusters that never met keep 0
@@ -191,7 +209,7 @@ class Statistics:
         some = size > 0  # a cluster that no one falls into keeps 0
         self.pairs = np.zeros((len(size), 2), np.uint8)
         for column, number in enumerate((size, self._pairs.densities)):
-            self.pairs[some, column] = percentile_bins(number[some], self.settings.bins, size[some])  # percentiles over ones
+            self.pairs[some, column] = percentile_bins(number[some], self.settings.bins, size[some] if self.settings.counted == "members" else None)
 
     def clusters_of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """(n,) uint8: the cluster of pairs that each of these pairs falls into; 0 where no family needs it."""
@@ -257,12 +275,12 @@ class NodeClusters:
 
 def node_clusters(matrix: csr_array, settings: FeatureSettings, apart: bool) -> tuple[NodeClusters, ...]:
     """Users and items together; or users, and items, apart. Kept: many ways to describe a matrix share them."""
-    return _node_clusters(_Ones(matrix), _those(settings, "clusters", "node2vec", "seed"), apart)
+    return _node_clusters(_Ones(matrix), _those(settings, "clusters", "directions", "node2vec", "seed"), apart)
 
 
 def pair_clusters(matrix: csr_array, settings: FeatureSettings) -> PairClusters:
     """The clusters of pairs. Kept, as ``node_clusters`` are."""
-    return _pair_clusters(_Ones(matrix), _those(settings, "operator", "pair_clusters", "pair_sample", "node2vec", "seed"))
+    return _pair_clusters(_Ones(matrix), _those(settings, "operator", "pair_clusters", "pair_sample", "pair_density", "node2vec", "seed"))
 
 
 def _those(settings: FeatureSettings, *names: str) -> FeatureSettings:
@@ -276,7 +294,7 @@ class PairClusters:
     Attributes:
         vectors: (U, d) and (I, d) of the nodes.
         centres: (P, d) of the clusters.
-        sizes, densities: (P,) how many ones fall into each, and what share that is of the pairs of their users and items.
+        sizes, densities: (P,) how many ones fall into each, and what share that is of the pairs of their users and items, or how close they are.
     """
 
     def __init__(self, matrix: csr_array, settings: FeatureSettings):
@@ -290,6 +308,9 @@ class PairClusters:
         self.centres = torch.as_tensor(means.cluster_centers_.astype(np.float32))
         mine = self.of(user, item)
         self.sizes = np.bincount(mine, minlength=count)
+        if settings.pair_density == "distance":
+            self.densities = 1 / (np.bincount(mine, self._distances(user, item, mine), count) / np.maximum(self.sizes, 1) + 1e-6)
+            return
         wide = mine.astype(np.int64)
         ends = [np.bincount(np.unique(wide * n + node) // n, minlength=count) for n, node in zip(matrix.shape, (user, item), strict=True)]
         self.densities = self.sizes / np.maximum(ends[0] * ends[1], 1)
@@ -302,6 +323,15 @@ class PairClusters:
             some = slice(begin, begin + step)
             pairs = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.operator)
             found[some] = (pairs @ self.centres.T - lengths).argmax(1).numpy()
+        return found
+
+    def _distances(self, user: np.ndarray, item: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+        """(n,) of these pairs to the centres of these clusters."""
+        found = np.empty(len(user), np.float32)
+        for begin in range(0, len(user), step := max(1, AT_ONCE // self.centres.shape[1])):
+            some = slice(begin, begin + step)
+            pairs = combined(self.vectors[0][user[some]], self.vectors[1][item[some]], self.operator)
+            found[some] = (pairs - self.centres[cluster[some].astype(np.int64)]).norm(dim=1).numpy()
         return found
 
     def of_users(self, users: np.ndarray) -> np.ndarray:
@@ -374,7 +404,8 @@ class _Ones:
 @lru_cache(maxsize=24)
 def _node_clusters(ones: _Ones, settings: FeatureSettings, apart: bool) -> tuple[NodeClusters, ...]:
     matrix, found = ones.matrix, []
-    vectors = nn.functional.normalize(torch.cat(node_vectors(matrix, settings)), dim=1).numpy()
+    vectors = torch.cat(node_vectors(matrix, settings))
+    vectors = (nn.functional.normalize(vectors, dim=1) if settings.directions else vectors).numpy()
     sides = [np.flatnonzero(side) for side in degrees(matrix)]
     sides[1] += matrix.shape[0]
     for nodes in sides if apart else [np.concatenate(sides)]:
@@ -417,6 +448,9 @@ class PreRecSettings:
     decay: float = 1e-5  #: of squared weights, in the loss
     questions: float = 0.1  #: share of the ones that BPR learns from, and that the statistics leave out
     guard: bool = True  #: whether they leave them out; without it a one helps to make what describes it
+    served: Literal["all", "learned"] = field(default="all", metadata=LATER)  #: ones that describe the matrix it was fitted on, when that is served
+    weight: float | None = field(default=None, metadata=LATER)  #: of the first of two MLPs; None: chosen on validation
+    negatives: Literal["even", "popular"] = field(default="even", metadata=LATER)  #: items that a user lacks, or as often as they are taken
     batch: int = 4096
     training: Training = field(default_factory=lambda: Training(epochs=30, optimizer="adam", learning_rate=1e-3, clip=None, patience=3))
 
@@ -519,7 +553,8 @@ class PreRec(MatrixModel):
 
         def pairs(chosen: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
             """(n, 8) bins of ones and of as many items that their users lack; without users of everything."""
-            other = not_taken(train, user[chosen], np.random.default_rng((settings.training.seed, seed)))
+            draw = not_taken if settings.negatives == "even" else popular_not_taken
+            other = draw(train, user[chosen], np.random.default_rng((settings.training.seed, seed)))
             lacks = other >= 0
             mine = user[chosen][lacks]
             return tuple(bins_of(described, mine, i[lacks]) for i in (item[chosen], other))
@@ -541,8 +576,10 @@ class PreRec(MatrixModel):
             )
         self.curve = train_networks(self.networks, batches, settings.training, validate if len(kept[0]) else None, title="PreRec", shares=False)
         self.bind(train)
-        chooses = valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2
-        self.weight = self._best_weight(valid) if chooses else 0.5  # c: of f against g, where there are two
+        if settings.served == "learned":
+            self.described = described
+        chooses = settings.weight is None and valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2
+        self.weight = self._best_weight(valid) if chooses else 0.5 if settings.weight is None else settings.weight  # c: of f against g
         return self
 
     def bind(self, train: csr_array) -> None:
