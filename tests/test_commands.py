@@ -496,5 +496,9 @@ def test_run_preprec_at_home_and_from_elsewhere(root, monkeypatch):
     said = call("run", "preprec", "pantry", "--source", "grocery", "--only", "MostPop", exit_code=2)
     assert "successor has no row MostPop; it has PrepRec; PrepRec (empty" in " ".join(said.replace("│", " ").split())
     assert "the toy world has no market 'moon'" in call("run", "preprec", "moon", exit_code=1)
+    call("run", "preprec", "pantry", "--deviations", "--only", "PrepRec (prerec-p6)", "--seeds", "1")
+    assert [r.experiment for r in records.find(root, method="PrepRec (prerec-p6)")] == [preprec.DEVIATIONS]
+    said = call("run", "preprec", "pantry", "--deviations", "--only", "MostPop", exit_code=2)
+    assert "successor-deviations has no row MostPop" in " ".join(said.replace("│", " ").split())
     for cached in (preprec.load, preprec.fitted):
         cached.cache_clear()

@@ -10,9 +10,10 @@ import torch
 from zsrbook.data.dataset import Columns
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.ranks import rank_targets
-from zsrbook.experiments import preprec, prerec, prerec_tables
+from zsrbook.experiments import choices, preprec, prerec, prerec_tables
 from zsrbook.experiments.preprec import BEST, EMPTY, HOME, RULES, TUNED, Spec
 from zsrbook.models.baselines import RecentPopularity, RecentPopularitySettings
+from zsrbook.models.preprec import PopularityClock
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale
 
@@ -93,7 +94,7 @@ def test_without_histories_everybody_gets_the_same_at_one_moment():
 
 
 def test_no_weight_moves_on_the_way(moved):
-    weights = preprec.fitted(GROCERY, 0)[0].network.state_dict()
+    weights = preprec.fitted(GROCERY, 0, None)[0].network.state_dict()
     served = preprec.preprec(PANTRY, GROCERY, 0).network.state_dict()
     assert all(torch.equal(value, served[name]) for name, value in weights.items())
     drawn = preprec.untrained(PANTRY, None, 0).network.state_dict()
@@ -169,3 +170,42 @@ def test_what_run_is_asked_for_becomes_tasks():
     for scale, pairs in preprec.PAIRS.items():
         if scale is not Scale.TOY:
             assert {name for pair in pairs for name in pair} <= set(preprec.DATA[scale])
+
+
+def test_each_decision_is_undone_in_few_settings_and_one_row():
+    """Beside the row as it is, on the same data under the same rules; what stays with ours keeps the config that it always had."""
+    rows = preprec.deviating(PANTRY)
+    assert [row.name for row in rows] == [f"PrepRec ({key})" for key in preprec.WORDS]
+    (plain,) = (row.config for row in preprec.systems(PANTRY) if row.name == "PrepRec")
+    assert "as_code" not in plain
+    moved = [[name for name in row.config if row.config[name] != plain.get(name)] for row in rows]
+    assert moved == [["as_code"], ["as_code"], ["coarse_days", "fine_days"], *[["as_code"]] * 4, ["training"], ["counted"]]
+    assert rows[0].config["as_code"] == {"running": True}
+
+
+def test_decisions_undone_are_measured_against_the_row_as_it_is(home):
+    found = preprec.run(PANTRY, [0], preprec.deviating(PANTRY))
+    assert {r.experiment for r in found} == {preprec.DEVIATIONS}
+    effects = choices.effects(found, [home["PrepRec"]])
+    assert effects["id"].tolist() == list(preprec.WORDS)
+    assert (effects["effect"] != 0).any()
+    for record in found:
+        assert not list(record.contradictions())
+    assert (choices.across(effects, preprec.WORDS).reset_index()["what changes"].isin(preprec.WORDS.values())).all()
+
+
+def test_popularity_of_the_training_part_moves_no_weight_and_knows_less():
+    ours, other = preprec.preprec(PANTRY, GROCERY, 0), preprec.counting_training(PANTRY, GROCERY, 0)
+    assert ours.network is other.network
+    expected = PopularityClock.of(preprec.load(PANTRY).train, ours.settings)
+    np.testing.assert_array_equal(other.clock.coarse.table, expected.coarse.table)
+    assert not np.array_equal(other.clock.coarse.table[-1], ours.clock.coarse.table[-1])
+
+
+def test_a_transfer_has_its_decisions_undone_at_the_source():
+    (row,) = (row for row in preprec.deviating(PANTRY, GROCERY) if row.name == "PrepRec (prerec-p6)")
+    (record,) = preprec.run(PANTRY, [0], [row], GROCERY)
+    assert record.pair == "grocery--pantry"
+    served = row.serve(PANTRY, GROCERY, 0)
+    assert served.settings.as_code.no_start
+    assert served.network is preprec.fitted(GROCERY, 0, row.settings)[0].network

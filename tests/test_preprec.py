@@ -1,6 +1,7 @@
 """PrepRec and the popularity of late: encodings against plain readings, no look into the future, and a world in which popularity moves."""
 
 import os
+from dataclasses import replace
 from functools import cache
 from typing import ClassVar
 
@@ -20,12 +21,14 @@ from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopular
 from zsrbook.models.preprec import (
     DAY,
     FULL,
+    AsCode,
     Horizon,
     PopularityClock,
     PrepRec,
     PrepRecNetwork,
     PrepRecSettings,
     Queries,
+    learned_from,
     percentiles,
     ranks_so_far,
     spread,
@@ -77,12 +80,12 @@ def plain_spread(percentile: float, points: int) -> np.ndarray:
     return out
 
 
-def plain_state(data: Dataset, moment: float, settings: PrepRecSettings) -> np.ndarray:
-    """(I, C + 1) percentiles by counting anew from all interactions, window by window."""
+def plain_state(data: Dataset, moment: float, settings: PrepRecSettings, running: bool = False) -> np.ndarray:
+    """(I, C + 1) percentiles by counting anew from all interactions, window by window; ``running``: coarse ones one window later."""
     frame = data.interactions
     columns = []
     for back in range(settings.coarse_windows):
-        last = int(moment // (settings.coarse_days * DAY)) - 1 - back
+        last = int(moment // (settings.coarse_days * DAY)) - 1 - back + running
         counts: dict[int, float] = {}
         for item, time in zip(frame[Columns.ITEM], frame[Columns.TIME], strict=True):
             if (window := int(time // (settings.coarse_days * DAY))) <= last:
@@ -122,8 +125,10 @@ def test_the_clock_equals_counting_anew(n, days):
     for moment in (times.min(), *RNG.uniform(times.min(), times.max() + 40 * DAY, 25), clock.end):
         found = clock.catalogue(clock.rows(np.array(moment))).numpy()
         np.testing.assert_allclose(found, plain_state(data, moment, settings), atol=100 / FULL)
-        assert torch.equal(clock.at(np.array([3, 0]), np.array([moment, moment])), torch.as_tensor(found[[3, 0]]))
-    assert not clock.at(np.arange(data.n_items), np.full(data.n_items, times.min())).any(), "nothing is known before the first window ends"
+        peeking = clock.catalogue(clock.rows(np.array(moment), running=True)).numpy()
+        np.testing.assert_allclose(peeking, plain_state(data, moment, settings, running=True), atol=100 / FULL)
+        assert torch.equal(clock.at(np.array([3, 0]), clock.rows(np.array([moment, moment]))), torch.as_tensor(found[[3, 0]]))
+    assert not clock.catalogue(clock.rows(times.min())).any(), "nothing is known before the first window ends"
 
 
 def test_a_window_without_interactions_changes_no_order():
@@ -131,8 +136,8 @@ def test_a_window_without_interactions_changes_no_order():
     items, times = np.array([0, 0, 1, 2], np.int32), np.array([0.0, 1.0, 2.0, 3.0]) * DAY
     coarse, fine = Horizon.of(items, times, 4, 1.0, decay=0.5), Horizon.of(items, times, 4, 1.0, span=2)
     later = np.array([5.0, 50.0, 5000.0]) * DAY
-    assert len(set(coarse.rows(later)[:, 0])) == 1
-    np.testing.assert_allclose(fine.table[fine.rows(later[1:])[:, 0]] / FULL, [[2 / 3, 2 / 3, 2 / 3, 0]] * 2, atol=1e-4)
+    assert len(set(coarse.rows(coarse.number(later))[:, 0])) == 1
+    np.testing.assert_allclose(fine.table[fine.rows(fine.number(later[1:]))[:, 0]] / FULL, [[2 / 3, 2 / 3, 2 / 3, 0]] * 2, atol=1e-4)
 
 
 def test_a_seen_item_is_never_taken_for_an_unseen_one():
@@ -155,9 +160,13 @@ def test_ranks_so_far_equal_the_plain_reading():
     np.testing.assert_allclose(ranks_so_far(torch.tensor(gaps)), plain)
 
 
-def test_the_network_equals_a_plain_reading():
+WAYS = [AsCode(), AsCode(all_gaps=True), AsCode(from_newest=True), AsCode(no_start=True)]
+
+
+@pytest.mark.parametrize("code", WAYS, ids=["ours", "all gaps", "from newest", "no start"])
+def test_the_network_equals_a_plain_reading(code):
     """One history, item by item, in NumPy and float64."""
-    settings = PrepRecSettings(width=6, heads=2, coarse_windows=2, training=Training(seed=3))
+    settings = PrepRecSettings(width=6, heads=2, coarse_windows=2, max_length=9, training=Training(seed=3), as_code=code)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = PrepRecNetwork(settings).double().eval()
@@ -178,21 +187,27 @@ def test_the_network_equals_a_plain_reading():
     x = np.array([np.concatenate([plain_spread(p[0], 11), plain_spread(p[1], 11), plain_spread(p[2], 6)]) for p in percentile])
     z = linear("item.2", np.maximum(linear("item.0", x), 0))
     ranks = [0, *(1 + sum(gaps[j] < gaps[k] for j in range(k)) for k in range(5))]
-    h = np.vstack([w["start"], z]) + np.array([wave(k) + wave(ranks[k]) for k in range(6)])
+    if code.all_gaps:
+        ranks = [0, *sorted(range(5), key=lambda k: gaps[k])]
+    first = 9 - 5 if code.from_newest else 0
+    h = np.vstack([w["start"], z]) + np.array([wave(first + k) + wave(ranks[k]) for k in range(6)])
+    h = h[code.no_start :]
     for b in range(2):
         asked = norm(f"blocks.{b}.before", h)
         q, k, v = linear(f"blocks.{b}.query", asked), linear(f"blocks.{b}.key", h), linear(f"blocks.{b}.value", h)
         seen = np.zeros_like(h)
         for head in (slice(0, 3), slice(3, 6)):
-            for step in range(6):
+            for step in range(len(h)):
                 weight = np.exp(q[step, head] @ k[: step + 1, head].T / np.sqrt(3))
                 seen[step, head] = weight / weight.sum() @ v[: step + 1, head]
         h = norm(f"blocks.{b}.between", asked + seen)
         h = h + linear(f"blocks.{b}.feed.3", np.maximum(linear(f"blocks.{b}.feed.0", h), 0))
-    expected = norm("last", h)
+    expected = np.vstack([np.zeros((6 - len(h), 6)), norm("last", h)])
     with torch.no_grad():
         found = network.user_vectors(torch.tensor(percentile)[None], torch.tensor(gaps)[None])[0]
+        padded = network.user_vectors(torch.tensor(np.pad(percentile, ((0, 2), (0, 0))))[None], torch.tensor([[*gaps, np.inf, np.inf]]))[0, :6]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # the waves are float32
+    np.testing.assert_allclose(padded, found, atol=1e-9)
 
 
 def test_the_network_has_as_many_weights_as_the_paper_reports():
@@ -212,6 +227,73 @@ def test_windows_hold_all_queries_and_depend_on_what_was_read_alone():
     alone = [windows_of(Queries(row[i : i + 1], read[i : i + 1], np.zeros(1)), 8).begin[0] for i in range(50)]
     np.testing.assert_array_equal(begin[:50], alone)
     assert len(windows_of(Queries(np.zeros(0, int), np.zeros(0, int), np.zeros(0)), 8).row) == 0
+
+
+def test_with_newest_each_row_is_one_window_of_its_newest_items():
+    rng = np.random.default_rng(1)
+    lengths = np.array([3, 8, 9, 30, 0])
+    sequences = Sequences.of([rng.integers(5, size=n).tolist() for n in lengths])
+    at = learned_from(sequences, PrepRecSettings(max_length=8, as_code=AsCode(newest=True)))
+    kept = [np.arange(max(0, n - 8), n) for n in lengths]
+    np.testing.assert_array_equal(sequences.positions[at], np.concatenate(kept))
+    row, read = np.repeat(np.arange(5), [len(k) for k in kept]), np.concatenate(kept)
+    windows = windows_of(Queries(row, read, np.zeros(len(read))), 8, newest=True)
+    np.testing.assert_array_equal(windows.row, [0, 1, 2, 3])
+    np.testing.assert_array_equal(windows.begin, [0, 0, 0, 21])  # the newest item of 30 is predicted from the eight before it
+    np.testing.assert_array_equal(windows.end, [2, 7, 8, 29])
+    assert len(windows_of(Queries(*np.zeros((3, 0), int)), 8, newest=True).row) == 0
+
+
+def test_what_the_code_does_in_training_is_done_there_alone():
+    """The fine window by the number of the coarse one, no first items, no old ones; a validation loss knows nothing of it."""
+    data, settings = random_data(900, users=10), PrepRecSettings(max_length=40, as_code=AsCode(slip=True, no_start=True, newest=True))
+    clock, plain = PopularityClock.of(data, settings), replace(settings, as_code=AsCode())
+    learning, judging, usual = (
+        preprec.Examples(data.sequences(), clock, of, training=training) for of, training in ((settings, True), (settings, False), (plain, True))
+    )
+    targets = [e.batch(np.arange(len(e.lengths)), np.random.default_rng(0)) for e in (learning, judging, usual)]
+    assert all(torch.equal(a, b) for a, b in zip(targets[1][0], targets[2][0], strict=True))
+    batch, asked = targets[0]
+    positions = data.sequences().positions[learning.at]
+    assert positions.min() == 1 or (data.sequences().lengths > 40).all()
+    assert len(asked) == np.minimum(data.sequences().lengths, 40).sum() - (data.sequences().lengths <= 40).sum()
+    coarse, fine, times = settings.coarse_days * DAY, settings.fine_days * DAY, data.interactions[Columns.TIME].to_numpy()
+    for found, item, moment in zip(batch.targets[:, 0], learning.sequences.items[learning.at[asked]], learning.queries.moment[asked], strict=True):
+        expected = plain_state(data, moment, settings)[item]
+        since = moment // coarse - 1 - times.min() // coarse
+        expected[-1] = plain_state(data, (times.min() // fine + since + 1) * fine, settings)[item, -1]
+        np.testing.assert_allclose(found, expected, atol=100 / FULL)
+
+
+def test_a_running_window_tells_of_the_future_and_a_complete_one_does_not():
+    """Whoever takes an item later in the same window moves what is said of it as a candidate, not what history says."""
+    data = random_data()
+    frame, sequences = data.interactions, data.sequences()
+    moment = 1e9 + 47.5 * DAY
+    window = moment // (10 * DAY)
+    times = frame[Columns.TIME].to_numpy()
+    later = (times > moment) & (times // (10 * DAY) == window)
+    assert later.sum() > 5
+    other = Dataset(data.name, frame.assign(**{Columns.ITEM: np.where(later, 0, frame[Columns.ITEM]).astype(np.int32)}), data.items, data.users)
+    asked = replace(sequences.take(np.arange(4)).last(0), now=np.full(4, moment))
+    found = {}
+    for running in (False, True):
+        model = PrepRec(PrepRecSettings(as_code=AsCode(running=running)))
+        model.build()
+        found[running] = [model.transfer(target).scores(asked) for target in (data, other)]
+    assert torch.equal(*found[False])
+    assert not torch.equal(*found[True])
+    assert not torch.equal(found[True][0], found[False][0])
+
+
+def test_an_empty_history_without_a_start_scores_all_items_0():
+    model = PrepRec(PrepRecSettings(as_code=AsCode(no_start=True)))
+    model.build()
+    model.bind(random_data())
+    scores = model.scores(Sequences.of([[], [1, 2]]))
+    assert not scores[0].any()
+    assert scores[1].any()
+    assert not model.scores(Sequences.of([[]])).any()
 
 
 def test_moments_of_histories():
@@ -320,6 +402,7 @@ def small(**settings):
 
 class TestPrepRec(ClockContract):
     variants: ClassVar = {"now": small(), "last": small(moment="last", loss="softmax", negatives=3), "no-gaps": small(gaps=False, heads=2)}
+    variants |= {"as-code": small(as_code=AsCode(slip=True, no_start=True, newest=True))}
 
 
 class TestRecentPopularity(ClockContract):

@@ -167,7 +167,7 @@ def test_every_source_of_data_can_be_cited():
 
 
 def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measured(monkeypatch):
-    from zsrbook.experiments import mail, prerec, search, zesrec
+    from zsrbook.experiments import mail, preprec, prerec, search, zesrec
     from zsrbook.scale import Scale
 
     monkeypatch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # the ids do not depend on it
@@ -183,4 +183,5 @@ def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measu
         *mail.choice_words(Scale.TOY),
         *search.DEVIATIONS,
         *prerec.deviation_settings(Scale.TOY),
+        *preprec.WORDS,
     }

@@ -92,6 +92,7 @@ EXPERIMENTS = {
     ("search", "labels-deviations"): ("labels",),
     ("search", "corpus-deviations"): ("corpus",),
     ("prerec", "deviations"): ("single", "families"),
+    ("prerec", "successor-deviations"): ("successor",),
 }
 
 

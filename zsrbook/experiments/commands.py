@@ -324,6 +324,7 @@ def run_prerec(
 def run_preprec(
     data: Annotated[str, typer.Argument(help="with time stamps, such as grocery (toy), ml-100k (small); or all, with the chapter's transfers")],
     source: Annotated[str, typer.Option(help="of a transfer: what was learned from")] = "",
+    deviations: Annotated[bool, typer.Option("--deviations", help="in place of the rows: PrepRec with one decision at a time undone")] = False,
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
@@ -340,17 +341,18 @@ def run_preprec(
         version = records.code_version()
         keep = Keeper(version, seeds, force)
         todo = []
+        experiment, rows_of = (preprec.DEVIATIONS, preprec.deviating) if deviations else (preprec.EXPERIMENT, preprec.systems)
         for spec, of in preprec.tasks(data, source, scale):
-            rows, learned = named(only, preprec.EXPERIMENT, preprec.systems(spec, of)), of and of.name
+            rows, learned = named(only, experiment, rows_of(spec, of)), of and of.name
             known = own_records(preprec, learned, spec.name, scale, version, preprec.load(spec).sha256)
-            keep.look((records.place(preprec.PAPER, preprec.EXPERIMENT, learned, spec.name, row.name, scale) for row in rows), known.values())
+            keep.look((records.place(preprec.PAPER, experiment, learned, spec.name, row.name, scale) for row in rows), known.values())
             todo.append((spec, of, rows, known))
         for spec, of, rows, known in todo:
 
             def run(row: preprec.System, seed: int, spec: preprec.Spec = spec, of: preprec.Spec | None = of) -> list[RunRecord]:
                 return preprec.run(spec, [seed], [row], of)
 
-            for record in seed_by_seed(known, rows, range(seeds), lambda row: [(preprec.EXPERIMENT, row.name)], lambda row: row.chance, run):
+            for record in seed_by_seed(known, rows, range(seeds), lambda row: [(row.experiment, row.name)], lambda row: row.chance, run):
                 keep(record, "NDCG@20")
 
 

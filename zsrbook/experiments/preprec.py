@@ -6,7 +6,7 @@ other control: what is left of it is a curve of popularity, the same for everybo
 
 The newest item of each user is judged, in the full catalogue without what the user has. Popularity so far, recent popularity and PrepRec read
 interactions strictly before the moment of each prediction; ``MostPop`` counts the training part of leave-one-out and so knows of the future.
-The records are experiment ``successor`` of the PreRec chapter.
+The records are experiment ``successor`` of the PreRec chapter; those of PrepRec with one of our decisions undone are ``successor-deviations``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from zsrbook.experiments import prerec
 from zsrbook.experiments.seeds import record_of, shown
 from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
-from zsrbook.models.preprec import FULL, PopularityClock, PrepRec, PrepRecSettings
+from zsrbook.models.preprec import FULL, AsCode, PopularityClock, PrepRec, PrepRecSettings
 from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
 from zsrbook.training import Training
 
-PAPER, EXPERIMENT = prerec.PAPER, "successor"
+PAPER, EXPERIMENT, DEVIATIONS = prerec.PAPER, "successor", "successor-deviations"
 #: at toy scale a market in which popularity does not move, so that nothing is to be had from watching it
 DATA = {Scale.TOY: ("grocery",), Scale.SMALL: ("ml-100k", "amazon-musical-instruments-2014", "ml-latest-small"), Scale.PAPER: ()}
 #: (source, target) that share no user and no item
@@ -133,6 +133,8 @@ class System:
         config: the settings as a record keeps them.
         trained: whether weights are learned, in the source if there is one; if not, the row belongs to the target alone.
         chance: whether seeds differ.
+        experiment: that its records belong to.
+        settings: of its training; None where they are those of the scale, or nothing is trained.
     """
 
     name: str
@@ -140,19 +142,26 @@ class System:
     config: dict = field(default_factory=dict)
     trained: bool = False
     chance: bool = False
+    experiment: str = EXPERIMENT
+    settings: PrepRecSettings | None = None
 
 
 @lru_cache(maxsize=32)
-def fitted(spec: Spec, seed: int) -> tuple[PrepRec, float]:
-    """PrepRec as trained on a data set, and the seconds that it took; every target is served by the same weights."""
-    began, split, settings = time.perf_counter(), load(spec), SETTINGS[spec.scale]
+def fitted(spec: Spec, seed: int, settings: PrepRecSettings | None) -> tuple[PrepRec, float]:
+    """PrepRec as trained on a data set, and the seconds that it took; every target is served by the same weights. None: with ``SETTINGS``."""
+    began, split, settings = time.perf_counter(), load(spec), settings or SETTINGS[spec.scale]
     model = PrepRec(replace(settings, training=replace(settings.training, seed=seed))).fit(split.train, split.valid)
     return model, time.perf_counter() - began
 
 
-def preprec(target: Spec, source: Spec | None, seed: int) -> PrepRec:
+def preprec(target: Spec, source: Spec | None, seed: int, settings: PrepRecSettings | None = None) -> PrepRec:
     """No weight moves here; what is read of the target are its counts before each moment."""
-    return fitted(source or target, seed)[0].transfer(load(target).test.data)
+    return fitted(source or target, seed, settings)[0].transfer(load(target).test.data)
+
+
+def counting_training(target: Spec, source: Spec | None, seed: int) -> PrepRec:
+    """The same weights, with the target's popularity as its training interactions alone tell it."""
+    return preprec(target, source, seed).transfer(load(target).train)
 
 
 def without_history(target: Spec, source: Spec | None, seed: int) -> NoHistory:
@@ -189,7 +198,7 @@ def tuned(target: Spec, source: Spec | None, seed: int) -> RecentPopularity:
 
 def systems(spec: Spec, source: Spec | None = None) -> list[System]:
     """The rows of a data set, or of the transfer into it: those that learned elsewhere."""
-    settings = asdict(SETTINGS[spec.scale])
+    settings = kept(SETTINGS[spec.scale])
     rows = [
         System("MostPop", most_popular),
         System("Popularity so far", partial(recent, days=math.inf)),
@@ -202,6 +211,57 @@ def systems(spec: Spec, source: Spec | None = None) -> list[System]:
     return [row for row in rows if row.trained or source is None]
 
 
+def kept(settings: PrepRecSettings) -> dict:
+    """The settings as a record keeps them; of ``as_code`` what is done, so that rows that do nothing of it keep the config that they always had."""
+    config = asdict(settings)
+    done = {name: value for name, value in config.pop("as_code").items() if value}
+    return config | ({"as_code": done} if done else {})
+
+
+#: the decision of ``prerec-p10``, which is no setting of the model
+COUNTS = "prerec-p10"
+#: what is changed in the rows of ``successor-deviations``, in words; ``prerec-p9`` is about what is judged, see ``among_sampled``
+WORDS = {
+    "prerec-p1": "coarse percentiles of candidates count their whole running window, the future included",
+    "prerec-p2": "in training, the fine window by the number of the coarse one",
+    "prerec-p3": "windows of 30 and 6 days",
+    "prerec-p4": "relative time by argsort over all gaps",
+    "prerec-p5": "positions counted from the newest item",
+    "prerec-p6": "no start vector, and the first item no target",
+    "prerec-p7": "training on the newest items of a user alone",
+    "prerec-p8": "gradients not clipped",
+    COUNTS: "popularity in the target by its training part alone",
+}
+
+
+def deviation_settings(scale: Scale) -> dict[str, tuple[str, PrepRecSettings]]:
+    """Id in the register of deviations -> what is decided otherwise, in words and as settings; those of ``prerec-p10`` are as they are."""
+    base = SETTINGS[scale]
+    undone = {
+        "prerec-p1": {"as_code": AsCode(running=True)},
+        "prerec-p2": {"as_code": AsCode(slip=True)},
+        "prerec-p3": {"coarse_days": 30.0, "fine_days": 6.0},
+        "prerec-p4": {"as_code": AsCode(all_gaps=True)},
+        "prerec-p5": {"as_code": AsCode(from_newest=True)},
+        "prerec-p6": {"as_code": AsCode(no_start=True)},
+        "prerec-p7": {"as_code": AsCode(newest=True)},
+        "prerec-p8": {"training": replace(base.training, clip=None)},
+    }
+    return {key: (words, replace(base, **undone.get(key, {}))) for key, words in WORDS.items()}
+
+
+def deviating(spec: Spec, source: Spec | None = None) -> list[System]:
+    """PrepRec with one decision at a time undone."""
+    rows = []
+    for key, (_, settings) in deviation_settings(spec.scale).items():
+        about = {"trained": True, "chance": True, "experiment": DEVIATIONS}
+        if key == COUNTS:
+            rows.append(System(f"PrepRec ({key})", counting_training, kept(settings) | {"counted": "training part"}, **about))
+        else:
+            rows.append(System(f"PrepRec ({key})", partial(preprec, settings=settings), kept(settings), settings=settings, **about))
+    return rows
+
+
 # ---------------------------------------------------------------- runs and records
 
 
@@ -209,7 +269,7 @@ def scored(spec: Spec, row: System, seed: int, source: Spec | None = None) -> pr
     """Where the newest items stand, by one row on one seed."""
     began = time.perf_counter()
     model = row.serve(spec, source, seed)
-    seconds = fitted(source or spec, seed)[1] if row.trained else time.perf_counter() - began
+    seconds = fitted(source or spec, seed, row.settings)[1] if row.trained else time.perf_counter() - began
     beside = {"days": model.settings.days} if row.name == TUNED else {}
     return prerec.Run(evaluate(model, load(spec).test, RULES), seconds, beside)
 
@@ -226,7 +286,7 @@ def run(spec: Spec, seeds: Sequence[int], rows: Iterable[System], source: Spec |
             sum(one.seconds for one in runs.values()),
             RULES,
             paper=PAPER,
-            experiment=EXPERIMENT,
+            experiment=row.experiment,
             source=source and source.name,
             target=spec.name,
             method=row.name,

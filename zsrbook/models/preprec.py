@@ -14,7 +14,8 @@ The network has 44,950 weights without the start vector, which agrees with the 0
 
 The paper's own text was out of reach beyond its abstract and summaries, so this follows the authors' public code, CrowdDynamicsLab/preprec:
 data/data.py at 6736e0d, data/preprocess.sh at 19cce56 (lengths of the windows), data.py at 2b8b350 (gaps), model.py, train_test.py and parse.py at
-22d0432, and a later model.py whose commit is not known here. Departures, ``prerec-p*`` in the deviation register:
+22d0432, and a later model.py whose commit is not known here. Departures, ``prerec-p*`` in the deviation register; ``AsCode`` undoes those that
+are neither plain settings nor a matter of what is judged:
 
 - p1 Causality. A percentile here knows complete windows before the moment alone. At 22d0432 the coarse percentile of a target counts the whole
   window that it falls into, itself included. The later code steps one window back, though not in the first window, and in its evaluation
@@ -41,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -63,6 +64,18 @@ DAY = 86400.0
 FULL = 32_767
 #: bytes that the percentiles of one horizon may take
 TABLE_LIMIT = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class AsCode:
+    """Decisions of ours undone, to see what each is worth; the numbers are those of the departures above."""
+
+    running: bool = False  #: p1: coarse percentiles of targets and candidates count the whole window of the moment, what is still to come included
+    slip: bool = False  #: p2: in training, the fine window of targets and negatives is looked up by the number of the coarse one
+    all_gaps: bool = False  #: p4: relative time is argsort of all gaps that are read in one pass, later ones included
+    from_newest: bool = False  #: p5: positions count so that the last item read in a pass is always at ``max_length``
+    no_start: bool = False  #: p6: no start vector, and the first item is no target; an empty history scores all items 0
+    newest: bool = False  #: p7: training sees the newest items of a user alone, in one window of ``max_length``
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,7 @@ class PrepRecSettings:
     batch_targets: int = 4096  #: targets a step, about the code's 128 users; DEC
     #: 80 epochs of Adam at 0.001, stopped after 20 without a better validation loss; code
     training: Training = field(default_factory=lambda: Training(epochs=80, optimizer="adam", learning_rate=1e-3, patience=20))
+    as_code: AsCode = AsCode()  #: what of the code is done that is otherwise left; DEC
 
     def __post_init__(self) -> None:
         check_words(self, "PrepRec settings")
@@ -155,10 +169,13 @@ class Horizon:
             table[row + 1] = np.maximum(np.rint(percentiles(counts, seen) * (FULL / 100)), seen)  # never 0 for a seen item
         return cls(seconds, windows, table)
 
-    def rows(self, moments: np.ndarray, back: int = 1) -> np.ndarray:
-        """(…, back) table rows of the newest window that is complete at the moment, and of those before it."""
-        complete = np.floor(np.asarray(moments) / self.seconds).astype(np.int64) - 1
-        return np.searchsorted(self.windows, complete[..., None] - np.arange(back), side="right")
+    def number(self, moments: np.ndarray) -> np.ndarray:
+        """(…,) of the newest window that is complete at the moment."""
+        return np.floor(np.asarray(moments) / self.seconds).astype(np.int64) - 1
+
+    def rows(self, newest: np.ndarray, back: int = 1) -> np.ndarray:
+        """(…, back) table rows of the windows with these numbers, and of those before them."""
+        return np.searchsorted(self.windows, newest[..., None] - np.arange(back), side="right")
 
 
 @dataclass(frozen=True)
@@ -196,13 +213,20 @@ class PopularityClock:
     def n_items(self) -> int:
         return self.coarse.table.shape[1]
 
-    def rows(self, moments: np.ndarray) -> np.ndarray:
-        """(…, C + 1) rows of the coarse table, newest first, and one of the fine table; equal rows mean equal item vectors."""
-        return np.concatenate([self.coarse.rows(moments, self.back), self.fine.rows(moments)], axis=-1)
+    def rows(self, moments: np.ndarray, running: bool = False, slip: bool = False) -> np.ndarray:
+        """(…, C + 1) rows of the coarse table, newest first, and one of the fine table; equal rows mean equal item vectors.
 
-    def at(self, items: np.ndarray, moments: np.ndarray) -> Tensor:
-        """(…, C + 1) float32 percentiles of these items at these moments, coarse ones first."""
-        return self._look_up(self.rows(moments), np.asarray(items)[..., None])
+        Args:
+            running, slip: see ``AsCode``.
+        """
+        coarse, fine = self.coarse.number(moments), self.fine.number(moments)
+        if slip:  # the code numbers both from the first interaction on
+            fine = self.fine.windows[0] + coarse - self.coarse.windows[0]
+        return np.concatenate([self.coarse.rows(coarse + running, self.back), self.fine.rows(fine)], axis=-1)
+
+    def at(self, items: np.ndarray, rows: np.ndarray) -> Tensor:
+        """(…, C + 1) float32 percentiles of these items at moments with these ``rows``, coarse ones first."""
+        return self._look_up(rows, np.asarray(items)[..., None])
 
     def catalogue(self, rows: np.ndarray) -> Tensor:
         """(I, C + 1) float32 percentiles of all items at a moment with these ``rows``."""
@@ -233,7 +257,7 @@ class Batch(NamedTuple):
     """Windows of histories, padded on the right, and what is to be predicted from them."""
 
     percentiles: Tensor  # (B, L, C + 1) of each item when it was taken
-    gaps: Tensor  # (B, L) float64 seconds
+    gaps: Tensor  # (B, L) float64 seconds; infinite where padded
     row: Tensor  # (P,) int64 window of each prediction
     step: Tensor  # (P,) int64 items of that window that it has read
     targets: Tensor | None = None  # (P, 1 + K, C + 1) of the target and its negatives at the moment of prediction
@@ -274,7 +298,7 @@ class PrepRecNetwork(nn.Module):
                 nn.init.xavier_normal_(parameter)  # as the code
             elif name == "item.0.bias":
                 nn.init.zeros_(parameter)
-        self.start = nn.Parameter(torch.empty(width).uniform_(-0.1, 0.1))  # stands before every history
+        self.start = nn.Parameter(torch.empty(width).uniform_(-0.1, 0.1))  # stands before every history; not read with ``no_start``
 
     def item_vectors(self, percentile: Tensor) -> Tensor:
         """(…, C + 1) → (…, d)."""
@@ -284,14 +308,21 @@ class PrepRecNetwork(nn.Module):
 
     def user_vectors(self, percentile: Tensor, gaps: Tensor) -> Tensor:
         """(B, L, C + 1), (B, L) → (B, L + 1, d): before the first item and after each."""
-        z = self.item_vectors(percentile)
+        z, code = self.item_vectors(percentile), self.settings.as_code
         x = torch.cat([self.start.to(z.dtype).expand(len(z), 1, -1), z], dim=1)
-        x = x + sinusoid(torch.arange(x.shape[1], device=x.device), x.shape[2])
+        places = torch.arange(x.shape[1], device=x.device)
+        if code.from_newest:
+            places = places + self.settings.max_length - gaps.isfinite().sum(1, keepdim=True)
+        x = x + sinusoid(places, x.shape[2])
         if self.settings.gaps:
-            x = x + sinusoid(F.pad(ranks_so_far(gaps), (1, 0)), x.shape[2])
+            ranks = gaps.argsort(dim=1, stable=True) if code.all_gaps else ranks_so_far(gaps)
+            x = x + sinusoid(F.pad(ranks, (1, 0)), x.shape[2])
+        if code.no_start:
+            x = x[:, 1:]
         for block in self.blocks:
             x = block(x)
-        return self.last(x)
+        u = self.last(x)
+        return F.pad(u, (0, 0, 1, 0)) if code.no_start else u
 
     def forward(self, batch: Batch) -> tuple[Tensor, int]:
         """The loss summed over predictions, and their number P."""
@@ -342,14 +373,18 @@ class Windows(NamedTuple):
     of: np.ndarray
 
 
-def windows_of(queries: Queries, length: int) -> Windows:
+def windows_of(queries: Queries, length: int, newest: bool = False) -> Windows:
     """Each query reads back to a multiple of half the length, as far as the length allows: to the start, or 1/2 to 1 of the length.
 
     Where a window begins depends on how many items the query has read and on nothing else, so neighbours share their window and
-    yet get what they would get alone.
+    yet get what they would get alone. With ``newest``, see ``AsCode``, all queries of a row share the one window that its newest query reads.
     """
     stride = max(1, length // 2)
     begin = np.where(queries.read > length, -(-(queries.read - length) // stride) * stride, 0)
+    if newest:
+        most = np.zeros(queries.row.max(initial=-1) + 1, np.int64)
+        np.maximum.at(most, queries.row, queries.read)
+        begin = np.maximum(most - length, 0)[queries.row]
     key, of = np.unique(queries.row * (begin.max(initial=0) + 1) + begin, return_inverse=True)
     row, begin = np.divmod(key, begin.max(initial=0) + 1)
     end = np.zeros(len(key), np.int64)
@@ -388,7 +423,7 @@ class PrepRec(Recommender):
         self.bind(data)
         self.build()
         seed = self.settings.training.seed
-        home = Examples(data.sequences(), self.clock, self.settings)
+        home = Examples(data.sequences(), self.clock, self.settings, training=True)
         validate = None
         if valid is not None:
             away = Examples(valid.sequences, PopularityClock.of(valid.data, self.settings), self.settings, np.flatnonzero(valid.targets))
@@ -425,7 +460,7 @@ class PrepRec(Recommender):
     def _answers(self, sequences: Sequences, queries: Queries) -> Iterator[tuple[np.ndarray, Tensor]]:
         """(queries, their scores) in chunks, one moment after the other: all queries between two window ends share their item vectors."""
         u = self._user_vectors(sequences, queries)
-        rows, group = np.unique(self.clock.rows(queries.moment), axis=0, return_inverse=True)
+        rows, group = np.unique(self.clock.rows(queries.moment, self.settings.as_code.running), axis=0, return_inverse=True)
         order = np.argsort(group.ravel(), kind="stable")
         bounds = np.searchsorted(group.ravel()[order], np.arange(len(rows) + 1))
         for row, begin, end in zip(rows, bounds, bounds[1:], strict=False):
@@ -474,16 +509,37 @@ def queries_at(sequences: Sequences, at: np.ndarray, end: float, moment: str) ->
     return Queries(rows, read, sequences.times[at - (read > 0)] if moment == "last" else sequences.times[at])
 
 
+def learned_from(sequences: Sequences, settings: PrepRecSettings) -> np.ndarray:
+    """(n,) flat indices of the items that training predicts: all, but for those that ``AsCode`` leaves out."""
+    keep, code = np.ones(len(sequences.items), bool), settings.as_code
+    if code.no_start:
+        keep &= sequences.positions > 0
+    if code.newest:
+        keep &= sequences.positions >= np.repeat(sequences.lengths, sequences.lengths) - settings.max_length
+    return np.flatnonzero(keep)
+
+
 class Examples:
-    """Histories cut into windows, and what is asked in each."""
+    """Histories cut into windows, and what is asked in each: what comes at ``at``, by default at every item, or ``queries``.
+
+    In ``training`` the defaults and lookups are those of ``AsCode``, where it speaks of training.
+    """
 
     def __init__(
-        self, sequences: Sequences, clock: PopularityClock, settings: PrepRecSettings, at: np.ndarray | None = None, queries: Queries | None = None
+        self,
+        sequences: Sequences,
+        clock: PopularityClock,
+        settings: PrepRecSettings,
+        at: np.ndarray | None = None,
+        queries: Queries | None = None,
+        training: bool = False,
     ):
         self.sequences, self.clock, self.settings = sequences, clock, settings
-        self.at = np.arange(len(sequences.items)) if at is None else at
+        code = settings.as_code if training else replace(settings.as_code, slip=False, no_start=False, newest=False)
+        self.target_rows = partial(clock.rows, running=code.running, slip=code.slip)
+        self.at = learned_from(sequences, replace(settings, as_code=code)) if at is None else at
         self.queries = queries_at(sequences, self.at, clock.end, settings.moment) if queries is None else queries
-        self.windows = windows_of(self.queries, settings.max_length)
+        self.windows = windows_of(self.queries, settings.max_length, code.newest)
         self.lengths = self.windows.end - self.windows.begin
         self.order = np.argsort(self.windows.of, kind="stable")  # queries by window
         self.bounds = np.searchsorted(self.windows.of[self.order], np.arange(len(self.lengths) + 1))
@@ -512,11 +568,12 @@ class Examples:
         asked = np.concatenate([self.order[self.bounds[w] : self.bounds[w + 1]] for w in windows]) if len(windows) else np.zeros(0, np.int64)
         of = np.repeat(np.arange(len(windows)), self.bounds[windows + 1] - self.bounds[windows])
         step = self.queries.read[asked] - begin[of]
-        percentile, gaps = self.clock.at(self.sequences.items[flat], self.times[flat]), torch.from_numpy(self.gaps[flat])
+        percentile = self.clock.at(self.sequences.items[flat], self.clock.rows(self.times[flat]))
+        gaps = torch.from_numpy(np.where(place < lengths[:, None], self.gaps[flat], np.inf))
         targets = None
         if rng is not None:
             items = np.column_stack([self.sequences.items[self.at[asked]], self._negatives(rng, self.queries.row[asked])])
-            targets = self.clock.at(items, self.queries.moment[asked, None]).to(device)
+            targets = self.clock.at(items, self.target_rows(self.queries.moment[asked, None])).to(device)
         return Batch(percentile.to(device), gaps.to(device), *(torch.as_tensor(x, device=device) for x in (of, step)), targets), asked
 
     def batches(self, seed: tuple[int, ...], shares: bool = True) -> Iterator[Batch]:
