@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.metrics import average, sampled
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.experiments import prerec
-from zsrbook.experiments.seeds import record_of, shown
+from zsrbook.experiments.seeds import as_config, record_of, shown
 from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
 from zsrbook.models.preprec import FULL, AsCode, PopularityClock, PrepRec, PrepRecSettings
@@ -198,7 +198,7 @@ def tuned(target: Spec, source: Spec | None, seed: int) -> RecentPopularity:
 
 def systems(spec: Spec, source: Spec | None = None) -> list[System]:
     """The rows of a data set, or of the transfer into it: those that learned elsewhere."""
-    settings = kept(SETTINGS[spec.scale])
+    settings = as_config(SETTINGS[spec.scale])
     rows = [
         System("MostPop", most_popular),
         System("Popularity so far", partial(recent, days=math.inf)),
@@ -209,13 +209,6 @@ def systems(spec: Spec, source: Spec | None = None) -> list[System]:
         System("PrepRec (untrained)", untrained, settings, chance=True),
     ]
     return [row for row in rows if row.trained or source is None]
-
-
-def kept(settings: PrepRecSettings) -> dict:
-    """The settings as a record keeps them; of ``as_code`` what is done, so that rows that do nothing of it keep the config that they always had."""
-    config = asdict(settings)
-    done = {name: value for name, value in config.pop("as_code").items() if value}
-    return config | ({"as_code": done} if done else {})
 
 
 #: the decision of ``prerec-p10``, which is no setting of the model
@@ -256,9 +249,9 @@ def deviating(spec: Spec, source: Spec | None = None) -> list[System]:
     for key, (_, settings) in deviation_settings(spec.scale).items():
         about = {"trained": True, "chance": True, "experiment": DEVIATIONS}
         if key == COUNTS:
-            rows.append(System(f"PrepRec ({key})", counting_training, kept(settings) | {"counted": "training part"}, **about))
+            rows.append(System(f"PrepRec ({key})", counting_training, as_config(settings) | {"counted": "training part"}, **about))
         else:
-            rows.append(System(f"PrepRec ({key})", partial(preprec, settings=settings), kept(settings), settings=settings, **about))
+            rows.append(System(f"PrepRec ({key})", partial(preprec, settings=settings), as_config(settings), settings=settings, **about))
     return rows
 
 

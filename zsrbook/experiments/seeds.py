@@ -70,13 +70,13 @@ def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]]
     return run(SEEDS) if None in joined else joined
 
 
-def as_config(settings: Any) -> dict[str, Any]:
-    """The settings of a model as a record keeps them: ``asdict``, less what is ``LATER`` and at its default."""
+def as_config(settings: Any, later: bool = False) -> dict[str, Any]:
+    """The settings of a model as a record keeps them: ``asdict``, less what is ``LATER``, or a part of what is (``later``), and at its default."""
     found = {}
     for one in fields(settings):
-        value = getattr(settings, one.name)
-        if not one.metadata.get("later") or value != one.default:
-            found[one.name] = as_config(value) if is_dataclass(value) else value
+        value, new = getattr(settings, one.name), later or "later" in one.metadata
+        if not new or value != one.default:
+            found[one.name] = as_config(value, new) if is_dataclass(value) else value
     return found
 
 

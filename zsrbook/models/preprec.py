@@ -57,7 +57,7 @@ from zsrbook.data.splits import Fold
 from zsrbook.models.base import Recommender, check_targets, in_chunks
 from zsrbook.models.baselines import in_time_order
 from zsrbook.models.zesrec import by_length, shuffled_groups
-from zsrbook.training import Processes, Training, check_words, pick_device, train
+from zsrbook.training import LATER, Processes, Training, check_words, pick_device, train
 
 DAY = 86400.0
 #: a percentile of 100 as an int16: steps of 0.003
@@ -101,7 +101,7 @@ class PrepRecSettings:
     batch_targets: int = 4096  #: targets a step, about the code's 128 users; DEC
     #: 80 epochs of Adam at 0.001, stopped after 20 without a better validation loss; code
     training: Training = field(default_factory=lambda: Training(epochs=80, optimizer="adam", learning_rate=1e-3, patience=20))
-    as_code: AsCode = AsCode()  #: what of the code is done that is otherwise left; DEC
+    as_code: AsCode = field(default=AsCode(), metadata=LATER)  #: what of the code is done that is otherwise left; DEC
 
     def __post_init__(self) -> None:
         check_words(self, "PrepRec settings")
