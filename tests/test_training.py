@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from zsrbook import training
-from zsrbook.training import Processes, Training, pick_device, runs_in, train
+from zsrbook.training import Processes, Training, clip_gradients, pick_device, runs_in, train
 
 QUICK = Training(epochs=6, patience=None, device="cpu")
 
@@ -351,3 +351,24 @@ def test_settings_can_be_written_down():
 def test_settings_of_unknown_words_are_refused():
     with pytest.raises(ValueError, match="training settings: optimizer is 'sgd'; expected one of adagrad, adam"):
         Training(optimizer="sgd")
+
+
+@pytest.mark.parametrize("size", [0.1, 30.0, 1e18, 1e30])
+def test_gradients_are_clipped_whatever_their_length(size):
+    """To the length, in their direction; a norm in float32 overflows from 1e19 on."""
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 4), (5,), (2,))]
+    generator = torch.Generator().manual_seed(0)
+    for p in parameters[:2]:
+        p.grad = torch.randn(p.shape, generator=generator) * size
+    given = torch.cat([p.grad.flatten() for p in parameters[:2]]).double()
+    clip_gradients(parameters, 2.0)
+    got = torch.cat([p.grad.flatten() for p in parameters[:2]]).double()
+    torch.testing.assert_close(got, given * min(1.0, 2.0 / float(given.norm())), rtol=1e-5, atol=0)
+    assert parameters[2].grad is None
+
+
+def test_a_gradient_that_is_no_number_stays_none():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([1.0, float("nan")])
+    clip_gradients([parameter], 1.0)
+    assert parameter.grad.isnan().any()
