@@ -722,6 +722,7 @@ ROWS: dict[str, Callable[[Scale], list[System]]] = {
     "structure-0": systems,
     "habits": with_habits,
     "shuffled-ties": systems,
+    # what learns in the target, where there is a graphics card, to be held against what a processor found
     "on-a-card": lambda scale: [row for row in systems(scale) if row.learns_from == "target" and row.chance],
     "epochs": epoch_rows,
     **dict.fromkeys(INGREDIENTS, ingredient_rows),

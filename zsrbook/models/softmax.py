@@ -18,10 +18,10 @@ SOME = 1024
 def bytes_at_once(device: torch.device) -> int:
     """How much memory a block of scores takes.
 
-    On a processor 128 MB: in float32 with 238,000 items that is 134 positions; with fewer at a time, most of the time goes into reading and
-    writing the gradient of the items. A card is filled by large products alone, so there a sixteenth of its memory.
+    128 MB: in float32 with 238,000 items that is 134 positions; with fewer at a time, most of the time goes into reading and writing the
+    gradient of the items. A card is filled by large products alone, so there a sixteenth of its memory.
     """
-    return 128_000_000 if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory // 16
+    return torch.cuda.get_device_properties(device).total_memory // 16 if device.type == "cuda" else 128_000_000
 
 
 class _FullSoftmax(torch.autograd.Function):

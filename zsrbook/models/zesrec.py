@@ -32,9 +32,6 @@ from zsrbook.models.sequence import USER_NETWORKS
 from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
 from zsrbook.training import Processes, Training, check_words, pick_device, train
 
-#: items that go through the MLP at once, by kind of device: on a card what is in between takes a gigabyte, and small products leave it idle
-PIECE = {"cpu": 16_384, "cuda": 262_144}
-
 
 @dataclass(frozen=True)
 class ZESRecSettings:
@@ -115,7 +112,7 @@ class ItemText(nn.Module):
     def forward(self, codes: Tensor | None = None) -> Tensor:
         """(n,) codes or None for all → (n, d). Large catalogues go through in pieces that the backward pass computes again."""
         rows = self.features if codes is None else self.features[codes]
-        pieces = rows.split(PIECE[rows.device.type])
+        pieces = rows.split(262_144 if rows.is_cuda else 16_384)  # small products leave a card idle, and a gigabyte is little there
         if len(pieces) > 1 and torch.is_grad_enabled():
             z = torch.cat([recompute(self._encode, piece, use_reentrant=False) for piece in pieces])
         else:
