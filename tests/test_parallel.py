@@ -125,6 +125,45 @@ def test_number_of_workers_must_be_a_number(monkeypatch):
         side_by_side(whereabouts, [(0, 0.0)])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs process groups")
+def test_runs_end_where_their_parent_was_killed(tmp_path):
+    """Whatever killed it, such as a session that was closed or memory that ran out."""
+    program = tmp_path / "program.py"
+    began = [tmp_path / name for name in "ab"]
+    program.write_text(
+        "import test_parallel\n"
+        "from zsrbook.parallel import side_by_side\n"
+        f"if __name__ == '__main__': side_by_side(test_parallel.leave_a_trace_and_stay, [({str(began[0])!r},), ({str(began[1])!r},)])\n"
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    parent = subprocess.Popen([sys.executable, program], env=os.environ | {"PYTHONPATH": path, "ZSRBOOK_WORKERS": "2"}, start_new_session=True)
+    assert soon(lambda: all(trace.exists() for trace in began), 60)
+    parent.kill()
+    parent.wait()
+
+    def nobody_left() -> bool:
+        try:
+            os.killpg(parent.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    assert soon(nobody_left, 20)
+
+
+def leave_a_trace_and_stay(trace: str) -> None:
+    open(trace, "w").close()
+    time.sleep(300)
+
+
+def soon(holds, seconds: float) -> bool:
+    """Whether it comes to hold within so many seconds."""
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.1)
+    return holds()
+
+
 def test_on_a_gpu_the_runs_follow_each_other_here(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("ZSRBOOK_WORKERS", "4")

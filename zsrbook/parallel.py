@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -73,5 +74,12 @@ def one_torch_thread() -> None:
 
 def _one_thread() -> None:
     """A process a core leaves nothing for a second thread in any of them."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     one_torch_thread()
     numba.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Where the parent was killed, a run would go on for hours, unseen, though nobody waits for what it finds."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
