@@ -177,7 +177,7 @@ class Statistics:
         if self.settings.density == "edges":
             self.densities = _density(self.matrix, user, item, len(self.sizes))
         else:
-            self.densities = 1 / (np.bincount(found.labels, found.distances, len(self.sizes)) / np.maximum(self.sizes, 1) + 1e-6)
+            self.densities = _closeness(found.labels, found.distances, self.sizes)
         for column, number in ((1, self.sizes), (2, self.densities)):
             bins = np.full(len(self.clusters), self._nothing, np.uint8)
             bins[found.nodes] = self._over(number, found.labels)
@@ -309,7 +309,7 @@ class PairClusters:
         mine = self.of(user, item)
         self.sizes = np.bincount(mine, minlength=count)
         if settings.pair_density == "distance":
-            self.densities = 1 / (np.bincount(mine, self._distances(user, item, mine), count) / np.maximum(self.sizes, 1) + 1e-6)
+            self.densities = _closeness(mine, self._distances(user, item, mine), self.sizes)
             return
         wide = mine.astype(np.int64)
         ends = [np.bincount(np.unique(wide * n + node) // n, minlength=count) for n, node in zip(matrix.shape, (user, item), strict=True)]
@@ -377,6 +377,11 @@ def _density(matrix: csr_array, user: np.ndarray, item: np.ndarray, count: int) 
     inside = np.bincount(mine[mine == item[matrix.indices]], minlength=count)
     possible = np.prod([np.bincount(side[side >= 0], minlength=count) for side in (user, item)], axis=0)
     return inside / np.maximum(possible, 1)
+
+
+def _closeness(labels: np.ndarray, distances: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(K,) one over the mean distance of a cluster's (n,) members to its centre."""
+    return 1 / (np.bincount(labels, distances, len(sizes)) / np.maximum(sizes, 1) + 1e-6)
 
 
 def combined(u: Tensor, i: Tensor, operator: Operator) -> Tensor:
@@ -578,8 +583,9 @@ class PreRec(MatrixModel):
         self.bind(train)
         if settings.served == "learned":
             self.described = described
+        given = 0.5 if settings.weight is None else settings.weight  # c: of f against g, where there are two
         chooses = settings.weight is None and valid is not None and valid.nnz and settings.combine == "two" and len(self.networks.scorers) == 2
-        self.weight = self._best_weight(valid) if chooses else 0.5 if settings.weight is None else settings.weight  # c: of f against g
+        self.weight = self._best_weight(valid) if chooses else given
         return self
 
     def bind(self, train: csr_array) -> None:
