@@ -22,6 +22,7 @@ SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, len
 FURTHER = [
     (zesrec_on_gpu, "training"),
     (mail, "training"),
+    (mail, "on_gpu"),
     (mail, "readings"),
     (coordinate_descent, "against_implicit"),
     (coordinate_descent, "by_positives"),
@@ -160,6 +161,16 @@ def test_click_models_are_measured_without_their_peer():
     assert dmr.value > 0
     assert filled.floor < dmr.floor, "MAIL comes on top"
     assert "times the operations of DMR" in filled.note
+
+
+def test_what_mail_costs_on_a_card_asks_for_one(monkeypatch):
+    monkeypatch.setattr(mail, "product_ceiling", lambda device: 1e9)
+    (row,) = mail.on_gpu(SHAPE, "cpu", steps=2, rounds=1)
+    assert row.ratio == pytest.approx(row.value / row.peer)
+    assert row.of_floor == pytest.approx(row.value / row.floor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (row,) = mail.on_gpu(SHAPE)
+    assert (row.value, row.note) == (None, "no CUDA device here")
 
 
 def test_the_floor_of_dmr_counts_its_products():

@@ -125,6 +125,7 @@ def main(sizes: Sizes = Sizes(), out: Path = BUILD / "bench.json") -> list[Row]:
         lambda: scaling(ceiling),
         zesrec_on_gpu.training,
         lambda: mail.training(ceiling),
+        mail.on_gpu,
         mail.readings,
         lambda: coordinate_descent.against_implicit(ceiling),
         lambda: coordinate_descent.by_positives(ceiling),
@@ -154,6 +155,19 @@ def gemm(sizes: Sizes) -> Row:
     noise = [float(rates.min() / rates.max()), 1.0]
     note = f"{sizes.gemm}³ float32 products on {THREADS} threads of {platform.machine()}, load {_load()}; the ceiling that the floors use"
     return Row("matrix product", float(rates.max()), "GFLOP/s", noise=noise, note=note)
+
+
+def product_ceiling(device: str, side: int = 8192) -> float:
+    """The same of a card: operations a second of bfloat16 products of two (side, side) matrices there, the best of several."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def product() -> None:
+        a @ b
+        wait()
+
+    wait()
+    return 2 * side**3 / min(_timed(product) for _ in range(10))
 
 
 def film_data(sizes: Sizes) -> Dataset:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from zsrbook import records
-from zsrbook.bench import Row, _timed, generated
+from zsrbook.bench import Row, generated, product_ceiling
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.training import Training
 
@@ -23,7 +22,7 @@ class Shape:
     interactions: int = 3_240_000
     features: int = 768
     #: targets a step. All items pass the MLP in each, so at the book's 2,048 that would be half of the operations
-    batch: int = 32_768
+    batch: int = 65_536
     side: int = 8192  #: of the matrices that give the ceiling
 
     def __str__(self) -> str:
@@ -48,7 +47,7 @@ def training(shape: Shape = Shape(), device: str = "cuda", epochs: int = 20, goa
         # Adam, since the paper's Adagrad at 0.1 throws scores of noise into the thousands, where nothing is learned and exponentials overflow
         training=Training(epochs=epochs, optimizer="adam", learning_rate=1e-3, patience=None, precision="bfloat16", device=device),
     )
-    ceiling = _ceiling(shape.side, device)
+    ceiling = product_ceiling(device, shape.side)
     seconds = sum(row["seconds"] for row in ZESRec(settings).fit(data).curve)
     width, steps = settings.width, -(-shape.interactions // shape.batch)
     softmax = 6 * shape.interactions * (6 * width**2 + width * shape.items)
@@ -56,16 +55,3 @@ def training(shape: Shape = Shape(), device: str = "cuda", epochs: int = 20, goa
     floor = epochs * (softmax + mlp) / ceiling
     note = f"{records.device()}, batches of {shape.batch:,} targets, bfloat16, {ceiling / 1e12:,.1f} TFLOP/s in a product of {shape.side:,}³"
     return [Row(name, seconds, "s", f"the limit of {goal:g} s", goal / seconds, floor, 1.0, goal, floor / seconds, None, note)]
-
-
-def _ceiling(side: int, device: str) -> float:
-    """Operations a second of bfloat16 products on the device, the best of several."""
-    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
-    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
-
-    def product() -> None:
-        a @ b
-        wait()
-
-    wait()
-    return 2 * side**3 / min(_timed(product) for _ in range(10))
