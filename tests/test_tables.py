@@ -10,7 +10,7 @@ from test_claims import record_of
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.records import ADDRESS, REPOSITORY, RecordError, find
-from zsrbook.tables import PAPERS, beside, measured, paper_numbers
+from zsrbook.tables import PAPERS, across, beside, measured, paper_numbers
 
 RECORDS = [
     record_of("POP", 0.10, seeds=1, source=None),
@@ -197,3 +197,19 @@ def test_our_runs_alone_are_held_against_a_yardstick():
     assert "(+0.000)" in page or "(-0.00" in page or "(+0.00" in page  # ZESRec-G can't be told from POP
     with pytest.raises(ValueError, match="no record of the yardstick HRNN"):
         measured(RECORDS, ("Recall@20",), "HRNN", "ours")
+
+
+def test_several_data_sets_stand_side_by_side_by_kind_of_method():
+    named = {r.method: r for r in RECORDS}
+    some = {name: named[name] for name in ("POP", "ZESRec-G")}
+    groups = {"learned": ["ZESRec-G", "ZESRec-H"], "not learned": ["POP", "Bayes-optimal"], "not run": ["HRNN"]}
+    page = across(groups, {"grocery → pantry": named, "films → pantry": some}, "Recall@20", "ours", "means")
+    assert not Reader(page).open
+    assert "not run" not in page.replace("not learned", ""), "a kind without rows has no line"
+    body = page.partition("<thead>")[2]
+    assert re.findall(r'scope="row(?:group)?"[^>]*>([^<]+)<', body) == ["learned", "ZESRec-H", "ZESRec-G", "not learned", "Bayes-optimal", "POP"]
+    assert "grocery →<br>pantry" in body
+    assert re.search(r">ZESRec-H</th><td><strong>0\.\d{3}</strong><br><small>± 0\.\d{3} \(\d\)</small></td><td>–</td>", body), (
+        "best, with seeds, and a dash"
+    )
+    assert re.search(r">Bayes-optimal</th><td>0\.", body), "the ceiling is not printed as the best"

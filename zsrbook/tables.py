@@ -7,7 +7,7 @@ The papers' numbers stand in ``book/papers/*.csv`` with the place that they come
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +139,38 @@ def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: st
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
     caption, paths = _caption(named, records[0].scale, metrics[0], yardstick), tuple(r.path for r in named.values())
     return Measured(frame.rename_axis("method"), title, caption, yardstick, paths)
+
+
+def across(groups: Mapping[str, Sequence[str]], columns: Mapping[str, Mapping[str, RunRecord]], metric: str, title: str, caption: str) -> str:
+    """One metric on several data sets as HTML: a row a method, methods of one kind under a line that names it, the best of each column in bold.
+
+    Args:
+        groups: kind -> its methods; within a kind the best in the first column stands first, then the best in the next, and so on.
+        columns: heading -> method -> record; what was not run there gets a dash. A heading breaks after its arrow.
+    """
+    values = {where: {method: r.mean(metric) for method, r in named.items()} for where, named in columns.items()}
+    best = {where: max((x for method, x in found.items() if method not in _TOLD), default=float("nan")) for where, found in values.items()}
+
+    def cell(where: str, method: str) -> str:
+        if method not in columns[where]:
+            return "<td>–</td>"
+        record, value = columns[where][method], values[where][method]
+        _, low, high, _ = estimate([(1.0, record)], metric)
+        half, seeds = (high - low) / 2, len(record.seeds)
+        below = (f"± {half:.3f}" if half < float("inf") else "") + (f" ({seeds})" if seeds > 1 else "")
+        return f"<td>{_bold(f'{value:.3f}', value == best[where])}<br><small>{below}</small></td>"
+
+    parts = []
+    for kind, methods in groups.items():
+        known = [m for m in methods if any(m in named for named in columns.values())]
+        known.sort(key=lambda m: [-values[where].get(m, float("-inf")) for where in columns])
+        rows = "".join(f'<tr><th scope="row">{html.escape(m)}</th>{"".join(cell(where, m) for where in columns)}</tr>' for m in known)
+        if rows:
+            parts.append(f'<tbody><tr><th scope="rowgroup" colspan="{1 + len(columns)}">{html.escape(kind)}</th></tr>{rows}</tbody>')
+    heads = "".join(f'<th scope="col">{html.escape(where).replace("→ ", "→<br>")}</th>' for where in columns)
+    experiments = [r.path.parent for named in columns.values() for r in named.values()]  # their folders would be a list of data sets
+    head = f'<thead><tr><th scope="col">Method</th>{heads}</tr></thead>'
+    return framed(f"{head}{''.join(parts)}", title, caption, experiments).replace("zsr-scroll", "zsr-scroll zsr-across", 1)
 
 
 def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
