@@ -30,7 +30,7 @@ BUILD = ROOT / "build"
 PAGES = BUILD / "html"
 STAMP = PAGES / ".built-from"
 #: what a number on a page can depend on, and what a page can depend on besides
-NUMBERS = ("zsrbook/**/*", "constraints.txt", "book/claims/**/*", "book/deviations.yml", "book/runs/**/*", "book/bench.json", "build/bench.json")
+NUMBERS = ("zsrbook/**/*", "constraints.txt", "book/claims/**/*", "book/runs/**/*", "book/**/*.csv", "book/deviations.yml", "*/bench.json")
 WORDS = ("book/**/*", "notebooks/*.md")
 #: a page that an exception got onto
 TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\boutput traceback\b")

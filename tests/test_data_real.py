@@ -5,12 +5,16 @@ import os
 
 import ir_measures
 import numpy as np
+import pandas as pd
 import pytest
 
 from zsrbook.data import catalogue, fetch, movielens, movielens_tags, netflix, overlap, smart, titles
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.evaluation import retrieval
+from zsrbook.experiments import zesrec
 from zsrbook.models.search_baselines import BM25
+from zsrbook.records import REPOSITORY
+from zsrbook.scale import Scale
 
 pytestmark = [
     pytest.mark.small,
@@ -49,6 +53,17 @@ COUNTS = {
     "filmtrust": (1_508, 2_071, 2_071, 35_497),
     "yelp-hin": (16_239, 14_284, 14_284, 198_397),
 }
+
+
+PUBLIC = pd.read_csv(REPOSITORY / "book" / "public_data.csv", index_col="name")
+
+
+@pytest.mark.parametrize("name", PUBLIC.index)
+def test_what_the_book_says_of_public_data(name):
+    load(name)  # or skip
+    counted = zesrec.statistics([zesrec.load(name, Scale.SMALL)]).loc[name]
+    told = PUBLIC.loc[name, ["users", "items", "interactions", "repeats"]].astype(float)
+    assert told.to_dict() == pytest.approx(counted[told.index].to_dict(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", COUNTS)

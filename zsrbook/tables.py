@@ -261,8 +261,11 @@ def circumstances(records: Sequence[RunRecord]) -> str:
     spread = f"{dates[0]} to {dates[-1]}" if len(dates) > 1 else dates[0]
     data = ", ".join(sorted({f"{r.target} ({r.data_sha256[:8]})" for r in records}))
     seeds_said = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
-    devices = ", ".join(sorted({r.device for r in records}))
-    return " · ".join((protocol_of(records[0].protocol).caption(), f"{records[0].scale} scale", f"data {data}", seeds_said, devices, spread))
+    devices = "; ".join(sorted({r.device for r in records}))
+    rules = protocol_of(records[0].protocol).caption()
+    if titles := {int(value) for r in records for value in r.metrics.get("titles", [])}:  # a pair with common titles has candidates of its own
+        rules = rules.replace("in the full catalogue", f"among the {' or '.join(f'{n:,}' for n in sorted(titles))} titles in common")
+    return " · ".join((rules, f"{records[0].scale} scale", f"data {data}", seeds_said, devices, spread))
 
 
 def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str) -> str:
@@ -277,7 +280,10 @@ def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str
     comparable = [r for r in known if base in known and r is not base and r.data_sha256 == base.data_sha256]
     fine = [difference(r.per_user(metric), base.per_user(metric)).detectable for r in comparable]
     if fine:
-        parts.append(f"a difference of {max(fine):.{4 if 'AUC' in metric else 3}f} from {yardstick} in {metric} would be found 8 times in 10")
+        digits = 4 if "AUC" in metric else 3
+        bounds = dict.fromkeys(f"{bound:.{digits}f}" for bound in (min(fine), max(fine)))
+        said = f"{' to '.join(bounds)}{', by row' * (len(bounds) > 1)}"
+        parts.append(f"the least difference from {yardstick} in {metric} that would be found 8 times in 10: {said}")
     return " · ".join(parts)
 
 

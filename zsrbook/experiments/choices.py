@@ -59,15 +59,19 @@ def effects(changed: Iterable[RunRecord], recipes: Iterable[RunRecord]) -> pd.Da
 
 
 def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.io.formats.style.Styler:
-    """What a chapter shows of ``effects``, with their rows where there are several; ``words`` says of each id what was changed."""
-    metric = found["metric"].iloc[0]
-    index = {"id": found["id"], "row": found["row"], "what changes": found["id"].map(words)}
-    if found["row"].nunique() == 1:
-        del index["row"]
-    rows = pd.MultiIndex.from_arrays(list(index.values()), names=list(index))
-    frame = found[["otherwise", "effect", "low", "high"]].set_axis(rows).rename(columns={"otherwise": metric})
-    signed = dict.fromkeys(["effect", "low", "high"], f"{{:+.{digits}f}}")
-    return frame.style.format({metric: f"{{:.{digits}f}}", **signed})
+    """What a chapter shows of ``effects``, each with its row where there are several; ``words`` says of each id what was changed.
+
+    The effect comes first, so that a phone shows it beside what was changed.
+    """
+    names = found["row"] + ": " if found["row"].nunique() > 1 else ""
+    number, signed = f"{{:.{digits}f}}".format, f"{{:+.{digits}f}}".format
+    columns = {
+        "effect (95 % interval)": found["effect"].map(signed) + " (" + found["low"].map(signed) + " to " + found["high"].map(signed) + ")",
+        found["metric"].iloc[0]: found["otherwise"].map(number),
+        "seeds": found["seeds"],
+    }
+    what_changes = names + found["id"].map(words) + " (" + found["id"] + ")"
+    return pd.DataFrame(columns).set_axis(list(what_changes)).style.set_properties(**{"white-space": "nowrap"})
 
 
 def across(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:

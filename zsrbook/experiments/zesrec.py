@@ -818,7 +818,8 @@ def in_short(scale: Scale) -> str:
                 wins[rival] += max(ours) > max(value for name, value in rows.items() if wanted(name))
     if known:
         often = " and ".join(f"{rival} on {won or 'none'}" for rival, won in wins.items())
-        sentences.append(f"Of {known} recorded pair{'s' * (known > 1)} of public data, ZESRec's best row beats {often}.")
+        pairs_of = f"the {known} pairs" if known > 1 else "the one pair"
+        sentences.append(f"On {pairs_of} of public data on which ZESRec itself was run, its best row beats {often}.")
     judged = verdicts(PAPER, scale)
     sentences.append(f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}.")
     return " ".join(sentences)
