@@ -70,10 +70,10 @@ class Table:
                 half = f" ± {(high - low) / 2:.{digits}f}" if pd.notna(high - low) else ""
                 cells.append("–" if pd.isna(ours) else _bold(f"{ours:.{digits}f}{half}", ours == best[metric, "ours"]))
             tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
-            # before the numbers, which may not all fit the page; a phone shows it under the method's name instead (zsrbook.css)
-            verdict = html.escape(row["verdict", ""])
-            rows.append(f'<tr><th scope="row" data-verdict="{verdict}">{html.escape(str(method))}</th><td class="zsr-wide">{verdict}</td>{tds}</tr>')
-        head = f'<tr><th scope="col" rowspan="2">Method</th><th scope="col" rowspan="2" class="zsr-wide">Verdict</th>{groups}</tr><tr>{heads}</tr>'
+            # the verdict stands under the name, where it leaves the numbers their room
+            name = f"{html.escape(str(method))}<br><small>{html.escape(row['verdict', ''])}</small>"
+            rows.append(f'<tr><th scope="row">{name}</th>{tds}</tr>')
+        head = f'<tr><th scope="col" rowspan="2">Method, and the verdict on it</th>{groups}</tr><tr>{heads}</tr>'
         return framed(f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody>", self.title, self.caption, self.records)
 
     def _best(self, metric: str, column: str) -> float:
