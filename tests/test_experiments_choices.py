@@ -96,7 +96,7 @@ def test_the_table_of_a_chapter_has_words_and_signs(recipe, otherwise):
     html = choices.table(choices.effects([otherwise], [recipe]), {"search-5": "inner product"}).to_html()
     assert "inner product" in html
     assert "search-5" in html
-    assert f"{otherwise.mean('Recall@R') - recipe.mean('Recall@R'):+.3f} (" in html
+    assert f"{otherwise.mean('Recall@R') - recipe.mean('Recall@R'):+.3f}<br>" in html
 
 
 def test_data_sets_stand_side_by_side_with_a_star_where_zero_is_out():

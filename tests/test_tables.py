@@ -10,7 +10,7 @@ from test_claims import record_of
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.records import ADDRESS, REPOSITORY, RecordError, find
-from zsrbook.tables import PAPERS, across, beside, measured, paper_numbers
+from zsrbook.tables import PAPERS, across, beside, measured, paper_numbers, stacked
 
 RECORDS = [
     record_of("POP", 0.10, seeds=1, source=None),
@@ -212,3 +212,9 @@ def test_several_data_sets_stand_side_by_side_by_kind_of_method():
         "best, with seeds, and a dash"
     )
     assert re.search(r">Bayes-optimal</th><td>0\.", body), "the ceiling is not printed as the best"
+
+
+def test_a_difference_stands_above_its_interval():
+    cell = stacked(0.02, -0.01, 0.05, 2)
+    assert not Reader(f"<table><tr><td>{cell}</td></tr></table>").open
+    assert re.sub("<[^>]*>", "|", cell) == "+0.02||-0.01 to +0.05|"

@@ -173,6 +173,12 @@ def across(groups: Mapping[str, Sequence[str]], columns: Mapping[str, Mapping[st
     return framed(f"{head}{''.join(parts)}", title, caption, experiments).replace("zsr-scroll", "zsr-scroll zsr-across", 1)
 
 
+def stacked(value: float, low: float, high: float, digits: int = 3) -> str:
+    """A difference and below it its interval, as HTML for the cell of a table that is wide as it is."""
+    number = f"{{:+.{digits}f}}".format
+    return f'{number(value)}<br><span class="zsr-interval">{number(low)} to {number(high)}</span>'
+
+
 def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
     """One table of a paper, such as ``zesrec_table2``, as its file has it.
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.records import RunRecord, find
+from zsrbook.tables import stacked
 
 #: paper -> what its chapter judges choices by
 METRICS = {"zesrec": "Recall@20", "mail": "AUC (new)", "search": "Recall@R", "prerec": "NDCG@20"}
@@ -64,14 +65,13 @@ def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.
     The effect comes first, so that a phone shows it beside what was changed.
     """
     names = found["row"] + ": " if found["row"].nunique() > 1 else ""
-    number, signed = f"{{:.{digits}f}}".format, f"{{:+.{digits}f}}".format
     columns = {
-        "effect (95 % interval)": found["effect"].map(signed) + " (" + found["low"].map(signed) + " to " + found["high"].map(signed) + ")",
-        found["metric"].iloc[0]: found["otherwise"].map(number),
+        "effect, 95 % interval": [stacked(r.effect, r.low, r.high, digits) for r in found.itertuples()],
+        found["metric"].iloc[0]: found["otherwise"].map(f"{{:.{digits}f}}".format),
         "seeds": found["seeds"],
     }
     what_changes = names + found["id"].map(words) + " (" + found["id"] + ")"
-    return pd.DataFrame(columns).set_axis(list(what_changes)).style.set_properties(**{"white-space": "nowrap"})
+    return pd.DataFrame(columns).set_axis(list(what_changes)).style
 
 
 def across(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
