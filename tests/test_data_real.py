@@ -11,7 +11,7 @@ import pytest
 from zsrbook.data import catalogue, fetch, movielens, movielens_tags, netflix, overlap, smart, titles
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.evaluation import retrieval
-from zsrbook.experiments import zesrec
+from zsrbook.experiments import prerec, zesrec
 from zsrbook.models.search_baselines import BM25
 from zsrbook.records import REPOSITORY
 from zsrbook.scale import Scale
@@ -64,6 +64,16 @@ def test_what_the_book_says_of_public_data(name):
     counted = zesrec.statistics([zesrec.load(name, Scale.SMALL)]).loc[name]
     told = PUBLIC.loc[name, ["users", "items", "interactions", "repeats"]].astype(float)
     assert told.to_dict() == pytest.approx(counted[told.index].to_dict(), abs=1e-6)
+
+
+MATRICES = pd.read_csv(REPOSITORY / "book" / "public_matrices.csv", index_col="name")
+
+
+@pytest.mark.parametrize("name", MATRICES.index)
+def test_what_the_book_says_of_public_matrices(name):
+    load(name)  # or skip
+    split = prerec.load(prerec.Spec(name, Scale.SMALL))
+    assert [*split.train.shape, (split.known + split.test).nnz] == MATRICES.loc[name].tolist()
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -243,3 +243,14 @@ def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
     one, other = "Between public data sets 5 of 20 transfers beat popularity and 9 fall below it.", "10 of 21 transfers between public data sets beat"
     assert [one in text for text in told] == [True, True, False]
     assert [other in text for text in told] == [True, False, True]
+
+
+@pytest.mark.parametrize(("reached", "behind"), [(1.0, 1), (0.0, 0)])
+def test_in_short_counts_transfers_that_item_knn_is_above(single, monkeypatch, reached, behind):
+    ours = next(replace(r, source="yelp", target="epinions") for r in single if r.method == "PreRec")
+    counted = replace(ours, source=None, method="ItemKNN", metrics={"NDCG@20": [reached] * len(ours.seeds)})
+    there = {("transfer", "small", ""): [ours], ("single", "small", "ItemKNN"): [counted]}
+    monkeypatch.setattr(prerec_tables, "find", lambda experiment, scale, method="", **asked: there.get((experiment, scale, method), []))
+    monkeypatch.setattr(prerec_tables, "verdicts", lambda paper, scale: Verdicts())
+    monkeypatch.setattr(prerec_tables, "carried", lambda records, base: pd.DataFrame())
+    assert f"is above {behind} of these 1." in prerec_tables.in_short(Scale.TOY)
