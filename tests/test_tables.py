@@ -167,7 +167,7 @@ def test_the_verdict_stands_under_the_name():
 
 def test_best_is_bold_and_the_ceiling_is_not():
     page = table()._repr_html_()
-    best = f"<strong>{RECORDS[1].mean('Recall@20'):.3f} ±"
+    best = f"<strong>{RECORDS[1].mean('Recall@20'):.3f}</strong><br><small>±"
     assert best in page
     assert f"<strong>{RECORDS[-1].mean('Recall@20'):.3f}" not in page
     assert "<strong>0.177</strong>" in page  # GRU4Rec, the paper's best recall
