@@ -35,3 +35,25 @@ def test_without_a_yardstick_or_with_a_rival_alone_there_is_no_line(monkeypatch)
         some = [r for r in kept if r.method != gone]
         monkeypatch.setattr(findings, "find", lambda some=some, **asked: [r for r in some if all(getattr(r, k) == v for k, v in asked.items())])
         assert {line.kind for line in at_a_glance("MAIL")} == left
+
+
+def test_what_the_first_page_says_of_public_data_is_what_the_records_say():
+    """book/intro.md and README.md say it in words, so no build would change them."""
+
+    def public(paper):
+        places = {}
+        for line in at_a_glance(paper):
+            if line.scale is Scale.SMALL:
+                places.setdefault(line.where, {})[line.kind] = line
+        return list(places.values())
+
+    for there in public("ZESRec"):
+        networks = [there[kind] for kind in ("paper", "ours") if kind in there]
+        assert all(line.low <= 1 and line.times < there["rival"].times for line in networks)
+    assert all(there["paper"].low <= 1 for there in public("MAIL"))
+    prerec = [there for there in public("PreRec") if "ours" in there]
+    assert sum(there["ours"].low > 1 for there in prerec) >= len(prerec) / 2
+    assert all(there["ours"].times < there["rival"].times for there in prerec)
+    for paper in MEASURES:  # at toy scale, one form of each is ahead somewhere
+        assert any(line.low > 1 for line in at_a_glance(paper) if line.scale is Scale.TOY and line.kind in ("paper", "ours"))
+    assert not any(find(paper=paper.lower(), scale=Scale.PAPER) for paper in MEASURES)
