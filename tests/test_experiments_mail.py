@@ -13,6 +13,7 @@ import torch
 from scipy.stats import norm, ttest_1samp
 from scipy.stats import t as student
 
+from zsrbook import claims
 from zsrbook.claims import verdicts
 from zsrbook.data.clicks import TEST, TRAIN, ClickData
 from zsrbook.data.dataset import Sequences
@@ -373,7 +374,7 @@ def test_one_class_counts_whom_gauc_skips(data):
     ],
 )
 def test_in_short_says_on_which_side_mail_stands(data, monkeypatch, tmp_path, shift, words):
-    monkeypatch.setattr(mail, "verdicts", partial(verdicts, root=tmp_path))
+    monkeypatch.setattr(claims, "verdicts", partial(verdicts, root=tmp_path))
     rows, rng = data.rows(TEST), np.random.default_rng(0)
     noise = rng.normal(size=len(rows))
     scores = {"BaseDNN": data.click[rows] + noise, "MAIL-Base": (1 + 4 * shift) * data.click[rows] + noise}

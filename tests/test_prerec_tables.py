@@ -8,6 +8,7 @@ import pytest
 import tiny_prerec
 from tiny_prerec import GROCERY, PANTRY, recorded
 
+from zsrbook import claims
 from zsrbook.claims import Verdicts
 from zsrbook.data.matrix import rows_of
 from zsrbook.evaluation.ranks import RankTable
@@ -228,14 +229,14 @@ def test_in_short_looks_up_where_prerec_stands(single, monkeypatch, ours, where)
     monkeypatch.setattr(
         prerec_tables, "find", lambda experiment, scale, method="", **asked: told if (experiment, scale, method) == ("single", "toy", "") else []
     )
-    monkeypatch.setattr(prerec_tables, "verdicts", lambda paper, scale: Verdicts())
+    monkeypatch.setattr(claims, "verdicts", lambda paper, scale: Verdicts())
     assert f"NDCG@20 {ours:.3f}, {where} popularity (0.100) and EASE (0.300)" in prerec_tables.in_short(Scale.TOY)
 
 
 def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
     counts = pd.DataFrame({"better": [5, 10], "worse": [9, 2], "pairs": [20, 21]}, ["PreRec", "tuned"])
     monkeypatch.setattr(prerec_tables, "find", lambda **asked: [])
-    monkeypatch.setattr(prerec_tables, "verdicts", lambda paper, scale: Verdicts())
+    monkeypatch.setattr(claims, "verdicts", lambda paper, scale: Verdicts())
     told = []
     for there in (counts, counts.iloc[:1], counts.iloc[1:]):
         monkeypatch.setattr(prerec_tables, "carried", lambda records, base, there=there: there)
@@ -251,6 +252,6 @@ def test_in_short_counts_transfers_that_item_knn_is_above(single, monkeypatch, r
     counted = replace(ours, source=None, method="ItemKNN", metrics={"NDCG@20": [reached] * len(ours.seeds)})
     there = {("transfer", "small", ""): [ours], ("single", "small", "ItemKNN"): [counted]}
     monkeypatch.setattr(prerec_tables, "find", lambda experiment, scale, method="", **asked: there.get((experiment, scale, method), []))
-    monkeypatch.setattr(prerec_tables, "verdicts", lambda paper, scale: Verdicts())
+    monkeypatch.setattr(claims, "verdicts", lambda paper, scale: Verdicts())
     monkeypatch.setattr(prerec_tables, "carried", lambda records, base: pd.DataFrame())
     assert f"is above {behind} of these 1." in prerec_tables.in_short(Scale.TOY)

@@ -229,6 +229,13 @@ def verdicts(
     return Verdicts([judge(claim, records, scale, variant) for claim in load(paper, folder)])
 
 
+def in_short(paper: str, scale: Scale, of: str = "claims") -> str:
+    """What came of a paper's claims by the runs of this scale, in a sentence; beside the toy world's, what came of them on public data."""
+    judged = verdicts(paper, scale)
+    said = f"Of the paper's {len(judged)} {of}, judged by the runs recorded at the {scale} scale: {judged.counted()}."
+    return said if scale is not Scale.TOY else f"{said} By those on public data: {verdicts(paper, Scale.SMALL).counted()}."
+
+
 class Verdicts(list[Verdict]):
     """Verdicts that a notebook shows as a table."""
 

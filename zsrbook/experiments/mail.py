@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import OneHotEncoder, normalize
 
-from zsrbook.claims import verdicts
+from zsrbook import claims
 from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import GROUPS, TEST, TRAIN, ClickData, windows_before
 from zsrbook.data.dataset import Columns
@@ -802,5 +802,4 @@ def in_short(scale: Scale) -> str:
         sentences.append(
             f"In {known} comparisons on public data it raises it in {raised} and lowers it in {lowered}; in the others the interval holds zero."
         )
-    judged = verdicts(PAPER, scale)
-    return " ".join([*sentences, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])
+    return " ".join([*sentences, claims.in_short(PAPER, scale)])

@@ -17,7 +17,8 @@ from IPython.display import Markdown
 from pandas.io.formats.style import Styler
 from scipy.stats import rankdata
 
-from zsrbook.claims import estimate, verdicts
+from zsrbook import claims
+from zsrbook.claims import estimate
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import MatrixSplit, rows_of
 from zsrbook.evaluation.bootstrap import PerUser, difference, relative
@@ -542,8 +543,4 @@ def in_short(scale: Scale) -> str:
     if held:
         behind = sum(r.mean("NDCG@20") < counted[r.target] for r in held)
         sentences.append(f"ItemKNN, counted in the target without any training, is above {behind} of these {len(held)}.")
-    judged = verdicts(PAPER, scale)
-    sentences.append(f"Of the paper's {len(judged)} known claims, judged by the runs recorded at the {scale} scale: {judged.counted()}.")
-    if scale is Scale.TOY:
-        sentences.append(f"By those on public data: {verdicts(PAPER, Scale.SMALL).counted()}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, claims.in_short(PAPER, scale, "known claims")])

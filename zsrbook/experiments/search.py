@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
+from zsrbook import claims
 from zsrbook.cache import kept
-from zsrbook.claims import verdicts
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
@@ -863,5 +863,4 @@ def in_short(scale: Scale) -> str:
             f"On {len(public)} public data sets, links lift {told}, whether words are taken as they stand or as stems, and by more than links do"
             f" that tell popularity alone; {below}."
         )
-    judged = verdicts(PAPER, scale)
-    return " ".join([*said, f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}."])
+    return " ".join([*said, claims.in_short(PAPER, scale)])

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from sklearn.cluster import KMeans
 
-from zsrbook.claims import verdicts
+from zsrbook import claims
 from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.overlap import shared_items, without_shared
@@ -820,9 +820,7 @@ def in_short(scale: Scale) -> str:
         often = " and ".join(f"{rival} on {won or 'none'}" for rival, won in wins.items())
         pairs_of = f"the {known} pairs" if known > 1 else "the one pair"
         sentences.append(f"On {pairs_of} of public data on which ZESRec itself was run, its best row beats {often}.")
-    judged = verdicts(PAPER, scale)
-    sentences.append(f"Of the paper's {len(judged)} claims, judged by the runs recorded at the {scale} scale: {judged.counted()}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, claims.in_short(PAPER, scale)])
 
 
 def _recorded(scale: Scale, source: str, target: str, experiment: str = "zero-shot") -> list[RunRecord]:
