@@ -204,6 +204,7 @@ def test_several_data_sets_stand_side_by_side_by_kind_of_method():
     groups = {"learned": ["ZESRec-G", "ZESRec-H"], "not learned": ["POP", "Bayes-optimal"], "not run": ["HRNN"]}
     page = across(groups, {"grocery → pantry": named, "films → pantry": some}, "Recall@20", "ours", "means")
     assert not Reader(page).open
+    assert 'class="zsr-scroll zsr-across"' in page
     assert "not run" not in page.replace("not learned", ""), "a kind without rows has no line"
     body = page.partition("<thead>")[2]
     assert re.findall(r'scope="row(?:group)?"[^>]*>([^<]+)<', body) == ["learned", "ZESRec-H", "ZESRec-G", "not learned", "Bayes-optimal", "POP"]

@@ -267,11 +267,12 @@ def _table(verdicts: Sequence[Verdict], ids: Sequence[str]) -> str:
     return f"<thead><tr>{head}</tr></thead><tbody>{''.join(_row(v, ids) for v in verdicts)}</tbody>"
 
 
-def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -> str:
+def framed(table: str, title: str, caption: str, records: Iterable[Path] = (), form: str = "") -> str:
     """The rows of an HTML table as a figure that fits a phone: the caption wraps, the table below it scrolls and takes the keyboard.
 
     Args:
         records: ``RunRecord.path`` of each row; the caption links to the folders of those that are in the repository.
+        form: a further class of the frame, by which the style sheet knows tables of this form.
     """
     folders = dict.fromkeys(path.parent.as_posix() for path in records if (RUNS / path).exists())
     links = ", ".join(f'<a href="{ADDRESS}/tree/main/book/runs/{folder}"><code>{folder}</code></a>' for folder in folders)
@@ -279,7 +280,7 @@ def framed(table: str, title: str, caption: str, records: Iterable[Path] = ()) -
     return (
         f'<figure style="margin:1rem 0"><figcaption id="{name}"><strong>{html.escape(title)}</strong><br>{html.escape(caption)}'
         f"{f'<br>Run records: {links}' if links else ''}</figcaption>"
-        f'<div class="zsr-scroll" role="region" aria-labelledby="{name}" tabindex="0" style="overflow-x:auto">'
+        f'<div class="{f"zsr-scroll {form}".rstrip()}" role="region" aria-labelledby="{name}" tabindex="0" style="overflow-x:auto">'
         f'<table aria-labelledby="{name}">{table}</table></div></figure>'
     )
 

@@ -168,7 +168,7 @@ def across(groups: Mapping[str, Sequence[str]], columns: Mapping[str, Mapping[st
     heads = "".join(f'<th scope="col">{html.escape(where).replace("→ ", "→<br>")}</th>' for where in columns)
     experiments = [r.path.parent for named in columns.values() for r in named.values()]  # their folders would be a list of data sets
     head = f'<thead><tr><th scope="col">Method</th>{heads}</tr></thead>'
-    return framed(f"{head}{''.join(parts)}", title, caption, experiments).replace("zsr-scroll", "zsr-scroll zsr-across", 1)
+    return framed(f"{head}{''.join(parts)}", title, caption, experiments, "zsr-across")
 
 
 def stacked(value: float, low: float, high: float, digits: int = 3) -> str:
