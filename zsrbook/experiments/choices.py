@@ -64,14 +64,15 @@ def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.
 
     The effect comes first, so that a phone shows it beside what was changed.
     """
-    names = found["row"] + ": " if found["row"].nunique() > 1 else ""
+    several = found["row"].nunique() > 1
     columns = {
         "effect, 95 % interval": [stacked(r.effect, r.low, r.high, digits) for r in found.itertuples()],
         found["metric"].iloc[0]: found["otherwise"].map(f"{{:.{digits}f}}".format),
         "seeds": found["seeds"],
     }
-    what_changes = names + found["id"].map(words) + " (" + found["id"] + ")"
-    return pd.DataFrame(columns).set_axis(list(what_changes)).style
+    told = [(words[id_], row, id_) for id_, row in zip(found["id"], found["row"], strict=True)]
+    what_changes = [f"{text if not several or text.startswith(f'{row} ') else f'{row}: {text}'} ({id_})" for text, row, id_ in told]
+    return pd.DataFrame(columns).set_axis(what_changes).style
 
 
 def across(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
