@@ -1,10 +1,12 @@
-"""The bootstrap covers the truth as often as it says, and finds what it should find."""
+"""The intervals cover the truth as often as they say, and the tests find what they should find."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval, ratio_difference
+from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval, ratio_difference, relative
 from zsrbook.evaluation.ranks import RankTable
 
 
@@ -36,6 +38,58 @@ def test_interval_covers_when_seeds_and_users_both_vary():
         found = interval(per_user(quality), resamples=300)
         hits += found.low <= 0.3 <= found.high
     assert 0.88 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("seeds", "of_seeds", "of_users", "least"), [(5, 0.02, 0.02, 0.92), (5, 0.02, 0.2, 0.92), (3, 0.02, 0.02, 0.92), (2, 0.02, 0.1, 0.86)]
+)
+def test_a_difference_covers_the_truth_where_few_seeds_vary_much(seeds, of_seeds, of_users, least):
+    """Nothing is different, but training moves a whole method up or down; five resampled seeds would miss 0 in every eighth case."""
+    rng = np.random.default_rng(12)
+
+    def judged():
+        taste = rng.random((150, 1))
+        return [per_user(taste + of_users * rng.normal(size=(150, seeds)) + of_seeds * rng.normal(size=(1, seeds))) for _ in range(2)]
+
+    found = [difference(*judged(), resamples=200) for _ in range(400)]
+    assert least <= np.mean([f.low <= 0 <= f.high for f in found]) <= 0.995
+
+
+def test_seeds_without_users_count_in_the_value_and_in_the_interval():
+    rng = np.random.default_rng(13)
+    taste = rng.random((200, 1)) * 0.1
+    five = per_user(taste + np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    whole, kept = interval(five), replace(per_user(taste + 0.1), more={1: 0.25, 2: 0.35, 3: 0.45, 4: 0.55})
+    found = interval(kept)
+    assert found.value == pytest.approx(whole.value, abs=0.005)
+    assert found.high - found.low == pytest.approx(whole.high - whole.low, rel=0.01)
+    base = replace(per_user(taste + 0.1), more={1: 0.25, 4: 0.55, 9: 7.0})  # the seeds of both count, and pair
+    assert difference(kept, base).value == pytest.approx(0, abs=1e-9)
+    assert difference(kept, base).high < 1e-6
+
+
+def test_methods_without_seeds_in_common_are_not_paired():
+    rng = np.random.default_rng(14)
+    taste, moves = rng.random((300, 1)), 0.02 * rng.normal(size=(1, 6))
+    a, b = per_user(taste + moves[:, :3]), replace(per_user(taste + moves[:, 3:]), seeds=(3, 4, 5))
+    found = difference(a, b)
+    assert found.value == pytest.approx(a.value - b.value)
+    both = sum(np.var(m, ddof=1) / 3 for m in (moves[0, :3], moves[0, 3:]))
+    assert (found.high - found.low) / 2 > 2.7 * both**0.5  # Student's t with four degrees at most
+
+
+def test_a_ratio_keeps_its_interval_above_minus_one_and_covers_the_truth():
+    rng = np.random.default_rng(15)
+
+    def judged():
+        taste, training = rng.gamma(2, 0.2, (80, 1)), np.exp(0.3 * rng.normal(size=(1, 5)) - 0.045)
+        return per_user(0.5 * taste * training), per_user(taste)
+
+    found = [relative(*judged(), resamples=200) for _ in range(300)]
+    assert all(-1 < f.low < f.value < f.high for f in found)
+    assert 0.9 <= np.mean([f.low <= -0.5 <= f.high for f in found]) <= 0.99
+    nothing = relative(per_user(np.zeros(9)), per_user(np.ones(9)))
+    assert (nothing.value, nothing.low, nothing.high) == (-1, -1, -1)
 
 
 def test_pooling_users_of_all_seeds_would_be_too_sure():

@@ -2,7 +2,7 @@
 
 ``book/claims/<paper>.yml`` lists the claims. A claim is a predicate in a small declarative form; nothing in the file is run as code.
 Each part of a predicate is a weighted sum of methods that should lie above a bound, such as ``ZESRec-H - 0.6 HRNN > 0``, so one
-paired bootstrap over users and seeds judges all of them. ``closer`` alone compares data sets: by how far a method is from another one
+an interval over users and seeds, paired, judges all of them. ``closer`` alone compares data sets: by how far a method is from another one
 here and there. A claim is asked of all its pairs, or of ``enough`` of them, and is
 
 ``reproduced``           the whole 95 % interval lies on the claimed side
@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from zlib import crc32
 
@@ -252,7 +252,7 @@ class Verdicts(list[Verdict]):
     def _repr_html_(self) -> str:
         scale = self[0].scale if self else ""
         variant = f" · {self[0].variant} settings where they were run" if self and self[0].variant else ""
-        caption = f"{scale} scale{variant} · paired bootstrap over users and seeds, 95 %"
+        caption = f"{scale} scale{variant} · 95 % intervals over users and seeds, paired"
         open_, judged = ([v for v in self if (v.outcome == Outcome.NOT_TESTABLE) is untested] for untested in (True, False))
         ids = [v.claim.id for v in self]
         tables = [framed(_table(judged, ids), "Claims and verdicts", caption)] if judged else []
@@ -517,18 +517,16 @@ def _in_variant(method: str, variant: str) -> str:
 def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[float, float, float, str]:
     """A weighted sum of records' metrics with its 95 % interval, and in words what the interval rests on.
 
-    With ranks: paired bootstrap over users and seeds. Without: Student's t over the seeds; one seed gives an infinite interval.
-    The value itself always takes in all seeds of the records.
+    With ranks: over users and seeds, paired (``bootstrap.contrast``). Without: Student's t over the seeds; one seed gives an infinite interval.
 
     Raises:
         ValueError: the records were judged on different data, or by different protocols.
     """
-    value = math.fsum(weight * record.mean(metric) for weight, record in terms)
     _refuse_unlike([record for _, record in terms])
     if all(record.knows_users(metric) for _, record in terms):
         found = contrast([(weight, record.per_user(metric)) for weight, record in terms])
-        shift = value - found.value  # ranks may be kept for some of the seeds only
-        return value, found.low + shift, found.high + shift, "users and seeds resampled"
+        return found.value, found.low, found.high, _chances(record for _, record in terms)
+    value = math.fsum(weight * record.mean(metric) for weight, record in terms)
     sizes = [len(record.seeds) for _, record in terms]
     if min(sizes) < 2:
         return value, -math.inf, math.inf, "one seed, and no ranks beside the record"
@@ -545,19 +543,24 @@ def estimate_closer(
     Raises:
         ValueError: two records of a data set were judged on different data or by different protocols, or the second scores 0.
     """
-    value, pairs = 0.0, []
-    for sign, terms in ((1, here), (-1, there)):
+    pairs = []
+    for terms in (here, there):
         a, b = (record for _, record in terms)
         _refuse_unlike([a, b])
         if not b.mean(metric):
             raise ValueError(f"{b.method} scores 0, so there is no ratio to it")
-        value += sign * a.mean(metric) / b.mean(metric)
         pairs.append((a, b))
     if not all(record.knows_users(metric) for pair in pairs for record in pair):
-        return value, -math.inf, math.inf, "no ranks beside a record"
+        first, second = (a.mean(metric) / b.mean(metric) for a, b in pairs)
+        return first - second, -math.inf, math.inf, "no ranks beside a record"
     found = ratio_difference(*(tuple(record.per_user(metric) for record in pair) for pair in pairs))
-    shift = value - found.value  # ranks may be kept for some of the seeds only
-    return value, found.low + shift, found.high + shift, "users and seeds resampled, each data set apart"
+    return found.value, found.low, found.high, f"{_chances(chain.from_iterable(pairs))}, each data set apart"
+
+
+def _chances(records: Iterable[RunRecord]) -> str:
+    """What an interval with ranks holds, in words."""
+    several = any(len(record.seeds) > 1 for record in records)
+    return "users resampled, and the spread of seeds" if several else "users resampled; one seed, so the chance of training is left out"
 
 
 def _refuse_unlike(records: Sequence[RunRecord]) -> None:

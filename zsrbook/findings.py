@@ -20,7 +20,7 @@ class Line(NamedTuple):
     kind: str  #: ``paper``: as the paper has it; ``ours``, ``today``: other forms of the idea; ``rival``: what needs none of it
     method: str
     times: float  #: its metric over the yardstick's
-    low: float  #: 95 % interval, over users and over the seeds whose ranks are kept
+    low: float  #: 95 % interval, over users and seeds
     high: float
 
 
@@ -79,9 +79,7 @@ def _lines(paper: str, scale: Scale, where: str, yardstick: RunRecord | None, ro
     for kind, record in rows.items():
         if record is not None:
             found = relative(record.per_user(metric), base)
-            times = record.mean(metric) / yardstick.mean(metric)  # over all seeds, of which ranks may be kept for some
-            shift = times - found.value
-            yield Line(paper, scale, where, kind, record.method, times, found.low + shift, found.high + shift)
+            yield Line(paper, scale, where, kind, record.method, 1 + found.value, 1 + found.low, 1 + found.high)
 
 
 def _named(records: Iterable[RunRecord]) -> dict[str, RunRecord]:

@@ -237,7 +237,7 @@ class RunRecord:
         return bool(self.ranks) and metric in self.metrics and protocol_of(self.protocol).knows(metric)
 
     def per_user(self, metric: str) -> PerUser:
-        """A metric such as ``Recall@20`` user by user, under the record's own protocol; worked out once.
+        """A metric such as ``Recall@20`` user by user, under the record's own protocol, and in whole of the seeds without ranks; worked out once.
 
         Raises:
             RecordError: no ranks stand beside the record.
@@ -245,7 +245,9 @@ class RunRecord:
         if not self.ranks:
             raise RecordError(f"record {self.path} has no ranks beside it, so {metric} is not known user by user")
         if metric not in self._per_user:
-            self._per_user[metric] = protocol_of(self.protocol).per_user(self.ranks, metric)
+            known = dict(zip(self.seeds, self.metrics[metric], strict=True)) if metric in self.metrics else {}
+            more = {seed: value for seed, value in known.items() if seed not in self.ranks}
+            self._per_user[metric] = replace(protocol_of(self.protocol).per_user(self.ranks, metric), more=more)
         return self._per_user[metric]
 
 

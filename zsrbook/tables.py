@@ -118,7 +118,7 @@ class Measured:
 
 
 def measured(records: Sequence[RunRecord], metrics: Sequence[str], yardstick: str, title: str) -> Measured:
-    """Our runs of one data set beside one another, in the order given, each held against the yardstick (paired bootstrap over users and seeds).
+    """Our runs of one data set beside one another, in the order given, each held against the yardstick (paired over users and seeds).
 
     Raises:
         ValueError: no records, or the yardstick is not among them.
@@ -205,7 +205,7 @@ def beside(
     """A paper's table beside our records of one pair at one scale. No row is dropped: what we lack says "not run here".
 
     The verdict compares with the paper's numbers where data and scale are the paper's own, and elsewhere says on which side of
-    the yardstick a method stands here and in the paper (in the first metric, paired bootstrap).
+    the yardstick a method stands here and in the paper (in the first metric, paired).
 
     Args:
         name: the paper's table, such as ``zesrec_table2``; what stands before the underscore is the paper in the records.
@@ -278,7 +278,7 @@ def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str
         return f"{scale} scale · no run recorded yet: the columns “ours” are empty"
     records = list(ours.values())
     parts = [circumstances(records)]
-    parts += ["mean over seeds ± half of the 95 % interval (users and seeds resampled)", "bold: best, the ceiling aside"]
+    parts += ["mean over seeds ± half of the 95 % interval (over users and seeds)", "bold: best, the ceiling aside"]
     base = ours.get(yardstick)
     known = [r for r in records if r.knows_users(metric)]
     comparable = [r for r in known if base in known and r is not base and r.data_sha256 == base.data_sha256]

@@ -1,10 +1,10 @@
-"""Intervals and tests by resampling users within seeds.
+"""Intervals and tests that hold both chances of a run: which people happen to be in the test, and which seed trained the model.
 
-A run has two sources of chance: which people happen to be in the test, and which seed trained the model. Both are resampled
-at once (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 2007): a person who is drawn twice counts twice in every
-seed, and a seed that is drawn twice counts twice for every person. What is chance of one person in one seed alone is counted up to
-three times, so intervals lean to the wide side; the share that is due to seeds comes out a fifth too small with five of them, as
-in any bootstrap of five numbers. With one seed only people are resampled.
+People are resampled (bootstrap), all methods on the same ones. Seeds are too few for that: five that are resampled would seem to spread a
+fifth less than they do, and percentiles know nothing of how little five numbers tell of their spread. So seeds enter by the variance of
+their mean, paired where methods share them, and the interval is that of Student's t, with the degrees of freedom of a sum of two variances
+of which each is only estimated (Satterthwaite, Biometrics Bulletin 1946). What is chance of one person in one seed alone is in both parts, so
+intervals lean to the wide side. With one seed the chance of training is not known, and left out.
 
 People get Poisson(1) weights, so a resample is one matrix product, and a micro average is a ratio of two resampled sums.
 """
@@ -12,16 +12,19 @@ People get Poisson(1) weights, so a resample is one matrix product, and a micro 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from statistics import fmean, variance
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import t as student
 
 from zsrbook.evaluation.metrics import Average, TieRule, by_user, values
 from zsrbook.evaluation.ranks import RankTable
 
+#: float32 sums are off by a few 1e-7, so a variance as small as the square of that is none
+_ROUNDING = 1e-13
 #: users whose weights are drawn, and kept for the next method, at once: 4 MB at 1000 resamples
 _BLOCK = 4096
 
@@ -35,12 +38,14 @@ class PerUser:
         seeds: S seeds.
         sums: (U, S) float64, the sum over the predictions of that user in that seed.
         counts: (U, S) float64, how many predictions; 0 where the user is not in that seed's test.
+        more: seed -> the metric of further seeds, of which no users are known.
     """
 
     users: np.ndarray
     seeds: tuple[int, ...]
     sums: np.ndarray
     counts: np.ndarray
+    more: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, frames: Mapping[int, pd.DataFrame], average: Average = "micro") -> PerUser:
@@ -60,10 +65,15 @@ class PerUser:
         """A metric such as ``Recall@20`` from one table of ranks a seed."""
         return cls.of({seed: by_user(table, values(table, name, ties)) for seed, table in tables.items()}, average)
 
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """Seed -> the metric, of all seeds."""
+        return dict(zip(self.seeds, (self.sums.sum(0) / self.counts.sum(0)).tolist(), strict=True)) | dict(self.more)
+
     @property
     def value(self) -> float:
-        """The mean over seeds."""
-        return float((self.sums.sum(0) / self.counts.sum(0)).mean())
+        """The mean over all seeds."""
+        return fmean(self.by_seed.values())
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Estimate:
 
     Attributes:
         value: the estimate itself, not the mean of its resamples.
-        low, high: the interval, by percentiles.
+        low, high: the interval.
         p: two-sided p-value of the hypothesis that the true value is 0.
         detectable: the smallest true difference from 0 that this test would find in 8 of 10 repetitions.
     """
@@ -107,6 +117,8 @@ def difference(a: PerUser, b: PerUser, resamples: int = 1000, seed: int = 0) -> 
 def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed: int = 0) -> Estimate:
     """A weighted sum of methods, such as ``a - 0.9 b``, all on the same resampled users.
 
+    Methods of several seeds are compared on those that all of them have, if these are two or more; else each on its own.
+
     Args:
         terms: (weight, method) pairs.
         resamples: how many.
@@ -116,15 +128,18 @@ def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed
         ValueError: the methods were not judged on the same predictions.
     """
     _refuse_others([method for _, method in terms])
-    found = sum(weight * _resampled(method, resamples, seed) for weight, method in terms)
-    return _estimate(sum(weight * method.value for weight, method in terms), found)
+    weights = [weight for weight, _ in terms]
+    seeds = _shared([method for _, method in terms])
+    value = sum(w * fmean(found.values()) for w, found in zip(weights, seeds, strict=True))
+    people = sum(weight * _resampled(method, resamples, seed) for weight, method in terms)
+    return _estimate(value, [_of_people(people, terms[0][1]), *_of_seeds(weights, seeds)])
 
 
 def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUser], resamples: int = 1000, seed: int = 0) -> Estimate:
     """``a / b`` on one data set minus ``a / b`` on another: whether a method keeps closer to another one here than there.
 
-    Within a data set the two methods are paired; the two data sets share no user and are resampled apart. Resamples in which a ``b`` is 0
-    are left out.
+    Within a data set the two methods are paired; the two data sets share no user and are resampled apart. Spreads are those of the
+    ratio's linear part.
 
     Raises:
         ValueError: the two methods of a data set were not judged on the same predictions, or a ``b`` is 0.
@@ -135,24 +150,64 @@ def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUse
     >>> found.value, round(found.low, 6), round(found.high, 6)
     (0.5, 0.5, 0.5)
     """
-    value, found = 0.0, np.zeros(resamples)
-    for sign, (a, b), draws in ((1, here, seed), (-1, there, seed + 1)):
-        _refuse_others([a, b])
-        if not b.value:
-            raise ValueError("there is no ratio to a method that scores 0")
-        value += sign * a.value / b.value
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found += sign * _resampled(a, resamples, draws) / _resampled(b, resamples, draws)
-    return _estimate(value, found)
+    (first, spread), (second, other) = _ratio(*here, resamples, seed), _ratio(*there, resamples, seed + 1)
+    return _estimate(first - second, spread + other)
 
 
-def relative(ours: PerUser, base: PerUser) -> Estimate:
-    """``ours / base - 1`` on one data set; users are paired.
+def relative(ours: PerUser, base: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """``ours / base - 1`` on one data set; users and seeds are paired. The interval is symmetric in the logarithm of the ratio.
 
     Raises:
         ValueError: as ``ratio_difference``.
     """
-    return ratio_difference((ours, base), (base, base))  # the base beside itself is 1
+    ratio, parts = _ratio(ours, base, resamples, seed)
+    found = _estimate(ratio - 1, parts)
+    if ratio <= 0:
+        return found
+    log = _estimate(np.log(ratio), [(spread / ratio**2, freedom) for spread, freedom in parts])
+    return Estimate(ratio - 1, float(np.expm1(log.low)), float(np.expm1(log.high)), log.p, found.detectable)
+
+
+#: a variance, and its degrees of freedom
+Spread = tuple[float, float]
+
+
+def _ratio(a: PerUser, b: PerUser, resamples: int, seed: int) -> tuple[float, list[Spread]]:
+    """``a / b``, and the variances of its linear part, which are those of ``(a - ratio b) / b``."""
+    _refuse_others([a, b])
+    seeds = _shared([a, b])
+    over, under = (fmean(found.values()) for found in seeds)
+    if not under:
+        raise ValueError("there is no ratio to a method that scores 0")
+    weights = 1 / under, -over / under**2
+    people = sum(weight * _resampled(method, resamples, seed) for weight, method in zip(weights, (a, b), strict=True))
+    return over / under, [_of_people(people, a), *_of_seeds(weights, seeds)]
+
+
+def _shared(methods: Sequence[PerUser]) -> list[dict[int, float]]:
+    """Seed -> value a method; of those with several seeds on the seeds that all of them have, if these are two or more.
+
+    A method of one seed keeps it: most have one since chance plays no part in them.
+    """
+    several = [set(method.by_seed) for method in methods if len(method.by_seed) > 1]
+    shared = set.intersection(*several) if several else set()
+    if len(shared) < 2:
+        return [method.by_seed for method in methods]
+    return [{s: x for s, x in m.by_seed.items() if s in shared} if len(m.by_seed) > 1 else m.by_seed for m in methods]
+
+
+def _of_people(found: np.ndarray, method: PerUser) -> Spread:
+    """From the (resamples,) values of resampled people."""
+    found = found[np.isfinite(found)]  # a resample of very few users may have drawn none
+    return float(found.var(ddof=1)), max(1, len(method.users) - 1)
+
+
+def _of_seeds(weights: Sequence[float], seeds: Sequence[Mapping[int, float]]) -> list[Spread]:
+    """The variance of a weighted sum of means over seeds: of the sums seed by seed where the methods have the same seeds, else method by method."""
+    several = [(weight, found) for weight, found in zip(weights, seeds, strict=True) if len(found) > 1]
+    if len({frozenset(found) for _, found in several}) == 1:
+        several = [(1.0, {s: sum(weight * found[s] for weight, found in several) for s in several[0][1]})]
+    return [(weight**2 * variance(found.values()) / len(found), len(found) - 1) for weight, found in several]
 
 
 def _refuse_others(methods: Sequence[PerUser]) -> None:
@@ -168,28 +223,30 @@ def _refuse_others(methods: Sequence[PerUser]) -> None:
             )
 
 
-def _estimate(value: float, found: np.ndarray) -> Estimate:
-    """From the value and its (resamples,) resampled ones."""
-    found = found[np.isfinite(found)]
-    low, high = np.quantile(found, [0.025, 0.975])
-    # float32 sums are off by a few 1e-7, so a resample that equals the estimate must not be told apart from it
-    p = (1 + (np.abs(found - value) >= abs(value) - 1e-6).sum()) / (1 + len(found))
-    detectable = (norm.ppf(0.975) + norm.ppf(0.8)) * found.std(ddof=1)
-    return Estimate(value, float(low), float(high), float(p), float(detectable))
+def _estimate(value: float, parts: Sequence[Spread]) -> Estimate:
+    """From the value and the variances that it has, each independent of the others."""
+    total = sum(spread for spread, _ in parts)
+    if total <= _ROUNDING:
+        return Estimate(float(value), float(value), float(value), float(abs(value) <= _ROUNDING**0.5), 0.0)
+    freedom = total**2 / sum(spread**2 / freedom for spread, freedom in parts)
+    error, tail = total**0.5, student.isf(0.025, freedom)
+    p = 2 * student.sf(abs(value) / error, freedom)
+    return Estimate(
+        float(value), float(value - tail * error), float(value + tail * error), float(p), float((tail + student.isf(0.2, freedom)) * error)
+    )
 
 
 @lru_cache(maxsize=1024)
 def _resampled(method: PerUser, resamples: int, seed: int) -> np.ndarray:
-    """(resamples,) the metric in each resample. Methods with equally many users, or seeds, get the same draws of them: so they pair."""
+    """(resamples,) the mean over seeds on each draw of people. Methods with equally many users get the same draws of them: so they pair."""
     n_users, n_seeds = method.sums.shape
     both = np.concatenate([method.sums, method.counts], axis=1).astype(np.float32)
     total = np.zeros((resamples, 2 * n_seeds))
     for block in range(0, n_users, _BLOCK):
         rows = both[block : block + _BLOCK]
         total += _people(block // _BLOCK, resamples, seed)[:, : len(rows)].astype(np.float32) @ rows
-    seeds = np.random.default_rng([seed, 1]).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), resamples) / n_seeds
     with np.errstate(invalid="ignore"):  # 0 / 0 where a resample of very few users drew none
-        return (total[:, :n_seeds] / total[:, n_seeds:] * seeds).sum(1)
+        return (total[:, :n_seeds] / total[:, n_seeds:]).mean(1)
 
 
 @lru_cache(maxsize=16)

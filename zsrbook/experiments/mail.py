@@ -28,7 +28,7 @@ from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import GROUPS, TEST, TRAIN, ClickData, windows_before
 from zsrbook.data.dataset import Columns
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.bootstrap import Estimate, PerUser, difference, relative
+from zsrbook.evaluation.bootstrap import Estimate, difference, relative
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
@@ -700,7 +700,7 @@ def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BA
     for method, over in baselines.items():
         for metric in metrics:
             if method in named and over in named:
-                found = against(named[method], named[over], metric, relative)
+                found = relative(named[method].per_user(metric), named[over].per_user(metric))
                 rows.append((method, over, metric, *(100 * x for x in (found.value, found.low, found.high, found.detectable))))
     return pd.DataFrame(rows, columns=["method", "over", "metric", "improvement", "low", "high", "detectable"])
 
@@ -709,22 +709,7 @@ def margins(records: Iterable[RunRecord], others: Iterable[str], metric: str = "
     """MAIL-Base less each of the others that is there, with 95 % intervals over users and seeds."""
     named = {r.method: r for r in records}
     there = [other for other in others if {"MAIL-Base", other} <= named.keys()]
-    return {other: against(named["MAIL-Base"], named[other], metric) for other in there}
-
-
-def against(ours: RunRecord, base: RunRecord, metric: str, how: Callable[[PerUser, PerUser], Estimate] = difference) -> Estimate:
-    """One row against another, by ``difference`` or ``relative``, with its 95 % interval over users and seeds.
-
-    The value takes in every seed that both have. Ranks may be kept for fewer of them: the interval is then that of the seeds whose ranks
-    both have, moved to the value.
-    """
-    a, b = _paired(ours, base, metric).mean(1)
-    value = float(a - b if how is difference else a / b - 1)
-    shared = ours.ranks.keys() & base.ranks.keys()
-    kept = [r if r.ranks.keys() == shared else replace(r, ranks={seed: r.ranks[seed] for seed in sorted(shared)}) for r in (ours, base)]
-    found = how(*(r.per_user(metric) for r in kept))
-    shift = value - found.value
-    return replace(found, value=value, low=found.low + shift, high=found.high + shift)
+    return {other: difference(named["MAIL-Base"].per_user(metric), named[other].per_user(metric)) for other in there}
 
 
 def over_seeds(ours: RunRecord, base: RunRecord, metric: str) -> tuple[float, float, float]:

@@ -420,7 +420,7 @@ def carried(records: Iterable[RunRecord], base: Mapping[str, RunRecord], metric:
 def only(metric: PerUser, people: np.ndarray) -> PerUser:
     """A metric of some of the users."""
     keep = np.isin(metric.users, people)
-    return replace(metric, users=metric.users[keep], sums=metric.sums[keep], counts=metric.counts[keep])
+    return replace(metric, users=metric.users[keep], sums=metric.sums[keep], counts=metric.counts[keep], more={})
 
 
 def by_activity(ours: RunRecord, base: RunRecord, split: MatrixSplit, groups: int = 4, metric: str = "NDCG@20") -> pd.DataFrame:

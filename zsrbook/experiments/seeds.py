@@ -130,14 +130,21 @@ def complete(
 
 
 def _hold(known: Mapping[Key, RunRecord], seeds: list[int], stamps: Mapping[Key, str]) -> bool:
-    """Whether there are records with these seeds, all their ranks, and these stamps."""
+    """Whether there are records with these stamps, with these seeds and their ranks; further seeds may follow."""
     found = [(known.get(key), expected) for key, expected in stamps.items()]
-    return all(r is not None and stamp(r) == expected and list(r.ranks) == r.seeds == seeds for r, expected in found)
+    return all(r is not None and stamp(r) == expected and _ranked(r, len(seeds)) == r.seeds[: len(seeds)] == seeds for r, expected in found)
+
+
+def _ranked(record: RunRecord, n: int) -> list[int]:
+    """The first n of the seeds whose ranks are there."""
+    return list(record.ranks)[:n]
 
 
 def with_seeds_of(live: RunRecord, recorded: RunRecord | None) -> RunRecord | None:
     """The record with its first seed as it ran now; None where the two are not the same experiment."""
-    if recorded is None or live.seeds != recorded.seeds[:1] or set(recorded.ranks) != set(recorded.seeds) or stamp(live) != stamp(recorded):
+    if recorded is None or live.seeds != recorded.seeds[:1] or stamp(live) != stamp(recorded):
+        return None
+    if _ranked(recorded, len(SEEDS)) != recorded.seeds[: len(SEEDS)]:
         return None
     metrics = {name: [*live.metrics[name], *values[1:]] for name, values in recorded.metrics.items()}
     return replace(recorded, config=live.config, metrics=metrics, ranks={**recorded.ranks, **live.ranks})
