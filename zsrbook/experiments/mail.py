@@ -712,15 +712,6 @@ def margins(records: Iterable[RunRecord], others: Iterable[str], metric: str = "
     return {other: difference(named["MAIL-Base"].per_user(metric), named[other].per_user(metric)) for other in there}
 
 
-def over_seeds(ours: RunRecord, base: RunRecord, metric: str) -> tuple[float, float, float]:
-    """The mean difference of two rows over the seeds that both have, and its 95 % interval by the spread of these seeds (Student's t).
-
-    It holds the chance of training and not that of who is in the test; NaN of a single seed.
-    """
-    a, b = _paired(ours, base, metric)
-    return _over_seeds(a - b)
-
-
 def _paired(ours: RunRecord, base: RunRecord, metric: str) -> np.ndarray:
     """(2, seeds) the metric of both rows on the seeds that both have."""
     a, b = (dict(zip(r.seeds, r.metrics[metric], strict=True)) for r in (ours, base))
