@@ -2,6 +2,9 @@
 
 import random
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +12,9 @@ import torch
 from typer.testing import CliRunner
 
 from zsrbook import notebook, plots
-from zsrbook.__main__ import app, data_of_pages
+from zsrbook.__main__ import app
 from zsrbook.data import fetch
+from zsrbook.doctor import data_of_pages
 from zsrbook.records import REPOSITORY
 from zsrbook.scale import Scale
 
@@ -47,6 +51,22 @@ def test_source_is_shown_with_its_place(shown, thing):
     notebook.show_source(thing)
     assert "zsrbook/plots.py</code>, lines" in shown[0]
     assert 'class="highlight"' in shown[0]
+
+
+@pytest.mark.parametrize(("imported", "exit_code"), [("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT), ("SimpleNamespace(app=Typer())", 0)])
+def test_an_interruption_while_commands_are_imported_is_no_traceback(imported, exit_code):
+    """And once they are, it is an exception again."""
+    code = f"""if True:
+        import importlib, os, signal
+        from types import SimpleNamespace
+        from typer import Typer
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        importlib.import_module = lambda name: {imported}
+        import zsrbook.__main__
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (exit_code, "")
 
 
 def test_doctor_is_content_with_toy(monkeypatch):
