@@ -3,12 +3,15 @@
 import functools
 import importlib.util
 import shutil
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 import torch
 
 from zsrbook import text
+from zsrbook.data.dataset import DataError
 from zsrbook.text import MINILM, MINILM_SHA256, TextEncoder, embedded_minilm
 
 pytestmark = pytest.mark.skipif(
@@ -155,6 +158,28 @@ def test_what_is_stopped_goes_on_where_it_was(monkeypatch):
     found = TextEncoder().encode(TEXTS)
     assert asked == [["Soap", ""]]
     np.testing.assert_allclose(found.astype(np.float32), whole.astype(np.float32), atol=1e-3)
+
+
+def foreign(file):
+    file.unlink()
+    with closing(sqlite3.connect(file)) as rows:
+        rows.execute("CREATE TABLE rows (other BLOB)")
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_text("no file of SQLite" * 99), foreign])
+def test_a_cache_that_is_damaged_is_named(cache, spoil):
+    TextEncoder().encode(TEXTS[:1])
+    (file,) = cache.iterdir()
+    spoil(file)
+    with pytest.raises(DataError, match=rf"{file}: this cache can't be read or written \(.*\); delete it, since it can be made again, or set XDG"):
+        TextEncoder().encode(TEXTS[:1])
+
+
+def test_a_cache_that_can_not_be_made_is_named(cache, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can lie in there
+    with pytest.raises(DataError, match=r"file/zsrbook/vectors/\w+.sqlite: this cache can't be .*\); set XDG_CACHE_HOME to a folder that can be"):
+        TextEncoder().encode(TEXTS[:1])
 
 
 def test_without_the_cache_nothing_is_written(cache):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
+from zsrbook.data.dataset import DataError
 from zsrbook.scale import cache_folder
 
 
@@ -34,13 +36,17 @@ class Rows:
 
     Args:
         name: folder and name of the file, such as ``vectors/5f0c``; to hold a hash of all that the rows depend on beside their keys.
+
+    Raises:
+        DataError: here and in ``find`` and ``add``: the file is damaged, or can't be written.
     """
 
     def __init__(self, name: str):
-        path = cache_folder() / f"{name}.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(path, timeout=60)
-        with self._file:
+        self._path = cache_folder() / f"{name}.sqlite"
+        with self._errors():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(self._path, timeout=60)
+        with self._errors(), self._file:
             self._file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
 
     def __enter__(self) -> Rows:
@@ -49,12 +55,23 @@ class Rows:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            mend = "delete it, since it can be made again, or " if self._path.is_file() else ""
+            raise DataError(
+                f"{self._path}: this cache can't be read or written ({error}); {mend}set XDG_CACHE_HOME to a folder that can be written"
+            ) from None
+
     def find(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Those of the keys that are there, and what was added under them."""
         asked = (self._file.execute("SELECT key, value FROM rows WHERE key = ?", (key,)).fetchone() for key in set(keys))
-        return dict(filter(None, asked))
+        with self._errors():
+            return dict(filter(None, asked))
 
     def add(self, rows: Mapping[bytes, bytes]) -> None:
         """All of these or none; a key that is there keeps what it has."""
-        with self._file:
+        with self._errors(), self._file:
             self._file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", rows.items())
