@@ -259,14 +259,17 @@ def test_verify_without_records(root):
 
 
 def test_claims_has_a_line_a_claim(recorded):
-    said = call("claims").splitlines()
+    head, *said = call("claims").splitlines()
     claims = load_claims("zesrec")
+    assert head == f"zesrec at scale toy, {len(claims)} claims"
     assert len(said) == len(claims)
     for line, claim in zip(said, claims, strict=True):
         assert f" {claim.id}: " in line
         assert line.startswith(("reproduced", "partly", "not reproduced", "not testable here"))
         assert line.split(": ", 1)[1]
-    assert len(call("claims", "zesrec", "--scale", "paper").splitlines()) == len(claims)
+    head, *said = call("claims", "zesrec", "--scale", "paper").splitlines()
+    assert head == f"zesrec at scale paper, {len(claims)} claims"
+    assert len(said) == len(claims)
 
 
 @pytest.mark.parametrize("arguments", [("doctor",), ("claims",), ("run", "mail", "clicks", "grocery"), ("export", "ml-1m", "out.safetensors")])

@@ -469,5 +469,8 @@ def verify() -> None:
 def claims(paper: Annotated[str, typer.Argument()] = "zesrec", scale: AtScale = None) -> None:
     """The verdict on each claim of a paper, from the records at this scale."""
     with errors_for_people(*MENDABLE):
-        for verdict in ledger.verdicts(paper, scale or current_scale(), root=records.RUNS):
+        scale = scale or current_scale()
+        verdicts = ledger.verdicts(paper, scale, root=records.RUNS)
+        say(f"{paper} at scale {scale}, {len(verdicts)} claims")
+        for verdict in verdicts:
             say(f"{verdict.outcome:20} {verdict.claim.id}: {verdict.reason}")
