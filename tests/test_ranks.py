@@ -115,6 +115,11 @@ def test_nan_ranks_last():
     assert_array_equal(table.ties, [2, 0])
 
 
+def test_nothing_to_rank_is_explained():
+    with pytest.raises(DataError, match="the fold holds 2 interactions but no target; nothing to rank: a target follows something that the same"):
+        rank_targets(Table([[0, 1]]), fold_of([[0], [1]], 2))
+
+
 def test_history_counts_once_and_a_repeated_target_stays():
     fold = fold_of([[3, 3, 1, 3]], 5)
     table = rank_targets(Table([[0, 0, 0, 9, 0]]), fold, remove_history=True)

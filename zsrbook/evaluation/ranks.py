@@ -77,7 +77,10 @@ def rank_targets(model: Recommender, fold: Fold, *, remove_history: bool = False
         newest = np.append(rows[1:] != rows[:-1], True)[: len(at)]
         at, rows = at[newest], rows[newest]
     if not len(at):
-        raise DataError(f"{data.name}: the fold holds {len(data)} interactions but no target; nothing to rank")
+        raise DataError(
+            f"{data.name}: the fold holds {len(data)} interactions but no target; nothing to rank:"
+            " a target follows something that the same user took, so where nobody took two there is none"
+        )
     if model.n_items != data.n_items:
         raise DataError(
             f"{type(model).__name__} scores {model.n_items} items, but {data.name} has {data.n_items};"
