@@ -124,6 +124,39 @@ def test_truncated_and_damaged_archives(tmp_path):
         read_all(write(tmp_path / "t.csv.zip", b"PK no"))
 
 
+def test_zips_that_python_can_not_unpack(tmp_path):
+    path = tmp_path / "t.csv.zip"
+    for flag, method, message in ((1, 0, "password required"), (0, 97, "compression method is not supported")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("t.csv", "1,2\n")
+        data = bytearray(path.read_bytes())
+        for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the head of the file, and its line in the directory: flags, then method
+            begin = data.index(mark) + place
+            data[begin : begin + 4] = bytes([flag, 0, method, 0])
+        with pytest.raises(DataError, match=rf"t\.csv\.zip: .*{message}.*; pack it anew, without a password, or unpack it"):
+            read_all(write(path, bytes(data)))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("t.csv", "1,2\n" * 1000)
+    data = bytearray(path.read_bytes())
+    data[50:60] = b"\xff" * 10
+    with pytest.raises(DataError, match="can't be unpacked"):
+        read_all(write(path, bytes(data)))
+
+
+def test_errors_of_those_who_read_a_zip_are_their_own(tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("t.csv", "1,2\n")
+    with pytest.raises(RuntimeError, match="my own"), files.open_raw(tmp_path / "t.zip"):
+        raise RuntimeError("my own")
+
+
+def test_endings_in_capital_letters(tmp_path):
+    assert len(read_all(write(tmp_path / "T.CSV.GZ", gzip.compress(b"1,2\n")))) == 1
+    with zipfile.ZipFile(tmp_path / "T.ZIP", "w") as archive:
+        archive.writestr("t.csv", "1,2\n")
+    assert len(read_all(tmp_path / "T.ZIP")) == 1
+
+
 def test_a_zip_holds_one_file(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
         archive.writestr("a.csv", "1,2\n")

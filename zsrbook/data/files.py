@@ -10,6 +10,7 @@ import codecs
 import gzip
 import html
 import json
+import lzma
 import re
 import tarfile
 import zipfile
@@ -38,9 +39,11 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
     deep the file lies inside. It is read in place; nothing is unpacked, so nothing can land anywhere.
 
     Raises:
-        DataError: missing, empty, truncated or damaged; the ``.zip`` holds another number of files than one, or the tar no file of this name.
+        DataError: missing, empty, truncated or damaged; the ``.zip`` holds another number of files than one, or one that is packed with a
+            password or in a way that Python does not know; or the tar holds no file of this name.
     """
     path = Path(path)
+    kind = path.suffix.lower()
     file = path.parent if path.parent.is_file() else path
     if not file.is_file():
         raise DataError(f"{path}: no such file; put it there, or see `python -m zsrbook data list`")
@@ -56,22 +59,26 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
                     raise DataError(f"{file}: holds no file {path.name}; it holds {', '.join(archive.getnames())[:200] or 'nothing'}")
                 with archive.extractfile(member) as stream:
                     yield stream
-        elif path.suffix == ".gz":
+        elif kind == ".gz":
             with gzip.open(path) as stream:
                 yield stream
-        elif path.suffix == ".zip":
+        elif kind == ".zip":
             with zipfile.ZipFile(path) as archive:
                 names = [n for n in archive.namelist() if not n.endswith("/") and not n.startswith("__MACOSX")]
                 if len(names) != 1:
                     raise DataError(f"{path}: holds {len(names)} files; expected one; unpack it and name the file that you mean")
-                with archive.open(names[0]) as stream:
+                try:
+                    stream = archive.open(names[0])
+                except RuntimeError as error:  # also NotImplementedError, which is one
+                    raise DataError(f"{path}: {error}; pack it anew, without a password, or unpack it and name the file in it") from None
+                with stream:
                     yield stream
         else:
             with path.open("rb") as stream:
                 yield stream
     except EOFError as error:
         raise DataError(f"{file}: ends in the middle of its compressed data, so the download was cut short; {GET_AGAIN}") from error
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, tarfile.TarError) as error:
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         why = str(error).partition("\n")[0].rstrip(":")
         raise DataError(f"{file}: can't be unpacked ({why}); expected {file.suffix[1:]} data; {GET_AGAIN}") from error
 
