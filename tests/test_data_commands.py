@@ -101,6 +101,20 @@ def test_check_tables_of_ones_own(tmp_path, items, took):
         assert "without text" not in said
 
 
+def test_check_names_in_capital_letters(tmp_path):
+    for items, took in (("CATALOGUE.CSV", "History.CSV"), ("Items.Parquet", "INTERACTIONS.Parquet")):
+        own = tmp_path / items.lower()
+        own.mkdir()
+        for name, content in ((items, ITEMS), (took, TOOK)):
+            put(own / name.lower(), content)
+            (own / name.lower()).rename(own / name)
+        for path in (own, own / took):
+            said = run("check", path).output
+            assert "kept 2 interactions of 1 users with 2 items" in said
+            assert "without text" not in said
+        assert ": 2 items" in run("check", own / items).output
+
+
 def test_of_two_tables_that_of_the_same_kind_is_taken(tmp_path):
     for name, content in (("items.csv", "item,text\na,\nb,\n"), ("items.parquet", ITEMS), ("history.parquet", TOOK)):
         put(tmp_path / name, content)

@@ -99,6 +99,16 @@ def test_parquet_texts_are_utf8_and_its_rows_are_called_rows(folder):
         table.load(folder / "i.parquet", folder / "items.csv")
 
 
+def test_endings_in_capital_letters(folder):
+    (folder / "items.csv").rename(folder / "ITEMS.CSV")
+    (folder / "T.TSV").write_text("user\titem\nu\ta\n")
+    assert table.columns(folder / "T.TSV", "utf-8") == ["user", "item"]
+    assert len(table.load(folder / "T.TSV", folder / "ITEMS.CSV")) == 1
+    pd.DataFrame({"item": ["a"], "text": ["tea"]}).to_parquet(folder / "I.Parquet")
+    assert table.columns(folder / "I.Parquet", "utf-8") == ["item", "text"]
+    assert table.alone(folder / "I.Parquet").n_items == 1
+
+
 def test_a_catalogue_alone(folder):
     data = table.alone(folder / "items.csv")
     assert (data.name, data.n_items, data.n_users, len(data)) == ("items", 3, 0, 0)

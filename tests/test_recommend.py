@@ -195,6 +195,13 @@ def test_export_says_what_is_wrong_and_writes_nothing(shop, arguments, message):
     assert files(shop) == before
 
 
+def test_endings_in_capital_letters(shop):
+    call("export", "grocery", "MODEL.SAFETENSORS", "--seed", str(2**32 - 1))
+    Path("catalogue.csv").rename("CATALOGUE.CSV")
+    call("recommend", "CATALOGUE.CSV", "--item", "t1", "--model", "MODEL.SAFETENSORS", "--out", "OUT.CSV")
+    assert len(pd.read_csv("OUT.CSV")) == len(ITEMS)
+
+
 def test_what_is_cut_short_while_writing_leaves_the_old_file(shop):
     path = shop / "kept.csv"
     path.write_text("old")

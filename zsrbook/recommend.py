@@ -251,7 +251,7 @@ def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> No
     Raises:
         DataError: it has another ending, its folder is missing, it is one of the inputs, or it is there and ``force`` is not given.
     """
-    if path.suffix != ending:
+    if path.suffix.lower() != ending:
         raise DataError(f"{path}: expected a name that ends in {ending}")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")

@@ -12,7 +12,7 @@ from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_wo
 from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import Columns, DataError, Dataset
-from zsrbook.data.files import open_raw
+from zsrbook.data.files import endings, open_raw
 from zsrbook.data.search import SearchData
 
 
@@ -201,9 +201,10 @@ ENDINGS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz", ".csv.zip", ".tsv.z
 
 
 def own_table(folder: Path, kind: str, ending: str = "") -> Path | None:
-    """The table of this kind in a folder, if there is one; of several that with this ending."""
-    names = [f"{name}{end}" for end in sorted(ENDINGS, key=lambda end: end != ending) for name in OWN[kind]]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    """The table of this kind in a folder, if there is one; of several that with this ending. Capital letters are as good as small ones."""
+    names = [f"{name}{end}" for end in sorted(ENDINGS, key=lambda end: end != ending.lower()) for name in OWN[kind]]
+    there = {file.name.lower(): file for file in sorted(folder.iterdir()) if file.is_file()}
+    return next((there[name] for name in names if name in there), None)
 
 
 def published(folder: Path) -> Dataset | None:
@@ -260,11 +261,12 @@ def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
     name = path.name.split(".")[0].lower().replace("_", "-")
     metadata = path.with_name(f"meta_{path.name.split('.')[0].removesuffix('_5').removeprefix('ratings_')}.json.gz")
     beside = metadata if metadata.is_file() and metadata != path else None
-    if ".json" in path.suffixes:
+    kinds = endings(path)
+    if ".json" in kinds:
         return amazon.load(name, path, beside)
-    if ".csv" in path.suffixes and is_ratings_only(path):
+    if ".csv" in kinds and is_ratings_only(path):
         return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
-    if {".csv", ".tsv", ".parquet"} & set(path.suffixes):
+    if {".csv", ".tsv", ".parquet"} & kinds:
         columns = set(table.columns(path, encoding))
         if Columns.USER not in columns and {Columns.ITEM, Columns.TEXT} <= columns:
             return table.alone(path, encoding=encoding)

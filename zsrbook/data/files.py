@@ -83,6 +83,15 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{file}: can't be unpacked ({why}); expected {file.suffix[1:]} data; {GET_AGAIN}") from error
 
 
+def endings(path: Path) -> set[str]:
+    """The endings of a file's name, in small letters.
+
+    >>> sorted(endings(Path("HISTORY.CSV.gz")))
+    ['.csv', '.gz']
+    """
+    return {suffix.lower() for suffix in path.suffixes}
+
+
 def refuse_html(path: Path, start: bytes) -> None:
     """Servers that refuse a download often send a web page instead, with the name of the file that was asked for.
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, decode, filled, numbers, open_raw, read_table, require
+from zsrbook.data.files import build, decode, endings, filled, numbers, open_raw, read_table, require
 
 
 def load(
@@ -116,9 +116,9 @@ def such_as(known: pd.Series, unknown: pd.Series) -> str:
 
 def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     """A table with at least these columns; the kind of file is told by its ending."""
-    if ".parquet" in path.suffixes:
+    if ".parquet" in endings(path):
         frame = read_parquet(path)
-    elif {".csv", ".tsv"} & set(path.suffixes):
+    elif {".csv", ".tsv"} & endings(path):
         frame = read_table(path, separator(path), encoding=encoding)
     else:
         refuse_kind(path)
@@ -143,7 +143,7 @@ def columns(path: Path, encoding: str) -> list[str]:
     Raises:
         DataError: missing, empty or damaged, or the encoding is unknown.
     """
-    if ".parquet" in path.suffixes:
+    if ".parquet" in endings(path):
         with parquet_errors(path):
             return pa.parquet.read_schema(path).names
     decode(path, b"", encoding)  # refuses an unknown one
@@ -152,7 +152,7 @@ def columns(path: Path, encoding: str) -> list[str]:
 
 
 def separator(path: Path) -> str:
-    return "\t" if ".tsv" in path.suffixes else ","
+    return "\t" if ".tsv" in endings(path) else ","
 
 
 @contextmanager
