@@ -100,6 +100,19 @@ def test_encodings(tmp_path):
         list(files.read_lines(path))
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "iso8859-15", "mac-roman", "ascii", "cp1251"])
+def test_utf8_is_not_read_as_a_code_page(tmp_path, encoding):
+    for content, line in (("1,2\n3,é\n", 2), ("\ufeff1,2\n", 1)):
+        with pytest.raises(DataError, match=rf"t\.csv: line {line} is written in UTF-8, and .* is expected; leave --encoding out; it holds for all"):
+            read_all(write(tmp_path / "t.csv", content), encoding=encoding)
+    assert len(read_all(write(tmp_path / "t.csv", "1,2\n3,4\n"), encoding=encoding)) == 2
+
+
+def test_what_is_in_another_encoding_is_read_in_it(tmp_path):
+    for encoding, text in (("cp1252", "naïve"), ("cp1251", "чай"), ("shift-jis", "茶"), ("gb18030", "茶"), ("utf-8-sig", "\ufeffé"), ("utf-16", "é")):
+        assert read_all(write(tmp_path / "t.csv", f"{text},2\n".encode(encoding)), encoding=encoding)["a"].tolist() == [text.strip("\ufeff")]
+
+
 def test_a_web_page_is_no_data(tmp_path):
     for page in ("<!DOCTYPE html><html>", "\n<html><body>404", "<?xml version='1.0'?>"):
         path = write(tmp_path / "t.json", page)

@@ -107,12 +107,15 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
     """``data`` as text; never guesses another encoding.
 
     Raises:
-        DataError: the encoding is unknown, a byte (whose line is named) can't stand in it, or the file says itself that it is UTF-16.
+        DataError: the encoding is unknown, a byte (whose line is named) can't stand in it, the file says itself that it is UTF-16, or it
+            is UTF-8 and would be read in silence as something else.
     """
     try:
         known = codecs.lookup(encoding).name
         if first_line == 1 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not known.startswith(("utf-16", "utf-32")):
             raise DataError(f"{path}: line 1 starts with the mark of UTF-16, and {known} is expected; say --encoding utf-16, or save it as UTF-8")
+        if first_line == 1 and not known.startswith("utf-8"):
+            refuse_utf8(path, data, known)
         return data.decode(encoding)
     except LookupError:
         raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
@@ -122,6 +125,31 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
             f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {known}; name the file's true encoding"
             f" with --encoding, often latin-1 in older files and cp1252 from Excel"
         ) from None
+
+
+def refuse_utf8(path: Path, data: bytes, encoding: str) -> None:
+    """In a code page of one byte a letter, most bytes mean something, so UTF-8 gets through as well: with two wrong letters for each "é".
+
+    Raises:
+        DataError: the encoding is such a code page, and the data is UTF-8 and more than ASCII.
+    """
+    beyond_ascii = re.search(rb"[\x80-\xff]", data)
+    if beyond_ascii is None or not (data.startswith(codecs.BOM_UTF8) or is_utf8(data)):
+        return
+    if len(bytes(range(128, 256)).decode(encoding, "replace")) == 128:
+        line = 1 + data.count(b"\n", 0, beyond_ascii.start())
+        raise DataError(
+            f"{path}: line {line} is written in UTF-8, and {encoding} is expected; leave --encoding out;"
+            f" it holds for all files of a command, so if another one is in {encoding}, save that one as UTF-8"
+        )
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:

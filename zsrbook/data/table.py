@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, decode, endings, filled, numbers, open_raw, read_table, require
+from zsrbook.data.files import build, decode, endings, filled, is_utf8, numbers, open_raw, read_table, require
 
 
 def load(
@@ -187,14 +187,6 @@ def read_parquet(path: Path) -> pd.DataFrame:
     frame = table.to_pandas()
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="row")
     return frame
-
-
-def is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def entities(path: Path, column: str, needed: list[str], encoding: str) -> pd.DataFrame:
