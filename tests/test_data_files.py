@@ -34,6 +34,14 @@ def test_wrong_number_of_columns(tmp_path, content, line, seen):
         read_all(write(tmp_path / "t.csv", content))
 
 
+def test_a_column_too_many_may_be_a_text_without_quotes(tmp_path):
+    for content, line in (("1,2\n3,tea, green\n", 2), ('1, "tea, green"\n', 1), ('1,"two\nlines"\n3,4\n5,tea, green\n', 4)):
+        with pytest.raises(DataError, match=rf"line {line} has 3 columns; .*; a text that holds ',' belongs in quotes, with no blank before the"):
+            read_all(write(tmp_path / "t.csv", content))
+    with pytest.raises(DataError, match=r"line 1 has 1 columns; expected 2 \(a, b\): '1'$"):
+        read_all(write(tmp_path / "t.csv", "1\n"))
+
+
 def test_blank_lines_and_a_lonely_header(tmp_path):
     with pytest.raises(DataError, match=r"line 2 is blank; expected 2 columns"):
         read_all(write(tmp_path / "t.csv", "1,2\n\n3,4\n"))
@@ -43,6 +51,16 @@ def test_blank_lines_and_a_lonely_header(tmp_path):
         files.read_table(write(tmp_path / "t.csv", "a;b\n1;2, 3\n"))
     with pytest.raises(DataError, match="names a column twice: a, a"):
         files.read_table(write(tmp_path / "t.csv", "a,a\n1,2\n"))
+    for sign in ",;":
+        with pytest.raises(DataError, match=f"line 1 is 'sep={sign}', which is for Excel alone; expected a line of names; take line 1 out"):
+            files.read_table(write(tmp_path / "t.csv", f"sep={sign}\r\na{sign}b\r\n1{sign}2\r\n"))
+
+
+def test_names_in_quotes_and_columns_without_a_name(tmp_path):
+    frame = files.read_table(write(tmp_path / "t.csv", 'item, "price, EUR" ,"a ""b""",,\r\n1,2,3,,\r\n'))
+    assert frame.columns.tolist() == ["item", "price, EUR", 'a "b"', "column 4", "column 5"]
+    with pytest.raises(DataError, match="expected a line of names"):
+        files.read_table(write(tmp_path / "t.csv", "x" * 200_000 + "\n1\n"))
 
 
 def test_index_is_the_line_in_the_file(tmp_path):
@@ -50,6 +68,26 @@ def test_index_is_the_line_in_the_file(tmp_path):
     frame = files.read_table(write(tmp_path / "h.csv", "\ufeffa,b\r\n1,2\r\n3,4\r\n"))
     assert frame.columns.tolist() == ["a", "b"]
     assert frame.index.tolist() == [2, 3]
+
+
+def test_line_breaks_in_fields_move_the_lines_below(tmp_path):
+    content = 'a,b\n1,"two\r\nlines"\n"three\n\nlines","two\nlines"\n5,6\n7,x\n'
+    frame = files.read_table(write(tmp_path / "t.csv", content))
+    assert frame.index.tolist() == [2, 4, 8, 9]
+    assert frame.index.name == "line"
+    with pytest.raises(DataError, match=r"line 9: b is 'x'"):
+        files.numbers(tmp_path / "t.csv", frame["b"].iloc[2:], "a number")
+    with pytest.raises(DataError, match=r"line 10 has 1 columns"):
+        files.read_table(write(tmp_path / "t.csv", content + "7\n"))
+    with pytest.raises(DataError, match=r"line 10 is blank"):
+        files.read_table(write(tmp_path / "t.csv", content + ",\n7,8\n"))
+
+
+def test_rows_of_any_length(tmp_path):
+    long = "tea " * 500_000
+    frame = files.read_table(write(tmp_path / "t.csv", f'a,b\n1,{long}\n2,"{long}\n{long}"\n3,x\n'))
+    assert frame["b"].str.len().tolist() == [len(long), 2 * len(long) + 1, 1]
+    assert frame.index.tolist() == [2, 3, 5]
 
 
 def test_long_separators_and_quotes(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import codecs
+import csv
 import gzip
 import html
 import json
@@ -196,12 +197,12 @@ def read_json(path: Path) -> dict:
 
 
 def read_table(path: Path, separator: str = ",", columns: list[str] | None = None, encoding: str = "utf-8", quoted: bool = True) -> pd.DataFrame:
-    """A delimited file as text columns; the index is the line number in the file (of rows, where fields hold line breaks).
+    """A delimited file as text columns; the index is the line of the file on which a row begins.
 
     Args:
         separator: may be longer than one character, as ``::`` in MovieLens 1M.
         columns: the names, where the file has no header line.
-        quoted: whether ``"`` encloses fields.
+        quoted: whether ``"`` encloses fields, which may then hold line breaks.
 
     Raises:
         DataError: a line has another number of columns, a quote does not close, or the file is empty, damaged, a web page or in another encoding.
@@ -224,7 +225,9 @@ def parse_table(
     top, _, rest = text.partition("\n")
     if header and not rest:
         raise DataError(f"{path}: line 1 is {top[:80]!r} and nothing follows; expected a line of names, then rows")
-    names = [n.strip().strip('"') for n in top.split(separator)] if header else columns
+    if header and re.match('"?sep=', top):
+        raise DataError(f"{path}: line 1 is {top.strip()!r}, which is for Excel alone; expected a line of names; take line 1 out")
+    names = header_names(path, top, separator, quoted) if header else columns
     if header and len(names) == 1 and (other := next((sign for sign in (";", "\t", "|", ",") if sign in top), None)):
         raise DataError(
             f"{path}: line 1 is {top[:80]!r}, one column; it looks separated by {other!r}, and {separator!r} is expected:"
@@ -243,7 +246,7 @@ def parse_table(
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(text.encode()),
-            pa.csv.ReadOptions(use_threads=False, column_names=names, skip_rows=int(header)),
+            pa.csv.ReadOptions(use_threads=False, block_size=PIECE, column_names=names, skip_rows=int(header)),  # a block holds a row at least
             pa.csv.ParseOptions(
                 delimiter=separator,
                 quote_char='"' if quoted else False,
@@ -256,17 +259,39 @@ def parse_table(
     except pa.ArrowInvalid as error:
         if not bad:
             raise DataError(f"{path}: can't be read as a table with columns {', '.join(names)}: {error}") from None
-        row = bad[0]
-        line = f"line {row.number + first - 1}" if row.number is not None else "a line"
+        row = bad[0]  # its number counts rows, so its line is looked for
+        begin = re.search(rf"^{re.escape(row.text)}\r?$", text, re.MULTILINE)
+        line = f"line {first + text.count(chr(10), 0, begin.start())}" if begin else "a line"
+        hint = f"; a text that holds {separator!r} belongs in quotes, with no blank before the first"
         raise DataError(
             f"{path}: {line} has {row.actual_columns} columns; expected {row.expected_columns} ({', '.join(names)}): {row.text[:80]!r}"
+            f"{hint if quoted and row.actual_columns > row.expected_columns else ''}"
         ) from None
     frame = table.to_pandas()
     frame.index = pd.RangeIndex(first + header, first + header + len(frame), name="line")
+    if quoted and text.count("\n") + 1 - header > len(frame):  # fields hold line breaks, each of which moves all rows below
+        breaks = sum(frame[name].str.count("\n") for name in frame).to_numpy(np.int64)
+        frame.index += np.append(0, np.cumsum(breaks)[:-1])
     blank = frame.eq("").all(axis=1)
     if blank.any():
         raise DataError(f"{path}: line {blank.idxmax()} is blank; expected {len(names)} columns ({', '.join(names)}); take the line out")
     return frame
+
+
+def header_names(path: Path, line: str, separator: str, quoted: bool = True) -> list[str]:
+    """The names in a header line; a column without one is called after its place.
+
+    >>> header_names(Path("t.csv"), 'item,"price, EUR",', ",")
+    ['item', 'price, EUR', 'column 3']
+
+    Raises:
+        DataError: it is no line of names.
+    """
+    try:
+        names = next(csv.reader([line], delimiter=separator, skipinitialspace=True)) if quoted else line.split(separator)
+    except csv.Error as error:  # such as one name that would never end
+        raise DataError(f"{path}: line 1 is {line[:80]!r}; expected a line of names ({error})") from None
+    return [name.strip() or f"column {place}" for place, name in enumerate(names, 1)]
 
 
 def with_header(path: Path, columns: list[str], separator: str = ",", quoted: bool = True) -> pd.DataFrame:

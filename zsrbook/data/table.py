@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, decode, endings, filled, is_utf8, numbers, open_raw, read_table, require
+from zsrbook.data.files import build, decode, endings, filled, header_names, is_utf8, numbers, open_raw, read_table, require
 
 
 def load(
@@ -141,14 +141,14 @@ def columns(path: Path, encoding: str) -> list[str]:
     """The names that a table gives its columns, from its first line or its schema: what follows, sound or not, stays unread.
 
     Raises:
-        DataError: missing, empty or damaged, or the encoding is unknown.
+        DataError: missing, empty or damaged, the encoding is unknown, or the first line holds no names.
     """
     if ".parquet" in endings(path):
         with parquet_errors(path):
             return pa.parquet.read_schema(path).names
     decode(path, b"", encoding)  # refuses an unknown one
     with open_raw(path) as stream, io.TextIOWrapper(stream, encoding, errors="replace") as text:
-        return [name.strip().strip('"') for name in text.readline().removeprefix("\ufeff").split(separator(path))]
+        return header_names(path, text.readline().removeprefix("\ufeff"), separator(path))
 
 
 def separator(path: Path) -> str:
