@@ -99,6 +99,21 @@ def test_parquet_texts_are_utf8_and_its_rows_are_called_rows(folder):
         table.load(folder / "i.parquet", folder / "items.csv")
 
 
+def test_categories_and_an_index_in_parquet_are_columns_as_others(folder):
+    frame = pd.DataFrame({"item": ["a", "b", "c"], "text": pd.Categorical(["tea", None, "tea"]), "stock": pd.Categorical([3, 4, 3])})
+    for made in (frame, frame.set_index("item"), frame.astype({"item": "category"}).set_index("item")):
+        made.to_parquet(folder / "items.parquet")
+        items = table.alone(folder / "items.parquet").items
+        assert items["raw"].tolist() == ["a", "b", "c"]
+        assert items["text"].tolist() == ["tea", "", "tea"]
+        assert items["stock"].tolist() == [3, 4, 3]
+        assert "item" in table.columns(folder / "items.parquet", "utf-8")
+    text = pa.array(["café".encode("latin-1")] * 2).dictionary_encode()
+    pa.parquet.write_table(pa.table({"item": ["a", "b"], "text": text}), folder / "items.parquet")
+    with pytest.raises(DataError, match=r"items.parquet: row 1: text is b'caf\\xe9'; expected text in UTF-8"):
+        table.alone(folder / "items.parquet")
+
+
 def test_endings_in_capital_letters(folder):
     (folder / "items.csv").rename(folder / "ITEMS.CSV")
     (folder / "T.TSV").write_text("user\titem\nu\ta\n")

@@ -167,7 +167,9 @@ def parquet_errors(path: Path) -> Iterator[None]:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """A Parquet file; the index counts rows from 1. Bytes are taken for text.
+    """A Parquet file, its columns as they lie in it: what pandas had as an index is a column. The index counts rows from 1.
+
+    Bytes are taken for text, and categories for what they stand for.
 
     Raises:
         DataError: missing, damaged, or a text is not UTF-8.
@@ -175,6 +177,9 @@ def read_parquet(path: Path) -> pd.DataFrame:
     with parquet_errors(path):
         table = pa.parquet.read_table(path)
     for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+            table = table.set_column(place, name, column)
         if column.type in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
             column = column.cast(pa.large_binary())
             try:  # a writer need not check its texts, and a reader does not
@@ -184,7 +189,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
                 raise DataError(
                     f"{path}: row {row}: {name} is {column[row - 1].as_py()[:60]!r}; expected text in UTF-8; decode it and write the file anew"
                 ) from None
-    frame = table.to_pandas()
+    frame = table.to_pandas(ignore_metadata=True)
     frame.index = pd.RangeIndex(1, len(frame) + 1, name="row")
     return frame
 
