@@ -275,6 +275,8 @@ def test_build_counts_what_it_does():
     kept = files.build("d", rows, items, drop_duplicates=False)
     assert len(kept) == 5
     assert "kept 1 rows that repeat" in str(kept.report)
-    assert len(files.build("d", rows[["user", "item"]], items, clock=False)) == 5
+    unclocked = files.build("d", rows[["user", "item"]], items, clock=False)
+    assert len(unclocked) == 5
+    assert "with 3 items; there is no column time, so the order of the rows counts" in str(unclocked.report)
     with pytest.raises(DataError, match="no interactions"):
         files.build("d", rows[:0], items)

@@ -67,6 +67,11 @@ def test_dates(folder, kind):
         ("user,item\nu,B\n", r"such as 'a' and 'b' \(it fits but for capital letters: spell both alike\)"),
         ("user,item\nu,b.0\n", r"such as 'a' and 'b' \(it fits but for .0 at the end: read as a number\?\)"),
         ("user,item,time\nu,a,20240301\nu,b,20231231\n", "line 2: time is '20240301'; expected seconds since 1970, or a date with dashes"),
+        ("user,item,time\nu,a,2024-05-01\nu,b,0\nu,a,2024-05-02\nu,b,2024-05-03\n", "line 3: time is '0'; expected .* a date as 2024"),
+        ("user,item,time\nu,a,5\nu,b,6\nu,a,2024-05-02\n", "line 4: time is '2024-05-02'; expected seconds since 1970"),
+        ("user,item\nu,a\nu ,b\n", "line 3: user is 'u '; expected one spelling of each id .another line has it with other blanks around it"),
+        ("user,item\nu ,a\nu ,b\nu,b\n", r"line 2: user is 'u '; expected one spelling.* \(2 such of 3 lines\)"),
+        ('user,item\nu,a\nv,"a "\n', "line 3: item is 'a '; expected one spelling"),
         ("user,item\n", "line 1 is .* and nothing follows"),
         ("user,item\nu\n", "has 1 columns; expected 2"),
     ],
@@ -75,6 +80,33 @@ def test_bad_interactions(folder, text, message):
     (folder / "bad.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         table.load(folder / "bad.csv", folder / "items.csv")
+
+
+@pytest.mark.parametrize("name", ["Time", "DATE", "timestamp", "date time", "time_stamp", "Datetime"])
+def test_a_column_that_seems_to_say_when_is_not_left_out_in_silence(folder, name):
+    (folder / "i.csv").write_text(f"user,item,{name}\nu,a,2024-05-01\n")
+    with pytest.raises(DataError, match=rf"i\.csv: no column time, but '{name}'; rename it to time if it says when, or take it out if the order"):
+        table.load(folder / "i.csv", folder / "items.csv")
+    (folder / "i.csv").write_text(f"user,item,{name},time\nu,a,x,2024-05-01\n")
+    assert table.load(folder / "i.csv", folder / "items.csv").clock
+    (folder / "i.csv").write_text("user,item,update,times\nu,a,x,y\n")
+    data = table.load(folder / "i.csv", folder / "items.csv")
+    assert "there is no column time, so the order of the rows counts" in str(data.report)
+
+
+def test_dates_of_any_century(folder):
+    (folder / "i.csv").write_text("user,item,time\nu,a,9999-12-31\nu,b,1600-01-01\n")
+    assert table.load(folder / "i.csv").interactions["time"].tolist() == [-11_676_096_000.0, 253_402_214_400.0]
+
+
+def test_numbers_that_may_be_no_seconds_are_kept_and_reported(folder):
+    for times, told in (((46082, 46090), True), ((1, 2), True), ((2023, 2024), True), ((5, 1_709_251_200), False)):
+        (folder / "i.csv").write_text("user,item,time\n" + "".join(f"u,{item},{time}\n" for item, time in zip("ab", times, strict=True)))
+        data = table.load(folder / "i.csv", folder / "items.csv")
+        assert data.interactions["time"].tolist() == list(times)
+        assert ("i: times run from 1970-01-01 to 1970-01-01, read as seconds since 1970; " in str(data.report)) is told
+    (folder / "i.csv").write_text("user,item,time\nu,a,1971-05-01\n")
+    assert "times run from" not in str(table.load(folder / "i.csv", folder / "items.csv").report)
 
 
 def test_seconds_that_are_no_days(folder):
@@ -170,6 +202,9 @@ def test_bad_items_and_kinds(folder):
     (folder / "twice.csv").write_text("item,text\na,x\nb,y\na,z\n")
     with pytest.raises(DataError, match="line 4: item is 'a'; expected each id once"):
         table.load(folder / "interactions.csv", folder / "twice.csv")
+    (folder / "blanks.csv").write_text("item,text\na,x\nb,y\na ,z\n")
+    with pytest.raises(DataError, match="line 4: item is 'a '; expected one spelling of each id"):
+        table.alone(folder / "blanks.csv")
     for name, message in (("i.doc", r"expected \.csv, \.tsv or \.parquet"), ("i.xlsx", "is a spreadsheet; save the sheet as CSV")):
         (folder / name).write_text("x")
         with pytest.raises(DataError, match=message):

@@ -423,7 +423,8 @@ def build(
     data = Dataset.from_raw(name, interactions, items, users, clock, report)
     lengths = data.sequences().lengths
     lines = [
-        f"{name}: kept {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items" + ("" if clock else "; no clock, order kept")
+        f"{name}: kept {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items"
+        + ("" if clock else "; there is no column time, so the order of the rows counts")
     ]
     odd = {
         "users with one interaction": int((lengths == 1).sum()),

@@ -2,10 +2,10 @@
 
 ``interactions``  columns ``user``, ``item``; if there ``time`` (seconds since 1970, or ISO dates such as ``2024-05-01 18:30``)
                   and ``value`` (a number); further columns are left out
-``items``         columns ``item``, ``text``; further columns stay as fields
-``users``         columns ``user``; further columns stay as attributes
+``items``         columns ``item``, ``text``; further columns stay as fields; none is called ``raw``
+``users``         columns ``user``; further columns stay as attributes; none is called ``raw``
 
-Ids are text. Without a ``time`` column, the order of the rows is the order of events.
+Ids are text. Without a ``time`` column, the order of the rows is the order of events; then no column is called ``date`` or the like.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def load(
     report = Report()
     frame = read(path, [Columns.USER, Columns.ITEM], encoding)
     clock = Columns.TIME in frame
+    if not clock:
+        refuse_other_clock(path, frame)
     if clock and missing_time == "drop":
         empty = frame[Columns.TIME].isna() | frame[Columns.TIME].astype(str).str.strip().eq("")
         frame = frame[~empty]
@@ -59,8 +61,16 @@ def load(
         Columns.USER: filled(path, frame[Columns.USER], "a user id"),
         Columns.ITEM: filled(path, frame[Columns.ITEM], "an item id"),
     }
+    for ids in rows.values():
+        one_spelling(path, ids)
     if clock:
-        rows[Columns.TIME] = seconds(path, frame[Columns.TIME])
+        rows[Columns.TIME] = times = seconds(path, frame[Columns.TIME])
+        if len(times) and times.max() < 1e8 and not dated(frame[Columns.TIME]):
+            first, last = (pd.Timestamp(time, unit="s").date() for time in (times.min(), times.max()))
+            report += (
+                f"{name}: times run from {first} to {last}, read as seconds since 1970; to tell an order they will do,"
+                " but days as Excel counts them (46082) and years are no seconds"
+            )
     if Columns.VALUE in frame:
         rows[Columns.VALUE] = numbers(path, frame[Columns.VALUE], "a number")
     rows = pd.DataFrame(rows)
@@ -126,6 +136,20 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     if absent:
         raise DataError(f"{path}: no column {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}; rename the columns that fit")
     return frame
+
+
+#: what people call a column of times
+CLOCKS = {"time", "timestamp", "date", "datetime"}
+
+
+def refuse_other_clock(path: Path, frame: pd.DataFrame) -> None:
+    """Raises DataError where there is no column ``time`` but one that seems to be it: left out, it would leave the order to the rows."""
+    other = next((name for name in frame if "".join(filter(str.isalpha, str(name).lower())) in CLOCKS), None)
+    if other is not None:
+        raise DataError(
+            f"{path}: no column {Columns.TIME}, but {other!r};"
+            f" rename it to {Columns.TIME} if it says when, or take it out if the order of the rows does"
+        )
 
 
 def refuse_kind(path: Path) -> NoReturn:
@@ -201,22 +225,40 @@ def entities(path: Path, column: str, needed: list[str], encoding: str) -> pd.Da
         raise DataError(f"{path}: has a column {Columns.RAW}, a name that is taken for the ids themselves; rename it")
     raw = filled(path, frame[column], "an id")
     require(path, raw, ~raw.duplicated().to_numpy(), "each id once")
+    one_spelling(path, raw)
     frame = frame.assign(**{column: raw}).rename(columns={column: Columns.RAW})
     if Columns.TEXT in needed:
         frame[Columns.TEXT] = frame[Columns.TEXT].fillna("").astype(str)
     return frame.reset_index(drop=True)
 
 
+def one_spelling(path: Path, ids: pd.Series) -> None:
+    """Raises DataError where two ids are the same but for blanks around them: a person would take them for one."""
+    different = ids.drop_duplicates()
+    bare = different.str.strip()
+    doubtful = different[bare.duplicated(keep=False) & (different != bare)]
+    require(path, ids, ~ids.isin(doubtful).to_numpy(), "one spelling of each id (another line has it with other blanks around it: take them out)")
+
+
+def dated(column: pd.Series) -> bool:
+    """Whether times are told by dates, rather than numbers: by what most of the values are."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return True
+    there = column[column.notna() & column.astype(str).str.strip().ne("")]
+    return bool(pd.to_numeric(there, errors="coerce").isna().mean() > 0.5)
+
+
 def seconds(path: Path, column: pd.Series) -> np.ndarray:
     """Seconds since 1970 from numbers, ISO texts (UTC unless they say otherwise) or time stamps.
 
     Raises:
-        DataError: a value is none of these, or so large that it must be milliseconds; or all look like days as 20240501.
+        DataError: a value is none of these, is no date where most are, is so large that it must be milliseconds; or all look like days as 20240501.
     """
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.to_numeric(column, errors="coerce").isna().all():
+    if dated(column):
         stamps = pd.to_datetime(column, utc=True, errors="coerce", format=None if column.dtype.kind == "M" else "ISO8601")
         require(path, column, stamps.notna().to_numpy(), "seconds since 1970, or a date as 2024-05-01 18:30")
-        return ((stamps - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
+        epoch = pd.Timestamp("1970-01-01", tz="UTC")  # in seconds, which reach further than the nanoseconds of Timestamp(0)
+        return ((stamps - epoch) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
     values = numbers(path, column, "seconds since 1970 (milliseconds must be divided by 1000)", 0, 1e11)
     year, month, day = values // 10_000, values // 100 % 100, values % 100
     days = (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
