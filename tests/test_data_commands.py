@@ -72,6 +72,9 @@ def test_check_other_forms(tmp_path):
     assert catalogue.guess(ratings).items["raw"].tolist() == ["B000123456"]
     (own / "Scientific.inter.json").write_text(json.dumps({"0": [0]}))
     (own / "Scientific.item.json").write_text(json.dumps({"0": {"title": "Thing"}}))
+    assert catalogue.guess(own).name == "own"
+    for name in ("interactions.csv", "items.csv"):
+        (own / name).unlink()
     assert catalogue.guess(own).name == "scientific"
 
 
@@ -101,6 +104,19 @@ def test_check_tables_of_ones_own(tmp_path, items, took):
         assert "without text" not in said
 
 
+@pytest.mark.parametrize("stray", ["ratings.txt", "movie_titles.csv", "cacm.all", "ratings.csv movies.csv", "tags.dat movies.dat", "T_5.json.gz"])
+def test_tables_of_ones_own_win_over_what_lies_beside_them(tmp_path, stray):
+    own = tmp_path / "own"
+    put(own / "catalogue.csv", ITEMS)
+    for name in stray.split():
+        (own / name).touch()
+    assert run("check", own).output.splitlines()[0] == "own: 2 items"
+    put(own / "history.csv", TOOK)
+    assert "own: kept 2 interactions of 1 users with 2 items" in run("check", own).output
+    (own / "catalogue.csv").unlink()
+    assert "own: kept 2 interactions of 1 users with 2 items" in run("check", own).output
+
+
 def test_check_names_in_capital_letters(tmp_path):
     for items, took in (("CATALOGUE.CSV", "History.CSV"), ("Items.Parquet", "INTERACTIONS.Parquet")):
         own = tmp_path / items.lower()
@@ -113,6 +129,14 @@ def test_check_names_in_capital_letters(tmp_path):
             assert "kept 2 interactions of 1 users with 2 items" in said
             assert "without text" not in said
         assert ": 2 items" in run("check", own / items).output
+
+
+def test_a_catalogue_may_have_a_column_user(tmp_path):
+    for name in ("catalogue.csv", "items.csv"):
+        (tmp_path / name).write_text("item,user,text\na,seller,tea\nb,seller,cup\n")
+        assert run("check", tmp_path / name).output.splitlines()[0].endswith(": 2 items")
+    (tmp_path / "bought.csv").write_text("item,user,text\na,u,tea\nb,u,cup\n")
+    assert "kept 2 interactions of 1 users" in run("check", tmp_path / "bought.csv").output
 
 
 def test_of_two_tables_that_of_the_same_kind_is_taken(tmp_path):

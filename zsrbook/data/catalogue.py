@@ -167,9 +167,11 @@ def guess(path: Path, encoding: str = "utf-8") -> Dataset:
 
 
 def guess_search(path: Path) -> SearchData | None:
-    """What a folder of search data holds, or None where its file names do not look like that."""
+    """What a folder of search data holds, or None where its file names do not look like that, or tables of one's own lie there."""
     forms = {("CISI.ALL",): smart.load_cisi, ("cacm.all",): smart.load_cacm, ("tags.dat", "movies.dat"): movielens_tags.load_10m}
     folder = Path(path)
+    if not folder.is_dir() or own_table(folder, "interactions") or own_table(folder, "items"):
+        return None
     for names, loader in forms.items():
         if all((folder / n).is_file() for n in names):
             return loader(folder)
@@ -236,17 +238,18 @@ def published(folder: Path) -> Dataset | None:
 
 
 def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
-    if (data := published(folder)) is not None:
-        return data
+    """Tables of one's own, whatever else lies beside them; else what is there as it was published."""
     name = folder.resolve().name.lower()
     if interactions := own_table(folder, "interactions"):
         others = (own_table(folder, kind, "".join(interactions.suffixes)) for kind in ("items", "users"))
         return table.load(interactions, *others, name=name, encoding=encoding)
+    if items := own_table(folder, "items"):
+        return table.alone(items, name, encoding)
+    if (data := published(folder)) is not None:
+        return data
     reviews = sorted(f for pattern in ("*_5.json.gz", "*.json.zip", "*.json.gz") for f in folder.glob(pattern) if not f.name.startswith("meta_"))
     if reviews:
         return guess_file(reviews[0])
-    if items := own_table(folder, "items"):
-        return table.alone(items, name, encoding)
     raise DataError(
         f"{folder}: holds no known form; expected MovieLens, Amazon, Netflix Prize, Yelp or Douban files as they are published, or interactions.csv"
         f" (columns user,item, if you have them time,value) with items.csv (columns item,text); history.csv and catalogue.csv will do as names"
@@ -268,7 +271,7 @@ def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
         return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
     if {".csv", ".tsv", ".parquet"} & kinds:
         columns = set(table.columns(path, encoding))
-        if Columns.USER not in columns and {Columns.ITEM, Columns.TEXT} <= columns:
+        if {Columns.ITEM, Columns.TEXT} <= columns and (Columns.USER not in columns or name in OWN["items"]):
             return table.alone(path, encoding=encoding)
         items = own_table(path.parent, "items", "".join(path.suffixes))
         return table.load(path, None if items == path else items, encoding=encoding)
