@@ -165,7 +165,10 @@ def test_check_a_name(tmp_path, monkeypatch):
     assert set(fetch.SOURCES) <= set(catalogue.LOADERS) | set(catalogue.CLICKS) | set(catalogue.SEARCH) | set(catalogue.GRAPHS)
 
 
-def test_check_bad_input(tmp_path):
+def test_check_bad_input(tmp_path, monkeypatch):
+    def refused(path, *_):
+        raise PermissionError(13, "Permission denied", path.name)
+
     (tmp_path / "t.csv").write_text("user,item,time\nu,a,yesterday\n")
     for path, message in (
         (tmp_path / "t.csv", "line 2: time is 'yesterday'"),
@@ -175,6 +178,11 @@ def test_check_bad_input(tmp_path):
         result = run("check", path)
         assert result.exit_code == 1
         assert message in result.output
+    (tmp_path / "own.csv").write_text(TOOK)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", refused)
+        result = run("check", tmp_path / "own.csv")
+    assert (result.exit_code, result.output) == (1, "error: [Errno 13] Permission denied: 'own.csv'\n")
     for name, message in (("t.xlsx", "t.xlsx: is a spreadsheet; save the sheet as CSV"), ("t.doc", "t.doc: the ending tells no kind of file")):
         (tmp_path / name).write_text("x")
         with pytest.raises(DataError, match=message):

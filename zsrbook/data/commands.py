@@ -15,6 +15,9 @@ from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.scale import data_folder
 from zsrbook.terminal import Encoding, errors_for_people, say
 
+#: what a person can mend
+MENDABLE = (DataError, OSError)
+
 app = typer.Typer(no_args_is_help=True, help="List, download and check data sets.")
 
 
@@ -39,7 +42,7 @@ def list_() -> None:
 @app.command()
 def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")]) -> None:
     """Download a data set into the data folder and check it. Its terms are printed first."""
-    with errors_for_people(DataError):
+    with errors_for_people(*MENDABLE):
         fetch.get(name, say=say)
 
 
@@ -49,7 +52,7 @@ def check(
     encoding: Encoding = "utf-8",
 ) -> None:
     """Load it, and print what was kept, repaired and dropped; exit code 1 if it can't be loaded."""
-    with errors_for_people(DataError):
+    with errors_for_people(*MENDABLE):
         path = Path(source)
         data = (catalogue.guess_search(path) or catalogue.guess(path, encoding)) if path.exists() else catalogue.load_any(source)
         if isinstance(data, LabelledGraph):
