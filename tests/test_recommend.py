@@ -156,6 +156,7 @@ def test_a_folder_of_ones_own_can_be_the_source(shop):
     said = call("export", "own", "own.safetensors")
     assert "own: 1 of 3 items have no text, so they can't be told apart" in said
     assert "Anchored learned from own: 30 interactions of 12 users with 3 items" in said
+    assert "12 users are few to learn from: hold the model against the neighbour, which has learned nothing, before you trust it" in said
     assert "Anchored, learned from own" in call("recommend", "catalogue.csv", "--item", "t1", "--model", "own.safetensors")
 
 
@@ -178,7 +179,14 @@ def test_export_overwrites_only_when_told(exported):
     ("arguments", "message"),
     [
         (("moon", "m.safetensors"), "moon: no such file or folder, and at scale toy no data set of that name; --scale toy has grocery"),
-        (("ml-1m", "m.safetensors"), "--scale toy has grocery"),
+        (("ml-1m", "m.safetensors"), "ml-1m: no such file or folder, and a data set of scale small, while toy is asked for; say --scale small"),
+        (("grocery", "m.safetensors", "--scale", "small"), "a data set of scale toy, while small is asked for; say --scale toy"),
+        (
+            ("alimama-sample", "m.safetensors"),
+            "alimama-sample holds impressions and clicks, not interactions; read it with load_clicks of zsrbook.data",
+        ),
+        (("cisi", "m.safetensors", "--scale", "small"), "cisi holds queries and what is relevant to them, not interactions"),
+        (("blogcatalog", "m.safetensors"), "blogcatalog holds a graph, not interactions"),
         (("grocery", "m.bin"), "m.bin: expected a name that ends in .safetensors"),
         (("grocery", "nowhere/m.safetensors"), "there is no folder nowhere"),
         (
@@ -193,6 +201,11 @@ def test_export_says_what_is_wrong_and_writes_nothing(shop, arguments, message):
     before = files(shop)
     assert message in call("export", *arguments, exit_code=1)
     assert files(shop) == before
+
+
+def test_export_refuses_seeds_that_numpy_does_not_take(shop):
+    assert "Invalid value for '--seed'" in call("export", "grocery", "m.safetensors", "--seed", str(2**32), exit_code=2)
+    assert not Path("m.safetensors").exists()
 
 
 def test_endings_in_capital_letters(shop):

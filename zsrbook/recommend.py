@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from zsrbook.data import table
-from zsrbook.data.catalogue import LOADERS, guess
+from zsrbook.data.catalogue import LOADERS, guess, refuse_others
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.splits import at_least, compact, select_items, split_by_user
 from zsrbook.data.toy import MARKETS
@@ -34,6 +34,8 @@ EXPORTS = {"Anchored": "Anchored"} | {name: f"{name} (tuned)" for _, name in zes
 #: what stands in where there is no model. Whitened in half, since in a catalogue with fewer items than axes full whitening puts
 #: all items equally far apart, whatever their texts say; in the large public ones it is about as good.
 NEIGHBOUR = "Emb-KNN (decay, cosine, half-whitened)", EmbKNNSettings("decay", "cosine", whiten=0.5)
+#: sources with fewer users teach little
+FEW_USERS = 100
 #: what a person can mend
 MENDABLE = (DataError, OSError, FloatingPointError)
 #: true at any moment, since what a command writes is moved into place whole, as the last thing that it does
@@ -50,7 +52,7 @@ def export(
     scale: Annotated[
         Scale | None, typer.Option(help="where SOURCE is looked up, and the size of ZESRec; default: ZSRBOOK_SCALE, for files of your own small")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     encoding: Encoding = "utf-8",
     force: Force = False,
 ) -> None:
@@ -76,6 +78,8 @@ def export(
 
         write_whole(out, write)
     say(f"{row.name} learned from {data.name}: {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items")
+    if data.n_users < FEW_USERS:
+        say(f"{data.n_users:,} users are few to learn from: hold the model against the neighbour, which has learned nothing, before you trust it")
     say(f"written to {out}")
 
 
@@ -128,13 +132,16 @@ def learned_from(source: str, scale: Scale | None, encoding: str) -> tuple[Datas
     """The data to learn from, prepared as in the ZESRec chapter, and the scale of the settings.
 
     Raises:
-        DataError: no such data; or what is there is bad, or nobody in it took two items.
+        DataError: no such data, or none of this kind or at this scale; or what is there is bad, or nobody in it took two items.
     """
     asked = scale or current_scale()
     names = MARKETS if asked is Scale.TOY else LOADERS
     if source in names:
         return zesrec.load(source, asked), asked
     if not Path(source).exists():
+        refuse_others(source, "interactions")
+        if other := Scale.TOY if source in MARKETS else Scale.SMALL if source in LOADERS else None:
+            raise DataError(f"{source}: no such file or folder, and a data set of scale {other}, while {asked} is asked for; say --scale {other}")
         raise DataError(f"{source}: no such file or folder, and at scale {asked} no data set of that name; --scale {asked} has {', '.join(names)}")
     return compact(at_least(guess(Path(source), encoding), user=2, repeat=False)), scale or Scale.SMALL
 

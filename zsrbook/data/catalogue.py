@@ -85,7 +85,7 @@ def load(name: str) -> Dataset:
     Raises:
         DataError: no such name; a file is missing (the message says where it comes from) or is not what it should be.
     """
-    _refuse_others(name, "interactions")
+    refuse_others(name, "interactions")
     folder = fetch.locate(name)
     return LOADERS[name](folder)
 
@@ -96,15 +96,15 @@ def load_clicks(name: str) -> ClickData:
     Raises:
         DataError: as ``load``, or the name is that of interactions.
     """
-    _refuse_others(name, "impressions and clicks")
+    refuse_others(name, "impressions and clicks")
     if name not in CLICKS:
         fetch.source_of(name)  # which refuses a name that nobody knows
     source, loader = CLICKS[name]
     return loader(fetch.locate(source))
 
 
-def _refuse_others(name: str, wanted: str) -> None:
-    """Raises DataError if data of this name holds something else."""
+def refuse_others(name: str, wanted: str) -> None:
+    """Raises DataError if a data set of this name holds something else than is wanted, such as ``interactions``."""
     kinds = {
         "interactions": (LOADERS, "load"),
         "impressions and clicks": (CLICKS, "load_clicks"),
@@ -113,7 +113,7 @@ def _refuse_others(name: str, wanted: str) -> None:
     }
     for kind, (names, reader) in kinds.items():
         if kind != wanted and name in names:
-            raise DataError(f"{name} holds {kind}, not {wanted}; read it with {reader}")
+            raise DataError(f"{name} holds {kind}, not {wanted}; read it with {reader} of {__name__}")
 
 
 def load_search(name: str) -> SearchData:
