@@ -241,6 +241,20 @@ def test_without_a_model_the_neighbour_answers_and_says_so(shop):
     assert "[bold]fresh[/bold] :smile:" in said  # a text is shown as it is
 
 
+def test_ids_are_whole_in_a_narrow_terminal(shop):
+    user, item = ("".join(f"{what}{place:02}" for place in range(20)) for what in "ui")
+    with open("catalogue.csv", "a") as file:
+        file.write(f"{item},green tea in a tin\n")
+    Path("history.csv").write_text(f"user,item\n{user},{item}\n")
+    asked = ["recommend", "catalogue.csv", "--history", "history.csv", "--top", "1"]
+    said = CliRunner().invoke(app, asked, env={"COLUMNS": "60", "TERM": "dumb"}).output
+    assert "…" not in said
+    lines = said.splitlines()
+    table = lines[next(place for place, line in enumerate(lines) if line.split()[:2] == ["user", "rank"]) + 1 :]
+    for whole in (user, item):
+        assert "".join(word for line in table for word in line.split() if word in whole and word[0].isalnum() and not word.isdigit()) == whole
+
+
 def test_items_on_the_command_line_are_a_history_oldest_first(shop):
     by_item, by_file = rows("--item", "t3", "--item", "s1"), rows("--history", "history.csv")
     of_bob = by_file[by_file["user"] == "bob"].drop(columns="user").reset_index(drop=True)

@@ -245,8 +245,9 @@ def best(model: Recommender, name: str, data: Dataset, histories: Sequences, top
 
 
 def show(found: pd.DataFrame) -> None:
-    """The recommendations on the terminal, texts cut short."""
-    out = Table("user", Column("rank", justify="right"), "item", "text", Column("score", justify="right"), box=None)
+    """The recommendations on the terminal, texts cut short and ids whole, over several lines where they are long."""
+    user, item = (Column(name, overflow="fold") for name in (Columns.USER, Columns.ITEM))
+    out = Table(user, Column("rank", justify="right"), item, "text", Column("score", justify="right"), box=None)
     for user, rank, item, text, score in found.itertuples(index=False):
         out.add_row(user, str(rank), item, textwrap.shorten(text, 48, placeholder=" …"), f"{score:.2f}")
     Console(markup=False, highlight=False, emoji=False).print(out)
