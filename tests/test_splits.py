@@ -202,3 +202,12 @@ def test_thinned_keeps_shares_of_users_and_items():
     assert "50% of the users and 100% of the items" in str(fewer.report)
     others = [splits.thinned(data, 0.5, seed=seed).users["raw"].tolist() for seed in (0, 1)]
     assert others[0] == fewer.users["raw"].tolist() != others[1]
+
+
+def test_thinned_takes_part_of_a_split_whose_codes_have_gaps():
+    data = make([(u, i % 7, i) for u in range(40) for i in range(14)])
+    part = splits.split_by_user(data, test=0.5, valid=0.0).train
+    assert part.interactions["user"].max() >= part.n_users == 20
+    assert splits.thinned(part, users=0.5).n_users == 10
+    poorer = splits.thinned(part.where(part.interactions["item"].to_numpy() != 0), items=0.5)
+    assert (poorer.n_users, poorer.n_items) == (20, 3)

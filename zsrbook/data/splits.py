@@ -194,10 +194,9 @@ def thinned(data: Dataset, users: float = 1.0, items: float = 1.0, seed: int = 0
     """Keep random users and random items, each with this share, and what remains of the histories where that is two interactions or more."""
     rng = np.random.default_rng(seed)
     kept = []
-    for column, share, count in ((Columns.USER, users, data.n_users), (Columns.ITEM, items, data.n_items)):
-        chosen = np.zeros(count, bool)
-        chosen[rng.permutation(count)[: round(share * count)]] = True
-        kept.append(chosen[data.interactions[column]])
+    for column, share in ((Columns.USER, users), (Columns.ITEM, items)):
+        there = np.unique(data.interactions[column])  # a part of a split has but some of the codes
+        kept.append(np.isin(data.interactions[column], rng.permutation(there)[: round(share * len(there))]))
     note = f"{data.name}: {users:.0%} of the users and {items:.0%} of the items, at random (seed {seed})"
     return compact(at_least(data.where(kept[0] & kept[1], note), user=2, repeat=False))
 
