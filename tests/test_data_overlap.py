@@ -40,8 +40,11 @@ def test_ids_that_a_source_numbers_itself_say_nothing():
         audit = overlap.audit(a, b)
         assert audit.shared_items is None
         assert audit.shared_users is None
-        assert audit.verdict == "disjoint"
-    audit.assert_disjoint()
+        assert audit.verdict == overlap.UNKNOWN == "no shared text; users can't be compared"
+        assert audit.table().loc["verdict", "answer"] == overlap.UNKNOWN
+        with pytest.raises(DataError, match="a → b: the user ids of one side are numbers of its own"):
+            audit.assert_disjoint()
+        audit.assert_disjoint(tolerance=0, unknown_users=True)
     assert len(overlap.without_shared(a, b)) == len(a)
 
 
@@ -79,6 +82,9 @@ def test_without_shared_drops_both_and_counts():
 
 def test_audit_catches_the_same_category_under_other_ids():
     a = make("a", ["Uxa"], TOOLS, clock=False)
+    alike = make("b", ["1"], TOOLS, clock=False)
+    with pytest.raises(DataError, match=r"a → b is no zero-shot pair \(same category"):  # of users nothing is known, of items all too much
+        overlap.audit(a, alike).assert_disjoint(unknown_users=True)
     b = make("b", ["Vxa"], [t + "." for t in TOOLS], clock=False)
     audit = overlap.audit(a, b)
     assert audit.verdict == "same category under other ids"

@@ -1,5 +1,7 @@
 """Do two domains share users, items or texts? Zero-shot claims need the answer no, so it is asked before every transfer.
 
+Where a source numbers its users itself the answer is not to be had for them: then it is "can't be compared", and never "no".
+
 ZESRec's first version did not remove what Amazon's Grocery and Pantry share; its second did. ``audit`` measures, ``without_shared``
 removes, ``Audit.assert_disjoint`` stops a run.
 """
@@ -22,6 +24,8 @@ LETTERS, PAIRS_AT_ONCE = 200, 20_000_000
 NEAR = 0.8
 #: share of the target's items with a near-duplicate in the source from which the two are one category under other ids
 SAME = 0.2
+#: the verdict where no text is shared and ids tell nothing of users
+UNKNOWN = "no shared text; users can't be compared"
 
 
 def comparable(a: pd.Series, b: pd.Series) -> bool:
@@ -148,11 +152,13 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """``disjoint``, ``some overlap``, or ``same category under other ids``."""
+        """``disjoint``, ``some overlap``, ``same category under other ids``, or ``UNKNOWN``, which is less than disjoint."""
         if max(self.near_duplicates, self.equal_titles) > SAME * self.items:
             return "same category under other ids"
         counts = (self.shared_users or 0, self.shared_items or 0, self.equal_titles, self.near_duplicates)
-        return "some overlap" if any(counts) else "disjoint"
+        if any(counts):
+            return "some overlap"
+        return UNKNOWN if self.shared_users is None else "disjoint"
 
     def table(self) -> pd.DataFrame:
         """One row a question: index ``question``; columns ``answer`` and ``share`` of the target (NaN where there is none)."""
@@ -174,11 +180,14 @@ class Audit:
         begin, end = max(self.source_time[0], self.target_time[0]), min(self.source_time[1], self.target_time[1])
         return days((begin, end)) if begin <= end else "none"
 
-    def assert_disjoint(self, tolerance: float = 0.01) -> None:
+    def assert_disjoint(self, tolerance: float = 0.01, unknown_users: bool = False) -> None:
         """Stop unless no user and no item id is shared and at most this share of the target's titles is equal or nearly so.
 
+        Args:
+            unknown_users: let a pair pass whose users can't be compared, since nothing better is to be had; all else is asked all the same.
+
         Raises:
-            DataError: the pair is no zero-shot pair; the message says what to do.
+            DataError: the pair is no zero-shot pair, or nobody can know of its users; the message says what to do.
         """
         titled = max(self.equal_titles, self.near_duplicates)
         if self.shared_users or self.shared_items or titled > tolerance * self.items:
@@ -186,6 +195,11 @@ class Audit:
                 f"{self.source} → {self.target} is no zero-shot pair ({self.verdict}): {self.shared_users or 0:,} shared users,"
                 f" {self.shared_items or 0:,} shared item ids, {self.equal_titles:,} equal and {self.near_duplicates:,} near-duplicate titles of"
                 f" {self.items:,} items; drop them with without_shared(…, near=True), or choose another pair"
+            )
+        if self.shared_users is None and not unknown_users:
+            raise DataError(
+                f"{self.source} → {self.target}: the user ids of one side are numbers of its own, so whether somebody is in both can't be known;"
+                " say assert_disjoint(unknown_users=True) to go on, and say it beside the results"
             )
 
 
