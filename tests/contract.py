@@ -5,6 +5,9 @@ A test module states what it holds to the contract and gets every test below for
     class TestMine(RecommenderContract):
         variants = {"plain": lambda seed, device: Mine(seed=seed, device=device)}
         margin = 1.3
+        reads_features = True
+
+The model has to have ``state`` and ``restore``, too: what can't be kept in a file can't serve elsewhere.
 
 The world is a small toy world of two markets with disjoint items, users and brands. A zero-shot model is fitted in the first and moved
 to the second; any other is fitted on training users of the second. Both are judged there, on the same users.
@@ -79,16 +82,16 @@ def close(a: Tensor, b: Tensor, relative: float = 1e-5) -> None:
 
 @pytest.mark.contract
 class RecommenderContract:
-    """Subclasses set ``variants`` and, where the model can learn, ``margin``."""
+    """Subclasses set ``variants``, ``margin`` and ``reads_features``, which have no defaults, since they decide which tests are skipped."""
 
     #: name → a model from a seed and a device
-    variants: ClassVar[dict[str, Callable[[int, str], Recommender]]] = {}
+    variants: ClassVar[dict[str, Callable[[int, str], Recommender]]]
     #: NDCG@20 over that of popularity that each variant must reach under the rules ``judged``; None where it can't learn
-    margin: ClassVar[float | None] = None
+    margin: ClassVar[float | None]
     #: the rules of that comparison, the same for both and for the ceiling
     judged: ClassVar[Protocol] = KEPT
-    #: whether the model reads item vectors
-    reads_features: ClassVar[bool] = False
+    #: whether the model reads item vectors; of a zero-shot model it is asked whether that is true
+    reads_features: ClassVar[bool]
     #: whether what the user has gets minus infinity, and nothing else does
     new_only: ClassVar[bool] = False
 
@@ -101,6 +104,11 @@ class RecommenderContract:
 
     @classmethod
     def pytest_generate_tests(cls, metafunc):
+        if unsaid := [name for name in ("variants", "margin", "reads_features") if not hasattr(metafunc.cls, name)]:
+            raise pytest.Collector.CollectError(
+                f"{metafunc.cls.__name__} does not set {' and '.join(unsaid)}; set variants = {{name: lambda seed, device: model}}, margin = how many"
+                " times popularity's NDCG@20 it reaches, or None where it can't learn, and reads_features = whether it reads item vectors"
+            )
         # one worker fits a variant once and runs all its tests
         group = pytest.mark.xdist_group
         variants = [pytest.param(name, marks=group(f"{metafunc.cls.__name__}-{name}")) for name in metafunc.cls.variants]
@@ -222,15 +230,18 @@ class RecommenderContract:
             return
         at_home = world().source.sequences().take(np.arange(20))
         before = model.scores(at_home)
-        reversed_history = target.interactions.assign(**{Columns.ITEM: target.interactions[Columns.ITEM].to_numpy()[::-1]})
-        other = Dataset(target.name, reversed_history, target.items, target.users, target.clock, target.features)
+        drawn = np.random.default_rng(0).integers(target.n_items // 2, size=len(target))  # in reversed order alone, all would be as popular as before
+        history = target.interactions.assign(**{Columns.ITEM: drawn})
+        other = Dataset(target.name, history, target.items, target.users, target.clock, target.features)
         assert torch.equal(model.transfer(other).scores(some), self.in_target(variant).scores(some))
         assert torch.equal(model.scores(at_home), before)
         assert model.n_items == world().source.n_items
+        bare = Dataset(target.name, target.interactions, target.items, target.users)
         if self.reads_features:
-            bare = Dataset(target.name, target.interactions, target.items, target.users)
             with pytest.raises(DataError, match="with_features"):
                 model.transfer(bare)
+        else:
+            model.transfer(bare)
 
     def test_a_new_order_of_the_catalogue_reorders_the_scores(self, variant):
         """A zero-shot model knows no item by its code."""

@@ -2,11 +2,13 @@
 
 from itertools import product
 from math import log2
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 from contract import REMOVED, RecommenderContract, ndcg, world
 
+from zsrbook.data.dataset import DataError
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
@@ -17,6 +19,8 @@ NEW = Protocol(repeats="removed", history="removed")
 
 class TestPopularity(RecommenderContract):
     variants: ClassVar = {"popularity": lambda seed, device: Popularity()}
+    margin = None
+    reads_features = False
 
     def test_beats_chance_on_new_users(self, variant):
         assert ndcg(self.in_target(variant), REMOVED) > 1.1 * ndcg(Random().fit(world().target), REMOVED)
@@ -24,6 +28,8 @@ class TestPopularity(RecommenderContract):
 
 class TestRandom(RecommenderContract):
     variants: ClassVar = {"random": lambda seed, device: Random(seed)}
+    margin = None
+    reads_features = False
 
     def test_is_chance(self, variant):
         """Discounted gain of a uniform rank in 80 items, within what 1,700 predictions allow."""
@@ -67,6 +73,7 @@ class TestItemIds(RecommenderContract):
 
     variants: ClassVar = {users: zesrec(users, "ids") for users in ("gru", "tcn", "hrnn")}
     margin = 1.5
+    reads_features = False
 
 
 class TestNewOnly(RecommenderContract):
@@ -88,4 +95,57 @@ class TestNewOnlyById(RecommenderContract):
     variants: ClassVar = {"gru": lambda seed, device: NewOnly(zesrec("gru", "ids")(seed, device))}
     margin = 1.2
     judged = NEW
+    reads_features = False
     new_only = True
+
+
+class Leaking(EmbKNN):
+    """Says that it is zero-shot, and counts what is popular in the target."""
+
+    def bind(self, target):
+        super().bind(target)
+        self.popular = Popularity().fit(target).counts
+
+    def item_vectors(self):
+        return super().item_vectors() + 1e-4 * self.popular[:, None]
+
+
+class LeakingContract(RecommenderContract):
+    variants: ClassVar = {"leaking": lambda seed, device: Leaking()}
+    margin = 1.5
+    reads_features = True
+
+
+class QuietContract(LeakingContract):
+    """The same, said to read no item vectors, so that the tests with shuffled and with reordered ones are skipped."""
+
+    variants: ClassVar = {"quiet": lambda seed, device: Leaking()}
+    margin = None
+    reads_features = False
+
+
+def test_a_model_that_counts_in_the_target_fails_whatever_is_said_of_it():
+    told, quiet = LeakingContract(), QuietContract()
+    with pytest.raises(AssertionError):
+        told.test_a_new_order_of_the_catalogue_reorders_the_scores("leaking")
+    for one, variant in ((told, "leaking"), (quiet, "quiet")):
+        with pytest.raises(AssertionError):
+            one.test_transfer_reads_item_vectors_alone_and_leaves_the_model_as_it_was(variant)
+
+
+def test_a_model_that_is_wrongly_said_to_read_no_item_vectors_fails():
+    class Wrong(RecommenderContract):
+        variants: ClassVar = {"wrong": lambda seed, device: EmbKNN()}
+        margin = None
+        reads_features = False
+
+    with pytest.raises(DataError, match="with_features"):
+        Wrong().test_transfer_reads_item_vectors_alone_and_leaves_the_model_as_it_was("wrong")
+
+
+def test_what_is_not_said_is_asked_for_before_any_test_runs():
+    class TestSilent(RecommenderContract):
+        variants: ClassVar = {"silent": lambda seed, device: Random(seed)}
+
+    with pytest.raises(pytest.Collector.CollectError, match="TestSilent does not set margin and reads_features; set variants = "):
+        TestSilent.pytest_generate_tests(SimpleNamespace(cls=TestSilent))

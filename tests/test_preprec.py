@@ -339,6 +339,9 @@ class ClockContract(RecommenderContract):
     does not move, so there is nothing to learn (there is in the moving world, below).
     """
 
+    margin = None
+    reads_features = False
+
     def test_later_items_change_no_earlier_scores(self, variant):
         """The moment at which the next item is taken is known, since that is when it is asked for; the item is not, nor what follows."""
         model, some = self.in_target(variant), histories()
