@@ -1,6 +1,7 @@
 """The experiments of the ZESRec chapter: what each row learns from, what it is judged on, and worlds where the answer is known."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,9 @@ from zsrbook.data.splits import Fold, Split
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.experiments import seeds, zesrec
 from zsrbook.experiments.zesrec import Bench, Pair, PairSpec, System, case_studies, explained_by, load_pair, systems
-from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, Popularity
+from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
 from zsrbook.models.zesrec import ZESRec
+from zsrbook.records import RecordError, code_version
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
 from zsrbook.text import TextEncoder
@@ -685,3 +687,41 @@ def test_pair_spec_tells_pairs_apart():
         {"target": "c"},
     )
     assert len({a, *(replace(a, **change) for change in changes)}) == 1 + len(changes)
+
+
+def test_a_model_says_what_it_was_made_with_or_is_not_recorded(pair):
+    @dataclass(frozen=True)
+    class HalfSettings:
+        share: float = 0.5
+
+    class Half(Popularity):
+        def __init__(self, settings: HalfSettings = HalfSettings()):
+            self.settings = settings
+
+    class Silent(Popularity):
+        def __init__(self, share: float):
+            self.share = share
+
+    class Loose(Silent):
+        settings: ClassVar = {"share": 0.5}
+
+    assert zesrec.configuration(Half()) == zesrec.configuration(NewOnly(Half())) == {"share": 0.5}
+    assert zesrec.configuration(Popularity()) == zesrec.configuration(NewOnly(Popularity())) == zesrec.configuration(Random(1)) == {}
+    for silent in (Silent(0.5), Loose(0.5), NewOnly(Silent(0.5))):
+        with pytest.raises(RecordError, match=r"takes share, which no record could tell; keep what it is made with in its settings, a dataclass"):
+            zesrec.configuration(silent)
+    with pytest.raises(RecordError, match="Silent takes share"):
+        Bench(pair).record(System("Silent", "target", lambda seed: Silent(0.5), chance=False), [0])
+
+
+def test_a_record_says_where_no_commit_holds_its_model(pair, monkeypatch):
+    class Mine(Popularity):
+        pass
+
+    def version(make) -> str:
+        return Bench(pair).record(System("mine", "target", make, chance=False), [0]).code_version
+
+    commit = code_version()
+    assert version(lambda seed: Popularity()) == version(lambda seed: NewOnly(Popularity())) == version(lambda seed: Mine()) == commit
+    monkeypatch.setattr(Mine, "__module__", "a notebook")
+    assert version(lambda seed: Mine()) == version(lambda seed: NewOnly(Mine())) == "unknown"

@@ -3,8 +3,10 @@
 import doctest
 import json
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ import pytest
 from zsrbook import records, training
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
+from zsrbook.experiments import blogcatalog, mail, preprec, prerec, search, zesrec
 from zsrbook.experiments.seeds import record_of, stamp
 from zsrbook.records import RecordError, RunRecord, device, find, read, slug, write
+from zsrbook.scale import Scale
 from zsrbook.training import Training
 
 
@@ -108,6 +112,35 @@ def test_dirty_tree_is_refused_but_records_are_no_dirt(clone):
     with pytest.raises(RecordError, match=r"1 files differ from the last commit \(code.py\); commit"):
         write(record(method="Random"), tables(), clone)
     assert not list(clone.glob("*/*/*/random*"))
+
+
+def test_no_method_takes_the_place_of_another_one(clone):
+    path = write(record(method="GRU4Rec"), tables(), clone)
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match=r"gru4rec.toy.json is the record of GRU4Rec, whose place GRU4Rec\+ would take"):
+        write(record(method="GRU4Rec+"), tables(), clone)
+    assert path.read_bytes() == before
+    path.write_bytes(before[:40])  # cut short, so it is nobody's
+    write(record(method="GRU4Rec+"), tables(), clone)
+    assert read(path).method == "GRU4Rec+"
+    with pytest.raises(RecordError, match="method is '我'; its record is a file of that name"):
+        record(method="我")
+
+
+def test_a_model_that_no_commit_holds_is_measured_but_not_recorded(clone, monkeypatch):
+    def mine(file):
+        monkeypatch.setitem(sys.modules, "mine", SimpleNamespace(__file__=str(file)))
+        return type("Mine", (), {"__module__": "mine"})
+
+    commit = records.code_version(mine(clone.parents[1] / "code.py"))
+    assert commit == records.code_version() != "unknown"
+    for file in (clone / "untracked.py", Path(records.__file__)):  # below it, and elsewhere
+        assert records.code_version(mine(file)) == "unknown"
+    monkeypatch.setitem(sys.modules, "mine", SimpleNamespace())  # a cell of a notebook
+    assert records.code_version(type("Mine", (), {"__module__": "mine"})) == "unknown"
+    assert write(record(code_version=commit), tables(), clone)
+    with pytest.raises(RecordError, match=r"zesrec-h.toy.json: no commit of .* has the code of the model; put it into a file, commit it"):
+        write(record(code_version="unknown"), tables(), clone)
 
 
 def test_folder_without_git_is_refused(tmp_path, monkeypatch):
@@ -296,6 +329,27 @@ def test_method_names_give_different_files():
         "HRNN",
     ]
     assert len({slug(n) for n in names}) == len(names)
+
+
+def test_no_two_rows_of_an_experiment_share_a_file(monkeypatch):
+    monkeypatch.setattr(search, "tuned", lambda spec, name, stems=False: search.SquareSettings())  # names do not depend on it
+    names = {"node2vec": [*blogcatalog.VARIANTS]}
+    spec = search.Spec("grocery", Scale.TOY)  # nor on the data
+    names |= {rows.__name__: [row.name for row in rows(spec)] for rows in (search.systems, search.deviating, search.encoding)}
+    for scale in Scale:
+        for chapter in (zesrec, mail):
+            names |= {(chapter.PAPER, experiment, scale): [row.name for row in rows(scale)] for experiment, rows in chapter.ROWS.items()}
+        for spec in (prerec.Spec(name, scale) for name in prerec.DATA.get(scale, ())):
+            for experiment, rows in prerec.ROWS.items():
+                made = [key for row in rows(spec) for key in prerec.made_by(experiment, row)]
+                names |= {(spec, kind): [method for of, method in made if of == kind] for kind, _ in made}
+        for spec in (preprec.Spec(name, scale) for name in preprec.DATA[scale]):
+            names |= {(spec, rows.__name__): [row.name for row in rows(spec, None)] for rows in (preprec.systems, preprec.deviating)}
+    assert len(names) > 50
+    for experiment, methods in names.items():
+        files = [slug(method) for method in [*methods, "Bayes-optimal"]]
+        assert len(set(files)) == len(set(methods)) + 1, experiment
+        assert all(files)
 
 
 def test_docstring_examples_run():

@@ -7,6 +7,7 @@ The ranks of all test targets stand beside it under the same name as ``.npz``, f
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import math
 import os
@@ -49,11 +50,13 @@ class RecordError(ValueError):
     """A record that can't be written or read, said so that a person can act."""
 
 
-def code_version() -> str:
-    """The git commit of the package's own repository, or ``unknown`` where there is none."""
+def code_version(of: type | None = None) -> str:
+    """The git commit of the package's own repository, or ``unknown`` where there is none, or where it knows no file with the class ``of``."""
     try:
+        if of is not None:
+            _git("ls-files", "--error-unmatch", str(Path(inspect.getfile(of)).resolve()))
         return _git("rev-parse", "HEAD").strip()
-    except RecordError:
+    except (RecordError, TypeError, OSError):  # a class of a notebook has no file at all
         return "unknown"
 
 
@@ -264,9 +267,14 @@ def protocol_of(settings: Mapping[str, str | float | None]) -> AnyProtocol:
 def place(paper: str, experiment: str, source: str | None, target: str, method: str, scale: str) -> Path:
     """Where a record stands below the root.
 
+    Raises:
+        RecordError: no file can be named after the method.
+
     >>> place("zesrec", "zero-shot", "grocery", "pantry", "ZESRec-G (tuned)", "toy").as_posix()
     'zesrec/zero-shot/grocery--pantry/zesrec-g-tuned.toy.json'
     """
+    if not slug(method):
+        raise RecordError(f"method is {method!r}; its record is a file of that name, so there has to be a letter from a to z in it, or a digit")
     return Path(paper, experiment, f"{source}--{target}" if source else target, f"{slug(method)}.{scale}.json")
 
 
@@ -304,15 +312,18 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable | ClickRanks] | None 
         the path of the JSON file.
 
     Raises:
-        RecordError: files other than records differ from the last commit, so that the code version would not name the code that
-            ran; or the metrics are not what the ranks give.
+        RecordError: files other than records differ from the last commit, or no commit holds the model, so that the code version would not
+            name the code that ran; the metrics are not what the ranks give; or the record of another method stands in this place.
     """
     check_clean()
+    if record.code_version == "unknown":
+        raise RecordError(f"record {record.path}: no commit of {REPOSITORY} has the code of the model; put it into a file, commit it, and run again")
     ranks = record.ranks if ranks is None else ranks
     for wrong in replace(record, ranks=ranks, strays=()).contradictions():
         raise RecordError(f"record {wrong}; pass the ranks of this very run")
     path = root / record.path
     beside = path.with_suffix(".npz")
+    _refuse_another(path, record.method)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: getattr(record, name) for name in _KEYS}, indent=1, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     with whole(path) as temporary:  # written before the ranks, so that nothing is left to do between the two moves
@@ -322,6 +333,16 @@ def write(record: RunRecord, ranks: Mapping[int, RankTable | ClickRanks] | None 
         else:
             beside.unlink(missing_ok=True)
     return path
+
+
+def _refuse_another(path: Path, method: str) -> None:
+    """Raises RecordError if the record there is of another method, whose name makes the same file name."""
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))["method"]
+    except (FileNotFoundError, ValueError, KeyError):  # none, or one that was cut short and is to be written again
+        return
+    if there != method:
+        raise RecordError(f"{path} is the record of {there}, whose place {method} would take; give {method} a name that differs in letters or digits")
 
 
 def read(path: Path) -> RunRecord:

@@ -39,7 +39,7 @@ from zsrbook.training import Training
 PAPER, EXPERIMENT, DEVIATIONS = prerec.PAPER, "successor", "successor-deviations"
 #: at toy scale a market in which popularity does not move, so that nothing is to be had from watching it
 DATA = {Scale.TOY: ("grocery",), Scale.SMALL: ("ml-100k", "amazon-musical-instruments-2014", "ml-latest-small"), Scale.PAPER: ()}
-#: (source, target) that share no user and no item
+#: (source, target), of other goods
 PAIRS = {
     Scale.TOY: (),
     Scale.SMALL: (

@@ -7,9 +7,10 @@ what it returns, whether it just ran or was recorded earlier.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
@@ -42,11 +43,11 @@ from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, shown, stamp_of
 from zsrbook.models.anchored import Anchored, AnchoredSettings
-from zsrbook.models.base import Recommender
+from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.parallel import side_by_side
-from zsrbook.records import RunRecord, find
+from zsrbook.records import RecordError, RunRecord, code_version, find
 from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
 from zsrbook.training import Training
@@ -359,14 +360,35 @@ class Bench:
     def record(
         self, system: System, seeds: Iterable[int], experiment: str = "zero-shot", protocol: Protocol = Protocol(), fold: Fold | None = None
     ) -> RunRecord:
-        """One row over all seeds, in this process."""
+        """One row over all seeds, in this process. Its code version is ``unknown`` where no commit holds the model, as in a notebook.
+
+        Raises:
+            RecordError: as ``configuration``.
+        """
         runs = {seed: self.ranks(system, seed, protocol, fold) for seed in system.seeds(seeds)}
-        return together(experiment, system, runs, self.pair, protocol)
+        learner = within(self.trained(system, next(iter(runs)))[0])
+        return replace(together(experiment, system, runs, self.pair, protocol), code_version=code_version(type(learner)))
+
+
+def within(model: Recommender) -> Recommender:
+    """The model itself, where others are wrapped around it."""
+    while isinstance(model, Wrapper):
+        model = model.inner
+    return model
 
 
 def configuration(model: Recommender) -> dict:
-    """The settings of a model and, where it trained, its losses: ``curve`` holds (training, validation) an epoch."""
-    settings = asdict(model.settings) if hasattr(model, "settings") else {}
+    """The settings of a model and, where it trained, its losses: ``curve`` holds (training, validation) an epoch.
+
+    Raises:
+        RecordError: the model was made with values that its ``settings`` don't tell.
+    """
+    settings = getattr(model, "settings", None)
+    learner = type(within(model))
+    unsaid = ", ".join(sorted(inspect.signature(learner).parameters.keys() - {"seed"}))
+    if unsaid and not is_dataclass(settings):
+        raise RecordError(f"{learner.__name__} takes {unsaid}, which no record could tell; keep what it is made with in its settings, a dataclass")
+    settings = asdict(settings) if is_dataclass(settings) else {}
     curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
     return settings | ({"curve": curve} if curve else {})
 
