@@ -73,6 +73,20 @@ def test_run_writes_what_it_says(root):
         assert record.ranks.keys() == set(record.seeds)
 
 
+def test_files_of_ones_own_are_sent_to_where_they_can_be_used(root, tmp_path_factory, monkeypatch):
+    shop = tmp_path_factory.mktemp("own") / "shop"
+    shop.mkdir()
+    for file in (shop / "history.csv", shop.with_suffix(".csv")):
+        file.write_text("user,item\nada,K1\n")
+    monkeypatch.chdir(shop.parent)
+    for command in (["zesrec", "zero-shot", "grocery"], ["mail", "clicks"], ["search", "judged"], ["prerec", "single"], ["preprec"]):
+        for own in ("shop", "shop.csv", "./shop", str(shop / "history.csv")):
+            said = " ".join(call("run", *command, own, exit_code=2).replace("│", " ").split())
+            assert "is no data set that others have, too, as `run` needs; `python -m zsrbook export` learns from files of your own" in said
+    monkeypatch.chdir(shop)  # an option that is not given is no file
+    assert "NDCG@20" in call("run", "prerec", "single", "grocery", "--only", "MostPop")
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, monkeypatch):
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr(commands, "cache_folder", lambda: cache)

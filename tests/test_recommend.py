@@ -103,6 +103,25 @@ def test_the_page_holds_a_model_against_the_neighbour_on_customers(exported, cap
     assert re.search(r"^Anchored over the neighbour: [+-]0\.\d{3} Recall@20 \(95 %: [+-]0\.\d{3} to [+-]0\.\d{3}\)$", said, re.MULTILINE)
 
 
+def test_the_page_makes_a_pair_of_two_shops_of_ones_own(shop, capsys, monkeypatch):
+    monkeypatch.setitem(zesrec.SIZED, Scale.SMALL, zesrec.SIZED[Scale.TOY])
+    for name, market in (("old", "grocery"), ("new", "pantry")):
+        data = zesrec.load(market, Scale.TOY)
+        Path(name).mkdir()
+        pd.DataFrame({"item": data.items["raw"], "text": data.items["text"]}).to_csv(f"{name}/catalogue.csv", index=False)
+        raws = {column: getattr(data, f"{column}s")["raw"].to_numpy()[data.interactions[column]] for column in ("user", "item")}
+        pd.DataFrame(raws | {"time": data.interactions["time"]}).to_csv(f"{name}/history.csv", index=False)
+    found = {}
+    exec(python_of("A pair of your own shops"), found)
+    said = capsys.readouterr().out
+    assert re.search(r"^verdict +disjoint$", said, re.MULTILINE)
+    assert [line[:50].strip() for line in said.splitlines() if " Recall@20 0." in line] == [row.name for row in zesrec.systems(Scale.SMALL, ["gru"])]
+    assert (found["pair"].source.name, found["pair"].target.name, found["pair"].scale) == ("old", "new", Scale.SMALL)
+    named = zesrec.load_pair("grocery", "pantry", Scale.TOY)
+    assert len(found["pair"].source) == len(named.source)
+    assert len(found["pair"].target_split.train) == len(named.target_split.train)
+
+
 # ---------------------------------------------------------------- export
 
 

@@ -40,6 +40,18 @@ MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
 
 Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System, preprec.System)
 
+
+def public(name: str) -> str:
+    """The name of a data set, and no file: what is recorded has to be there for others, too."""
+    path = Path(name)
+    if name and (path.is_file() or len(path.parts) > 1 or {"history", "interactions"} & {file.stem for file in path.glob("*")}):
+        raise typer.BadParameter(
+            f"{name!r} is no data set that others have, too, as `run` needs; `python -m zsrbook export` learns from files of your own, and"
+            " book/your-own-catalogue.md shows how to judge a pair of them"
+        )
+    return name
+
+
 Seeds = Annotated[int, typer.Option(min=1, help="how many seeds (or draws), from 0")]
 Only = Annotated[str, typer.Option(help="rows to run, split by ';'; default all")]
 AtScale = Annotated[Scale | None, typer.Option(help="default: ZSRBOOK_SCALE")]
@@ -49,8 +61,8 @@ Force = Annotated[bool, typer.Option("--force", help="replace records that hold 
 @runs.command("zesrec")
 def run_zesrec(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(ZESREC)}")],
-    source: str,
-    target: Annotated[str, typer.Argument(help="of a rehearsal: items or kinds, which part of the source plays the target")],
+    source: Annotated[str, typer.Argument(callback=public)],
+    target: Annotated[str, typer.Argument(callback=public, help="of a rehearsal: items or kinds, which part of the source plays the target")],
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
@@ -185,7 +197,7 @@ def named(only: str, experiment: str, rows: list[Row]) -> list[Row]:
 @runs.command("mail")
 def run_mail(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(MAIL)}")],
-    data: Annotated[str, typer.Argument(help="such as grocery (toy), ml-100k-stars (small), alimama (paper)")],
+    data: Annotated[str, typer.Argument(callback=public, help="such as grocery (toy), ml-100k-stars (small), alimama (paper)")],
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
@@ -226,7 +238,7 @@ def run_mail(
 @runs.command("search")
 def run_search(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(SEARCH)}")],
-    data: Annotated[str, typer.Argument(help="such as grocery (toy), cacm (small)")],
+    data: Annotated[str, typer.Argument(callback=public, help="such as grocery (toy), cacm (small)")],
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
@@ -267,8 +279,8 @@ def run_search(
 @runs.command("prerec")
 def run_prerec(
     experiment: Annotated[str, typer.Argument(help=f"one of {', '.join(PREREC)}")],
-    data: Annotated[str, typer.Argument(help="such as grocery (toy), ml-1m (small), or all")],
-    source: Annotated[str, typer.Option(help="of a transfer: what was learned from; default every other data set")] = "",
+    data: Annotated[str, typer.Argument(callback=public, help="such as grocery (toy), ml-1m (small), or all")],
+    source: Annotated[str, typer.Option(callback=public, help="of a transfer: what was learned from; default every other data set")] = "",
     seeds: Seeds = 5,
     only: Only = "",
     scale: AtScale = None,
@@ -322,8 +334,10 @@ def run_prerec(
 
 @runs.command("preprec")
 def run_preprec(
-    data: Annotated[str, typer.Argument(help="with time stamps, such as grocery (toy), ml-100k (small); or all, with the chapter's transfers")],
-    source: Annotated[str, typer.Option(help="of a transfer: what was learned from")] = "",
+    data: Annotated[
+        str, typer.Argument(callback=public, help="with time stamps, such as grocery (toy), ml-100k (small); or all, with the chapter's transfers")
+    ],
+    source: Annotated[str, typer.Option(callback=public, help="of a transfer: what was learned from")] = "",
     deviations: Annotated[bool, typer.Option("--deviations", help="in place of the rows: PrepRec with one decision at a time undone")] = False,
     seeds: Seeds = 5,
     only: Only = "",

@@ -157,20 +157,37 @@ def load_rehearsal(name: str, scale: Scale, hidden: str) -> Pair:
 def pair_of(spec: PairSpec) -> Pair:
     if spec.hidden:
         return rehearsal_of(spec)
-    data = {name: load(name, spec.scale, spec.structure) for name in (spec.source, spec.target)}
+    return prepared(spec, *(load(name, spec.scale, spec.structure) for name in (spec.source, spec.target)))
+
+
+def own_pair(source: Dataset, target: Dataset, scale: Scale = Scale.SMALL, **spec) -> Pair:
+    """A pair of two data sets of your own, prepared as those of ``load_pair``; for ``Bench``, since no other process could load it by name.
+
+    Args:
+        scale: of the settings that ``systems`` takes.
+        spec: further fields of ``PairSpec``.
+
+    Raises:
+        DataError: nobody in one of them took two items, or nothing is left without what the two share.
+    """
+    data = (compact(at_least(one, user=2, repeat=False)) for one in (source, target))
+    return prepared(PairSpec(source.name, target.name, scale, **spec), *data)
+
+
+def prepared(spec: PairSpec, source: Dataset, target: Dataset) -> Pair:
+    """The two as the spec asks for them, split, with text vectors."""
     if spec.shuffled_ties:
-        data = {name: shuffle_ties(d) for name, d in data.items()}
+        source, target = shuffle_ties(source), shuffle_ties(target)
     if not spec.repeats:
-        data = {name: compact(at_least(without_repeats(d), user=2, repeat=False)) for name, d in data.items()}
+        source, target = (compact(at_least(without_repeats(data), user=2, repeat=False)) for data in (source, target))
     joined = None
     if spec.common:
-        data[spec.target], joined = with_common_titles(data[spec.source], data[spec.target])
+        target, joined = with_common_titles(source, target)
     elif spec.disjoint:
-        kept = without_shared(data[spec.source], data[spec.target], by=("raw", "names"), near=True)
-        data[spec.source] = compact(at_least(kept, user=2, repeat=False))
+        source = compact(at_least(without_shared(source, target, by=("raw", "names"), near=True), user=2, repeat=False))
     if spec.users < 1 or spec.items < 1:
-        data[spec.source] = thinned(data[spec.source], spec.users, spec.items)
-    source, target = (encoded(data[name], spec.encoder) for name in (spec.source, spec.target))
+        source = thinned(source, spec.users, spec.items)
+    source, target = (encoded(data, spec.encoder) for data in (source, target))
     return Pair(spec, source, target, split_by_user(source, test=0.0), split_by_user(target), joined)
 
 
