@@ -1,5 +1,6 @@
 """Every page of the built book in a real browser with the network cut: wide and narrow, light and dark."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import editions  # from book/
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -210,4 +212,10 @@ def test_launch_and_download_point_at_the_notebook(book):
     for path in sorted((ROOT / "notebooks").glob("*.md")):
         html = (book / "notebooks" / f"{path.stem}.html").read_text(encoding="utf-8")
         assert re.search(rf'href="https://colab\.research\.google\.com/[^"]*notebooks/{path.stem}\.ipynb"', html)
-        assert re.search(rf'href="[^"]*{path.stem}\.ipynb" target="_blank"\s+class="[^"]*btn-download-notebook-button', html)
+        (link,) = re.findall(r'href="([^"]*\.ipynb)" target="_blank"\s+class="[^"]*btn-download-notebook-button', html)
+        offered = (book / "notebooks" / link).read_text(encoding="utf-8")
+        assert "google.colab" in offered, "it can't install what it needs"
+        words = ["".join(cell["source"]) for cell in json.loads(offered)["cells"] if cell["cell_type"] == "markdown"]
+        assert not [text for text in words if editions.MYST.search(text)]
+    others = [page for page in (book / "book").glob("*.html") if "btn-download-notebook-button" in page.read_text(encoding="utf-8")]
+    assert not others, "pages of book/ have no twin that could be run elsewhere"

@@ -46,10 +46,25 @@ def tidy_scripts(app: Sphinx, pagename: str, templatename: str, context: dict, d
     context["default_mode"] = context.get("default_mode") or "auto"
 
 
-def drop_launch_buttons(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Pages of ``book/`` have cells but no twin, so Colab has nothing to open there."""
+def drop_notebook_buttons(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Pages of ``book/`` have cells but no twin, so there is nothing for Colab to open, nor for a reader to download and run."""
     if pagename.startswith("book/"):
-        context["header_buttons"] = [button for button in context.get("header_buttons", []) if button.get("label") != "launch-buttons"]
+        buttons = [button for button in context.get("header_buttons", []) if button.get("label") != "launch-buttons"]
+        for group in buttons:
+            if group["type"] == "group":
+                group["buttons"] = [button for button in group["buttons"] if button.get("label") != "download-notebook-button"]
+        context["header_buttons"] = buttons
+
+
+def offer_twins(app: Sphinx, exception: Exception | None) -> None:
+    """What a chapter offers for download is its twin: the notebook that MyST-NB leaves there shows raw markup and can't install anything."""
+    sources = Path(app.outdir) / "_sources"
+    for left in sources.rglob("*.ipynb"):
+        twin = Path(app.srcdir) / left.relative_to(sources)
+        if twin.exists():
+            shutil.copy(twin, left)
+        else:
+            left.unlink()
 
 
 def add_plotly(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -138,6 +153,12 @@ def fold_deviations(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         section.append(nodes.raw("", "</details>", format="html"))
 
 
+def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """sphinx-exercise gives the inside of each exercise, and of each solution, the same id as the one before; an id names one thing."""
+    for section in doctree.findall(nodes.section):
+        section["ids"] = [name for name in section["ids"] if name not in ("exercise-content", "solution-content")]
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("config-inited", use_cache_of_build)
     app.connect("builder-inited", copy_scripts)
@@ -145,6 +166,8 @@ def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", add_plotly)
     app.connect("html-page-context", add_register)
     app.connect("doctree-resolved", fold_deviations)
-    app.connect("html-page-context", drop_launch_buttons, priority=600)  # after the theme has made them
+    app.connect("doctree-resolved", drop_repeated_ids)
+    app.connect("html-page-context", drop_notebook_buttons, priority=600)  # after the theme has made them
+    app.connect("build-finished", offer_twins)
     app.add_directive("deviations", Deviations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
