@@ -1,7 +1,7 @@
 """The notebooks for those who run them or teach with them, from the same source as the pages: python book/editions.py [FOLDER]
 
-- the **twin** stands beside each notebook, for Colab and Jupyter: everything, with solutions folded away;
-- the **student** edition has the exercises and their checks, and no solutions;
+- the **twin** stands beside each notebook, for Colab and Jupyter: everything, with checks and solutions folded away;
+- the **student** edition has the exercises, their checks folded away, since a check may show what it looks for, and no solutions;
 - the **instructor** edition has solutions open, the wrong answers that each check must refuse, and the notes of ``book/teaching.md``.
 
 Only a Jupyter Book reads MyST, so its citations, boxes and links between chapters become plain Markdown.
@@ -47,7 +47,7 @@ def edition(text: str, kind: Edition, notes: str = "") -> str:
     """A notebook in MyST Markdown as .ipynb, without outputs.
 
     Args:
-        notes: Markdown for whoever teaches it; the second cell of the instructor edition.
+        notes: Markdown for whoever teaches it; the third cell of the instructor edition.
 
     Raises:
         ValueError: the notebook has markup that would stand in the cells as it is; says which.
@@ -58,17 +58,21 @@ def edition(text: str, kind: Edition, notes: str = "") -> str:
     cells, solving = [], False
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
-        if "proof" in tags and kind != "instructor":
-            continue
+        if "proof" in tags:
+            if kind != "instructor":
+                continue
+            cells.append(new_markdown_cell("**Wrong answers that the check must refuse**"))
         if cell.cell_type == "markdown":
             solving = cell.source.rfind("{solution-start}") > cell.source.rfind("{solution-end}") if "{solution-" in cell.source else solving
             cell.source = plain(cell.source)
+        elif "check" in tags and kind != "instructor":
+            folded(cell, "The check: run this cell, then answer in the next")
         elif kind == "twin" and (solving or {"hide-input", "remove-input"} & set(tags)):
             folded(cell, "Solution: open this cell to see it" if solving else "")
         cells.append(cell)
     notebook.cells = [cells[0], new_code_cell(INSTALL), *cells[1:]]
     if kind == "instructor" and notes:
-        notebook.cells.insert(1, new_markdown_cell(f"## For whoever teaches this\n\n{plain(notes)}"))
+        notebook.cells.insert(2, new_markdown_cell(f"## For whoever teaches this\n\n{plain(notes)}"))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # jupytext makes up new ones each time
     return jupytext.writes(notebook, fmt="ipynb") + "\n"
@@ -145,6 +149,7 @@ def write_course(folder: Path) -> list[Path]:
             for notebook in sorted((ROOT / "notebooks").glob("*.md")):
                 content = edition(notebook.read_text(encoding="utf-8"), kind, notes_on(notebook.stem))
                 member = zipfile.ZipInfo(f"zsrbook-{kind}/{notebook.stem}.ipynb")  # without a date: same notebooks, same file
+                member.external_attr = 0o644 << 16  # or it would unpack as a file for one user alone
                 archive.writestr(member, content, zipfile.ZIP_DEFLATED)  # an info is stored as it is, whatever its archive does
         written.append(folder / f"zsrbook-{kind}.zip")
         written[-1].write_bytes(packed.getvalue())

@@ -29,7 +29,12 @@ How many wheels has `cart`?
 ```
 
 ```{code-cell} ipython3
+:tags: [hide-input, check]
+
 check = Exercise(lambda n: n == 4, "walk round it.")
+```
+
+```{code-cell} ipython3
 check(None);
 ```
 
@@ -101,6 +106,7 @@ def test_students_get_questions_and_no_answers(path):
     student, instructor = (text_of(editions.edition(text, kind)) for kind in ("student", "instructor"))
     assert student.count("### Exercise: ") == instructor.count("### Exercise: ") == instructor.count("**Solution**") >= 2
     assert "**Solution**" not in student
+    assert instructor.count("**Wrong answers that the check must refuse**") == instructor.count("### Exercise: ")
     assert ".prove(" not in student
     for solution in re.findall(r"^```\{solution-start\}.*?^```\{solution-end\}", text, re.DOTALL | re.MULTILINE):
         for code in re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", solution, re.DOTALL | re.MULTILINE):
@@ -108,11 +114,29 @@ def test_students_get_questions_and_no_answers(path):
             assert code.strip() in instructor
 
 
+@pytest.mark.parametrize("kind", ["twin", "student"])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_check_is_folded_and_stands_apart_from_the_answer(path, kind):
+    cells = [cell for cell in cells_of(editions.edition(path.read_text(encoding="utf-8"), kind)) if cell["cell_type"] == "code"]
+    checks = [i for i, cell in enumerate(cells) if " = Exercise(" in cell["source"]]
+    assert checks
+    for i in checks:
+        assert cells[i]["metadata"]["jupyter"] == {"source_hidden": True}
+        assert cells[i]["metadata"]["cellView"] == "form"
+        assert cells[i]["source"].startswith("# @title ")
+        (name,) = re.findall(r"^(\w+) = Exercise\(", cells[i]["source"], re.MULTILINE)
+        assert f"{name}(" not in cells[i]["source"], "the answer stands in a cell that is folded"
+        assert re.search(rf"^{name}\(my_\w+\);$", cells[i + 1]["source"], re.MULTILINE)
+        assert "cellView" not in cells[i + 1]["metadata"]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_each_chapter_has_notes_for_whoever_teaches_it(path):
     notes = editions.notes_on(path.stem)
     assert len(notes.split()) > 100, f"book/teaching.md has no section (teach-{path.stem})="
-    assert editions.plain(notes) in text_of(editions.edition(path.read_text(encoding="utf-8"), "instructor", notes))
+    cells = cells_of(editions.edition(path.read_text(encoding="utf-8"), "instructor", notes))
+    assert "google.colab" in cells[1]["source"], "book/teaching.md says that the second cell installs the rest"
+    assert editions.plain(notes) in cells[2]["source"]
 
 
 def test_markup_becomes_plain():
@@ -131,7 +155,7 @@ def test_the_twin_folds_its_solution():
     (solution,) = (cell for cell in cells if "check(4)" in cell["source"])
     assert solution["source"].startswith("# @title Solution")
     assert solution["metadata"]["cellView"] == "form"
-    (question,) = (cell for cell in cells if "Exercise(" in cell["source"])
+    (question,) = (cell for cell in cells if "check(None)" in cell["source"])
     assert "cellView" not in question["metadata"]
     assert not any(".prove(" in cell["source"] for cell in cells)
 
@@ -148,5 +172,6 @@ def test_the_course_is_two_archives_that_do_not_change_by_themselves(tmp_path):
         with zipfile.ZipFile(path) as archive:
             assert {Path(name).stem for name in archive.namelist()} == {notebook.stem for notebook in NOTEBOOKS}
             assert all(member.compress_size < member.file_size / 2 for member in archive.infolist())
+            assert {member.external_attr >> 16 for member in archive.infolist()} == {0o644}
     before = [path.read_bytes() for path in (student, instructor)]
     assert [path.read_bytes() for path in editions.write_course(tmp_path)] == before
