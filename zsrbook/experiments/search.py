@@ -812,29 +812,30 @@ def word_cosines(model: SquareLoss, words: Sequence[str]) -> pd.DataFrame:
 
 
 def sweep_seconds(pairs: Sequence[int], size: int = 5_000, width: int = 32) -> pd.DataFrame:
-    """Index ``pairs``, columns ``STL`` and ``ZSL_TE``: seconds a sweep on random square matrices; the best of three.
+    """Index ``pairs``, columns ``STL`` and ``ZSL_TE``: seconds a sweep on random square matrices; the median of five.
 
-    STL has so many pairs of words and items; ZSL_TE has so many links, and texts of as many words.
+    STL has so many pairs of words and items; ZSL_TE has so many links, and texts of as many words. All take turns, so that what else the
+    machine does for a while slows none of them alone.
     """
 
     def random(count: int) -> csr_array:
         return csr_array((np.ones(count, np.float32), rng.integers(size, size=(2, count))), shape=(size, size))
 
-    rows = {}
+    solvers = {}
     for count in pairs:
         rng = np.random.default_rng(0)
         drawn, texts = random(count), random(count)
-        tasks = {"STL": Task(reweighted(drawn)), "ZSL_TE": Task(reweighted(drawn), averaging(texts))}
-        rows[count] = {}
-        for name, task in tasks.items():
-            solver, seconds = Factorisation([task], width, 0.001, 0.1), []
-            solver.sweep()  # compiles, the first time
-            for _ in range(3):
-                began = time.perf_counter()
-                solver.sweep()
-                seconds.append(time.perf_counter() - began)
-            rows[count][name] = min(seconds)
-    return pd.DataFrame(rows).T.rename_axis("pairs")
+        solvers[count, "STL"] = Factorisation([Task(reweighted(drawn))], width, 0.001, 0.1)
+        solvers[count, "ZSL_TE"] = Factorisation([Task(reweighted(drawn), averaging(texts))], width, 0.001, 0.1)
+    for solver in solvers.values():
+        solver.sweep()  # compiles, the first time
+    seconds = {key: [] for key in solvers}
+    for _ in range(5):
+        for key, solver in solvers.items():
+            began = time.perf_counter()
+            solver.sweep()
+            seconds[key].append(time.perf_counter() - began)
+    return pd.Series({key: np.median(taken) for key, taken in seconds.items()}).unstack().rename_axis("pairs")
 
 
 def in_short(scale: Scale) -> str:
