@@ -926,8 +926,8 @@ def test_interaction_carries_over_in_the_toy_world_and_clusters_of_nodes_do_not(
     says(
         "prerec",
         "Activity can only be popularity in ten bins, so it falls short of popularity itself. What carries over by itself is interaction",
-        "Clusters of nodes, in the plain reading, carry next to nothing; with the sides apart they reach about what popularity reaches",
-        "it takes all three families to see how much that is worth",
+        "Clusters of nodes, in the plain reading, carry next to nothing. With the sides apart they come to about popularity's level by themselves",
+        "Joined with the other two families they are worth more: see the last two lines",
         "If the authors clustered users and items apart, their model is better than this chapter's, and nearly all that interaction adds here is in",
     )
     found = carried(Scale.TOY)
