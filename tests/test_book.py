@@ -36,6 +36,7 @@ FAULTS = r"""() => {
   for (const image of document.querySelectorAll(".zsr-figure img.zsr-light, .zsr-figure img.zsr-dark")) {
     const away = !image.closest("details:not([open])");
     if (away && shown(image) !== image.classList.contains(`zsr-${theme}`)) faults.push(`wrong version shown in ${theme}: ${image.alt.slice(0, 60)}`);
+    if (away && shown(image) && image.clientWidth < 0.69 * image.getAttribute("width")) faults.push(`too small to read: ${image.alt.slice(0, 60)}`);
   }
   for (const maths of document.querySelectorAll(".math"))
     if (!maths.querySelector("mjx-container svg")) faults.push(`formula not drawn: ${maths.textContent.slice(0, 60)}`);

@@ -29,7 +29,7 @@ Draw = Callable[[Figure], None]
 #: Hues of Okabe and Ito (blue, vermilion, green, purple, ochre, sky, grey), darkened or lightened to reach a contrast of 3:1
 LIGHT = ("#0067a5", "#c44601", "#00795c", "#a4478a", "#8a6500", "#2b83ba", "#5c5c5c")
 DARK = ("#5bb8f0", "#ff8f4f", "#2ec99b", "#e59cc9", "#f0c744", "#a9d8f5", "#bdbdbd")
-#: inches of a figure: no wider, so that text can still be read where a phone shrinks it to 330 pixels; panels go below each other
+#: inches of a figure: no wider, so that a phone, which shows a third less at most, has little to scroll; panels go below each other
 SIZE = (6, 4.2)
 #: bytes of an SVG from which on it is worth its time to see whether a PNG is smaller
 _LARGE = 200_000
@@ -149,9 +149,9 @@ def images(draw: Draw, alt: str, size: tuple[float, float]) -> str:
         # dark-light: the theme leaves such images as they are
         tags.append(
             f'<img class="zsr-{theme} dark-light" src="{_data_url(draw, theme, size)}" alt="{label}" width="{width}"'
-            f' style="max-width:100%;height:auto{hidden}">'
+            f' style="--width:{width}px;max-width:100%;height:auto{hidden}">'  # --width: for the style sheet, which can't read the other one
         )
-    return "".join(tags)
+    return f'<div class="zsr-picture">{"".join(tags)}</div>'
 
 
 def _data_url(draw: Draw, theme: str, size: tuple[float, float]) -> str:
