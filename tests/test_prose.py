@@ -417,29 +417,26 @@ def test_gains_are_larger_under_the_strict_protocol_and_surely_so_for_mail_dmr_a
     says(
         "mail",
         "both gains over the bare tower are larger under the strict protocol",
-        "for MAIL-DMR the interval of the difference leaves out zero, by little; for MAIL-Base it holds zero",
+        "That they are larger is sure for MAIL-DMR alone, whose gain under the paper's protocol can't quite be told from nothing",
+        "for MAIL-Base the interval of the difference holds zero",
         "an id made up by MetaEmb does what a made-up behaviour does, within the interval",
-        "Under the strict one they lose a little, and the interval of that ends right at zero",
-        "over all seeds the interval of what it adds to the AUC of new users leaves out zero",
-        "points the same way, but its interval holds zero",
+        "gain under the paper's protocol about what new ones gain",
+        "Under the strict protocol old users neither gain nor lose anything that could be told from nothing",
+        "over all seeds the interval of what it adds to the AUC of new users leaves out zero, and so does that of their GAUC",
     )
     theirs, strict = toy_clicks("clicks"), toy_clicks("clicks-strict")
     more = {}
     for ours, base in (("MAIL-Base", "BaseDNN"), ("MAIL-DMR", "DMR")):
         (a, b), (c, d) = ([named[name].per_user("AUC (new)") for name in (ours, base)] for named in (theirs, strict))
         more[ours] = contrast([(1.0, c), (-1.0, d), (-1.0, a), (1.0, b)])
-        assert (mail_side(theirs, ours, base), mail_side(strict, ours, base)) == (1, 1)
+        assert (mail_side(theirs, ours, base), mail_side(strict, ours, base)) == (ours == "MAIL-Base", 1)
     assert all(e.value > 0 for e in more.values())
     assert (side(more["MAIL-DMR"]), side(more["MAIL-Base"])) == (1, 0)
-    assert more["MAIL-DMR"].low < more["MAIL-DMR"].value / 2
     assert [mail_side(named, "MAIL-Base", "MetaEmb") for named in (theirs, strict)] == [0, 0]
-    assert mail_side(theirs, "MAIL-Base", "BaseDNN", "AUC (old)") == 0
-    old = gap(strict["MAIL-Base"], strict["BaseDNN"], "AUC (old)")
-    assert old.value < 0
-    assert abs(old.high) < 0.002
-    gauc = gap(strict["MAIL-Base"], strict["BaseDNN"], "GAUC (new)")
-    assert gauc.value > 0
-    assert side(gauc) == 0
+    assert [mail_side(named, "MAIL-Base", "BaseDNN", "AUC (old)") for named in (theirs, strict)] == [1, 0]
+    new, old = (gap(theirs["MAIL-Base"], theirs["BaseDNN"], f"AUC ({group})").value for group in ("new", "old"))
+    assert old == pytest.approx(new, rel=0.25)
+    assert mail_side(strict, "MAIL-Base", "BaseDNN", "GAUC (new)") == 1
 
 
 def test_the_first_loss_of_mail_does_nearly_all_and_a_map_without_any_does_harm():
