@@ -74,7 +74,9 @@ RECORDS = [record_of("A", 0.30), record_of("A2", 0.295), record_of("B", 0.10), r
         ({"better": {"a": ["A", "C"], "b": "B", "by": 0.0, "metric": "Recall@20"}}, Outcome.REPRODUCED),
         ({"better": {"a": ["A", "B"], "b": "C", "by": 0.0}}, Outcome.PARTLY),  # one holds, one does not
         ({"near": {"a": "A", "b": "A2", "within": 0.2}}, Outcome.REPRODUCED),
-        ({"near": {"a": "A", "b": "B", "within": 0.2, "metric": "MRR@20"}}, Outcome.PARTLY),  # not below, but far above
+        ({"near": {"a": "A", "b": "B", "within": 0.2, "metric": "MRR@20"}}, Outcome.NOT_REPRODUCED),  # not below, but far above
+        ({"between": {"a": "C", "b": "A", "low": 0.5, "high": 0.9}}, Outcome.REPRODUCED),
+        ({"between": {"a": "B", "b": "A", "low": 0.5, "high": 0.9}}, Outcome.NOT_REPRODUCED),
         ({"ratio_at_least": {"a": "C", "b": "A", "ratio": 0.5}}, Outcome.REPRODUCED),
         ({"ratio_at_least": {"a": "C", "b": "A", "ratio": 0.8}}, Outcome.NOT_REPRODUCED),
         ({"ratio_at_most": {"a": "B", "b": "A", "ratio": 0.5}}, Outcome.REPRODUCED),
@@ -131,7 +133,8 @@ def test_a_failure_within_its_interval_says_so(tmp_path):
 
 def test_far_better_than_the_paper_asks_for_a_leak_check(tmp_path):
     verdict = judge(claim_of(tmp_path, {"value": {"a": "A", "value": 0.15, "within": 0.1}}), RECORDS, "toy")
-    assert verdict.outcome == Outcome.PARTLY  # above the lower bound, above the upper one too
+    assert verdict.outcome == Outcome.NOT_REPRODUCED  # above the lower bound, but above the upper one too
+    assert len(verdict.findings) == 1
     assert verdict.suspicious
     assert "look for leaks" in verdict.reason
     assert not judge(claim_of(tmp_path, {"value": {"a": "A", "value": 0.28, "within": 0.1}}), RECORDS, "toy").suspicious

@@ -17,7 +17,7 @@ import html
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, product
 from pathlib import Path
@@ -56,7 +56,7 @@ class Outcome(StrEnum):
 @dataclass(frozen=True)
 class Part:
     """One comparison: ``sum(weight * method) > above`` in one metric. With ``than``, which names a group of pairs: the first method divided by
-    the second is more here than on each of those."""
+    the second is more here than on each of those. With ``other``, the second bound of a band, the worse of the two decides."""
 
     text: str
     metric: str
@@ -64,6 +64,7 @@ class Part:
     above: float = 0.0
     suspicious_above: float = math.inf
     than: str = ""
+    other: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -397,9 +398,13 @@ def _better(metric: str, a: str, b: str, by: float) -> Iterator[Part]:
     yield Part(f"{metric} of {a} above {b}" + (f" by {by:g}" if by else ""), metric, ((1.0, a), (-1.0, b)), by)
 
 
+def _between(metric: str, a: str, b: str, low: float, high: float) -> Iterator[Part]:
+    text = f"{metric} of {a} at least {low:g} and at most {high:g} of {b}"
+    yield Part(text, metric, ((1.0, a), (-low, b)), other=Part(text, metric, ((-1.0, a), (high, b))))
+
+
 def _near(metric: str, a: str, b: str, within: float) -> Iterator[Part]:
-    yield Part(f"{metric} of {a} at least {1 - within:g} of {b}", metric, ((1.0, a), (within - 1, b)))
-    yield Part(f"{metric} of {a} at most {1 + within:g} of {b}", metric, ((-1.0, a), (1 + within, b)))
+    yield from _between(metric, a, b, 1 - within, 1 + within)
 
 
 def _ratio_at_least(metric: str, a: str, b: str, ratio: float) -> Iterator[Part]:
@@ -424,12 +429,13 @@ def _closer(metric: str, a: str, b: str, than: str) -> Iterator[Part]:
 
 def _value(metric: str, a: str, value: float, within: float) -> Iterator[Part]:
     low, high = value * (1 - within), value * (1 + within)
-    yield Part(f"{metric} of {a} at least {low:g}, the paper's {value:g} less {within:.0%}", metric, ((1.0, a),), low, SUSPICIOUS * value)
-    yield Part(f"{metric} of {a} at most {high:g}, the paper's {value:g} and {within:.0%}", metric, ((-1.0, a),), -high)
+    text = f"{metric} of {a} at least {low:g} and at most {high:g}, the paper's {value:g} within {within:.0%}"
+    yield Part(text, metric, ((1.0, a),), low, SUSPICIOUS * value, other=Part(text, metric, ((-1.0, a),), -high))
 
 
 _FORMS: dict[str, tuple[Callable[..., Iterator[Part]], tuple[str, ...]]] = {
     "better": (_better, ("a", "b", "by")),
+    "between": (_between, ("a", "b", "low", "high")),
     "near": (_near, ("a", "b", "within")),
     "ratio_at_least": (_ratio_at_least, ("a", "b", "ratio")),
     "ratio_at_most": (_ratio_at_most, ("a", "b", "ratio")),
@@ -456,7 +462,9 @@ def lookup(records: Sequence[RunRecord], pair: str, method: str, experiments: Se
 def _findings(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> list[Finding]:
     """One, or one for each pair that this pair is compared with."""
     if not part.than:
-        return [_finding(part, part.text, (pair,), claim, records, scale, variant)]
+        sides = [_finding(side, side.text, (pair,), claim, records, scale, variant) for side in (part, part.other) if side]
+        worse = max(sides, key=lambda found: list(Outcome).index(found.outcome))
+        return [replace(worse, suspicious=any(found.suspicious for found in sides))]
     others = claim.groups[part.than].get(scale, ())
     found = [_finding(part, f"{part.text} {_arrow(other)}", (pair, other), claim, records, scale, variant) for other in others]
     return found or [Finding(pair, f"{part.text} {part.than}", Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for {part.than}")]
