@@ -242,6 +242,35 @@ def test_a_search_is_held_to_the_queries_that_another_answers(tmp_path):
         mixed.where_answered(made("Silent", [10] * 6))
 
 
+def test_of_the_toy_world_a_search_may_be_held_to_kinds_of_queries(tmp_path):
+    rules, kind = SearchProtocol("labels", "apart"), search.toy_world().queries("grocery").texts["kind"]
+    moods, families = (np.flatnonzero(kind == name)[:2] for name in ("mood", "mood family"))
+
+    def made(method, greater):
+        table = RankTable.of(greater, [0] * 4, 10, user=[*moods, *families])
+        shape = dict(paper="search", experiment="apart", source=None, target="grocery", protocol=rules.settings(), seeds=1, ranks=False)
+        return replace(record_of(method, 0.1, **shape), ranks={0: table}, metrics={"MAP": [rules.summary(table, ("MAP",))["MAP"]]})
+
+    links, texts = made("Links", [0, 0, 9, 9]), made("Texts", [1, 1, 0, 0])
+    better = {"better": {"a": "Links", "b": "Texts", "metric": "MAP", "by": 0.0}}
+    claim = replace(claim_of(tmp_path, better), protocol=rules, experiments={"apart": None}, pairs={"toy": ("grocery",), "small": ("grocery",)})
+    assert judge(claim, [links, texts], "toy").outcome == Outcome.NOT_REPRODUCED
+    held = replace(claim, kinds=("mood",))
+    assert judge(held, [links, texts], "toy").outcome == Outcome.REPRODUCED
+    assert judge(held, [links, texts], "toy").reason.endswith("asked of queries of the kinds mood")
+    elsewhere = [replace(r, scale="small") for r in (links, texts)]
+    assert judge(held, elsewhere, "small").reason == judge(claim, elsewhere, "small").reason
+
+
+def test_what_changes_nothing_is_told_from_what_loses(tmp_path):
+    better = {"a": ["A", "B"], "b": "B", "metric": "Recall@20", "by": 0.0}
+    a, b = record_of("A", 0.2), record_of("B", 0.2)
+    a = replace(a, ranks={seed: replace(table, greater=table.greater[::-1]) for seed, table in b.ranks.items()})
+    assert "(2 by no more than the interval, 1 of them unchanged)" in judge(claim_of(tmp_path, {"better": better}), [a, b], "toy").reason
+    alone = judge(claim_of(tmp_path, {"better": better | {"a": "B"}}), [b], "toy")
+    assert alone.reason == "the one comparison fails (by no more than the interval, unchanged)"
+
+
 def on(target, sha256="ab" * 32, **recalls):
     """Records of one data set, a method each."""
     return [record_of(m, recall, source=None, target=target, data_sha256=sha256) for m, recall in recalls.items()]

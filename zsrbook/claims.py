@@ -78,6 +78,8 @@ class Finding:
     suspicious: bool = False
     #: not reproduced, though the interval reaches over to the claimed side
     maybe_luck: bool = False
+    #: nothing differs, for any user and seed
+    same: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Claim:
         enough: on how many of the pairs it must hold; None for all.
         answered_by: a search that learned from searches; then those queries alone are judged of which it knows a word, as its ranks tell.
             Others it can't answer, so that a comparison with it would be one of vocabularies.
+        kinds: of queries, as the toy world names them; there those alone are judged. Public data has no such kinds, and is judged in full.
         groups: the file's groups of pairs, by name and scale; ``closer`` names one.
     """
 
@@ -127,6 +130,7 @@ class Claim:
     untestable: str = ""
     enough: int | None = None
     answered_by: str = ""
+    kinds: tuple[str, ...] = ()
     groups: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
@@ -147,7 +151,7 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
     groups, claims = content["pairs"], []
     for entry in content["claims"]:
         where = f"{path}, claim {entry.get('id', '?')!r}"
-        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "enough", "answered_by", "untestable"}
+        unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "enough", "answered_by", "kinds", "untestable"}
         missing = {"id", "where", "claim"} - set(entry)
         if unknown or missing or ("holds" in entry) == ("untestable" in entry):
             raise ClaimError(f"{where}: needs id, where, claim and either holds or untestable; missing {sorted(missing)}, unknown {sorted(unknown)}")
@@ -171,8 +175,8 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
             raise ClaimError(f"{where}: enough is {enough!r}; expected a number of pairs, from 1 to the {most} that it is asked of, beside holds")
         text = " ".join(entry["claim"].split())
         why = " ".join(entry.get("untestable", "").split())
-        answered_by = entry.get("answered_by", "")
-        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, answered_by, groups))
+        answered_by, kinds = entry.get("answered_by", ""), tuple(entry.get("kinds", ()))
+        claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, answered_by, kinds, groups))
     return claims
 
 
@@ -213,11 +217,14 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
         parts = [f"holds on {outcomes.count(Outcome.REPRODUCED)} of {len(outcomes)}, asked for {claim.enough}"] if claim.enough else []
         parts += [_counted(counts[o], tested, *words) for o, words in _WORDS.items() if counts.get(o, 0)]
         if luck := sum(f.maybe_luck for f in findings):
-            parts[-1] += f" ({f'{luck} ' if counts[Outcome.NOT_REPRODUCED] > 1 else ''}by no more than the interval)"
+            same = sum(f.same for f in findings)
+            unchanged = f", {f'{same} of them ' if same < luck else ''}unchanged" if same else ""
+            parts[-1] += f" ({f'{luck} ' if counts[Outcome.NOT_REPRODUCED] > 1 else ''}by no more than the interval{unchanged})"
         untested = len(findings) - tested
         parts += [f"{untested} more {'has' if untested == 1 else 'have'} no record"] if untested else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
         parts += [f"asked of queries of which {claim.answered_by} knows a word"] if claim.answered_by else []
+        parts += [f"asked of queries of the kinds {' and '.join(claim.kinds)}"] if claim.kinds and scale == Scale.TOY else []
         reason = "; ".join(parts)
     return Verdict(claim, scale, outcome, reason, tuple(findings), variant)
 
@@ -502,6 +509,8 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
             found = {key: record.where_answered(answering) for key, record in found.items()}
         except RecordError as error:
             return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
+    if claim.kinds and scale == Scale.TOY:
+        found = {key: _of_kinds(record, claim.kinds) for key, record in found.items()}
     terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
     try:
         value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)
@@ -513,7 +522,16 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
         formula = " − ".join(f"{a.method} / {b.method} on {_arrow(place)}" for place, ((_, a), (_, b)) in zip(places, terms, strict=True))
     margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
-    return Finding(pair, text, outcome, detail, value > part.suspicious_above, outcome == Outcome.NOT_REPRODUCED and high >= part.above)
+    maybe_luck, same = outcome == Outcome.NOT_REPRODUCED and high >= part.above, part.above == low == value == high == 0
+    return Finding(pair, text, outcome, detail, value > part.suspicious_above, maybe_luck, same)
+
+
+def _of_kinds(record: RunRecord, kinds: Sequence[str]) -> RunRecord:
+    """The record with the ranks of those queries of a toy market alone that are of these kinds."""
+    from zsrbook.experiments.search import toy_world  # which needs this module
+
+    asked = np.flatnonzero(toy_world().queries(record.target).texts["kind"].isin(kinds))
+    return replace(record, ranks={seed: table.where(np.isin(table.user, asked)) for seed, table in record.ranks.items()})
 
 
 def _in_variant(method: str, variant: str) -> str:
