@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from zsrbook import text
+from zsrbook.cache import kept
 from zsrbook.data.dataset import DataError
 from zsrbook.text import MINILM, MINILM_SHA256, TextEncoder, embedded_minilm
 
@@ -293,3 +294,13 @@ def test_other_weights_in_the_same_folder_make_other_vectors(distilbert):
     first = np.array(TextEncoder(distilbert(0)).encode(TEXTS))
     np.testing.assert_array_equal(TextEncoder(distilbert(0)).encode(TEXTS), first)
     assert np.abs(TextEncoder(distilbert(1)).encode(TEXTS) - first).max() > 0.1
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no array"), lambda path: path.write_bytes(path.read_bytes()[:-8])])
+def test_an_array_that_is_damaged_is_named(tmp_path, monkeypatch, spoil):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kept("arrays/one", lambda: np.arange(9.0)).tolist() == list(range(9))
+    path = tmp_path / "zsrbook" / "arrays" / "one.npy"
+    spoil(path)
+    with pytest.raises(DataError, match=r"one\.npy: this cache can't be read or written .*; delete it, since it can be made again"):
+        kept("arrays/one", lambda: np.arange(9.0))

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -20,15 +21,30 @@ def kept(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
 
     Args:
         key: folder and name, such as ``vectors/5f0c``; to hold a hash of all that the array depends on.
+
+    Raises:
+        DataError: the file is damaged, or can't be written.
     """
     path = cache_folder() / f"{key}.npy"
     if not path.exists():
         array = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-        np.save(partial, array)
-        partial.replace(path)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+        with _errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.partial.npy")
+            np.save(partial, array)
+            partial.replace(path)
+    with _errors(path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Raises DataError, with what to do, where the file is damaged or can't be written."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, ValueError, EOFError) as error:
+        mend = "delete it, since it can be made again, or " if path.is_file() else ""
+        raise DataError(f"{path}: this cache can't be read or written ({error}); {mend}set XDG_CACHE_HOME to a folder that can be written") from None
 
 
 class Rows:
@@ -43,10 +59,10 @@ class Rows:
 
     def __init__(self, name: str):
         self._path = cache_folder() / f"{name}.sqlite"
-        with self._errors():
+        with _errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = sqlite3.connect(self._path, timeout=60)
-        with self._errors(), self._file:
+        with _errors(self._path), self._file:
             self._file.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
 
     def __enter__(self) -> Rows:
@@ -55,23 +71,13 @@ class Rows:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            mend = "delete it, since it can be made again, or " if self._path.is_file() else ""
-            raise DataError(
-                f"{self._path}: this cache can't be read or written ({error}); {mend}set XDG_CACHE_HOME to a folder that can be written"
-            ) from None
-
     def find(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """Those of the keys that are there, and what was added under them."""
         asked = (self._file.execute("SELECT key, value FROM rows WHERE key = ?", (key,)).fetchone() for key in set(keys))
-        with self._errors():
+        with _errors(self._path):
             return dict(filter(None, asked))
 
     def add(self, rows: Mapping[bytes, bytes]) -> None:
         """All of these or none; a key that is there keeps what it has."""
-        with self._errors(), self._file:
+        with _errors(self._path), self._file:
             self._file.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?)", rows.items())
