@@ -45,7 +45,9 @@ def test_ids_that_a_source_numbers_itself_say_nothing():
         with pytest.raises(DataError, match="a → b: the user ids of one side are numbers of its own"):
             audit.assert_disjoint()
         audit.assert_disjoint(tolerance=0, unknown_users=True)
-    assert len(overlap.without_shared(a, b)) == len(a)
+    left = overlap.without_shared(a, b)
+    assert len(left) == len(a)
+    assert "a: dropped 0 of 4 items that b has too; users can't be compared, so none was dropped" in str(left.report)
 
 
 def test_items_without_text_match_nothing():

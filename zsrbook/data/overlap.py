@@ -128,7 +128,10 @@ def without_shared(data: Dataset, other: Dataset, by: tuple[str, ...] = ("raw", 
     column = data.interactions[Columns.USER].to_numpy()
     kept = np.setdiff1d(np.arange(data.n_items), gone)
     rest = np.setdiff1d(np.arange(len(data.users)), known)
-    note = f"{data.name}: dropped {len(gone):,} of {data.n_items:,} items and {len(known):,} of {data.n_users:,} users that {other.name} has too"
+    people, unknown = f" and {len(known):,} of {data.n_users:,} users", ""
+    if users and not comparable(active_users(other), active_users(data)):
+        people, unknown = "", "; users can't be compared, so none was dropped"
+    note = f"{data.name}: dropped {len(gone):,} of {data.n_items:,} items{people} that {other.name} has too{unknown}"
     left = select_items(data.where(~np.isin(column, known)), kept, note, rest)
     if not len(left):
         raise DataError(f"{data.name}: no interactions are left without what {other.name} has too; choose another pair")
