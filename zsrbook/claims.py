@@ -509,10 +509,10 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
             found = {key: record.where_answered(answering) for key, record in found.items()}
         except RecordError as error:
             return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
-    if claim.kinds and scale == Scale.TOY:
-        found = {key: _of_kinds(record, claim.kinds) for key, record in found.items()}
-    terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
     try:
+        if claim.kinds and scale == Scale.TOY:
+            found = {key: _of_kinds(record, claim.kinds) for key, record in found.items()}
+        terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
         value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)
     except ValueError as error:
         return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
@@ -527,11 +527,15 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
 
 
 def _of_kinds(record: RunRecord, kinds: Sequence[str]) -> RunRecord:
-    """The record with the ranks of those queries of a toy market alone that are of these kinds."""
+    """The record on those queries of a toy market alone that are of these kinds.
+
+    Raises:
+        RecordError: it has none of them.
+    """
     from zsrbook.experiments.search import toy_world  # which needs this module
 
     asked = np.flatnonzero(toy_world().queries(record.target).texts["kind"].isin(kinds))
-    return replace(record, ranks={seed: table.where(np.isin(table.user, asked)) for seed, table in record.ranks.items()})
+    return record.on_queries(asked, f"of the kinds {' and '.join(kinds)}")
 
 
 def _in_variant(method: str, variant: str) -> str:

@@ -215,9 +215,21 @@ class RunRecord:
             raise RecordError(f"record {self.path} can't be held to what {by.path} answers: both need ranks, on the same data")
         theirs = next(iter(by.ranks.values()))
         answered = theirs.user[theirs.greater < theirs.n_candidates]  # a query of unknown words has all candidates before the target
-        tables = {seed: table.where(np.isin(table.user, answered)) for seed, table in self.ranks.items()}
-        if not all(map(len, tables.values())):
-            raise RecordError(f"record {self.path} has no query that {by.path} answers")
+        return self.on_queries(answered, f"that {by.path} answers")
+
+    def on_queries(self, queries: np.ndarray, which: str) -> RunRecord:
+        """This record of a search on these queries alone, of the seeds whose ranks are there.
+
+        Args:
+            queries: numbers, as ranks have them for users.
+            which: what they have in common, for the error.
+
+        Raises:
+            RecordError: none of them is there.
+        """
+        tables = {seed: table.where(np.isin(table.user, queries)) for seed, table in self.ranks.items()}
+        if not tables or not all(map(len, tables.values())):
+            raise RecordError(f"record {self.path} has no query {which}")
         protocol = protocol_of(self.protocol)
         names = tuple(name for name in self.metrics if protocol.knows(name))
         sums = [protocol.summary(table, names) for table in tables.values()]
