@@ -228,7 +228,7 @@ def _estimate(value: float, parts: Sequence[Spread]) -> Estimate:
     total = sum(spread for spread, _ in parts)
     if total <= _ROUNDING:
         return Estimate(float(value), float(value), float(value), float(abs(value) <= _ROUNDING**0.5), 0.0)
-    freedom = total**2 / sum(spread**2 / freedom for spread, freedom in parts)
+    freedom = total**2 / sum(spread**2 / own for spread, own in parts)
     error, tail = total**0.5, student.isf(0.025, freedom)
     p = 2 * student.sf(abs(value) / error, freedom)
     return Estimate(
