@@ -1,16 +1,15 @@
 """BlogCatalog: the loader on good and bad files, the protocol on labels that are known, and Node2Vec beside what others report."""
 
-import os
-
 import numpy as np
 import pytest
+from public import needs
 from scipy import sparse
 from scipy.io import savemat
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from zsrbook.data import blogcatalog as loader
-from zsrbook.data import catalogue, fetch
+from zsrbook.data import catalogue
 from zsrbook.data.dataset import DataError
 from zsrbook.experiments import blogcatalog
 from zsrbook.models.node2vec import Node2VecSettings, embed
@@ -102,11 +101,9 @@ def test_a_run_has_a_row_for_every_variant_and_seed(monkeypatch):
 
 
 @pytest.mark.small
-@pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data")
 def test_topics_of_bloggers_as_well_as_others_tell_them():
     """Ten walks of 80 with p = q = 0.25, as in the paper, read three times; it reports 0.258, and with more walks others up to 0.28."""
-    if missing := fetch.source_of("blogcatalog").missing():
-        pytest.skip(f"{missing[0].path} is not in {fetch.source_of('blogcatalog').where}")
+    needs("blogcatalog")
     data = catalogue.load_graph("blogcatalog")
     found = blogcatalog.f1(embed(data.graph, Node2VecSettings(p=0.25, q=0.25, epochs=3)), data.labels, draws=4).mean()
     assert 0.25 <= found["macro"] <= 0.30

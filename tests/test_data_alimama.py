@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from public import needs
 
 from zsrbook.data import alimama, catalogue, fetch
 from zsrbook.data import alimama_generator as generator
@@ -478,11 +479,8 @@ def test_rows_of_the_sample(tmp_path):
 
 
 @pytest.mark.small
-@pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data")
 def test_the_real_sample():
-    source = fetch.source_of("alimama-sample")
-    if source.missing():
-        pytest.skip(f"{source.files[0].path} is not in {source.where}; get it with `python -m zsrbook data get alimama-sample`")
+    needs("alimama-sample")
     data = catalogue.load_clicks("alimama-sample")
     assert (len(data), len(data.users), len(data.items), int(data.click.sum())) == (500, 230, 297, 210)
     assert len(data.behaviours) == 24_879

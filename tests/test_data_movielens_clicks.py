@@ -1,13 +1,13 @@
 """MovieLens ratings as clicks, on ratings made by hand and on the real ones."""
 
-import os
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
+from public import needs
 
-from zsrbook.data import catalogue, fetch, movielens_clicks
+from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import TEST, TRAIN, VALID
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.data.movielens_clicks import AGES, clicks, coded, never_taken
@@ -186,10 +186,8 @@ def test_a_user_who_rated_all_there_is():
 
 
 @pytest.mark.small
-@pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data")
 def test_real_ratings():
-    if missing := fetch.source_of("ml-100k").missing():
-        pytest.skip(f"{missing[0].path} is not in {fetch.source_of('ml-100k').where}; get it with `python -m zsrbook data get ml-100k`")
+    needs("ml-100k")
     rated = catalogue.load("ml-100k")
     stars, watched = (clicks(rated, click) for click in movielens_clicks.MEANING)
     assert (stars.name, watched.name) == ("ml-100k-stars", "ml-100k-watched")

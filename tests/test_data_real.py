@@ -1,12 +1,12 @@
 """The loaders on the real files: the counts that the sources state."""
 
 import functools
-import os
 
 import ir_measures
 import numpy as np
 import pandas as pd
 import pytest
+from public import needs
 
 from zsrbook.data import catalogue, fetch, movielens, movielens_tags, netflix, overlap, smart, titles
 from zsrbook.data.dataset import Columns, DataError
@@ -16,17 +16,13 @@ from zsrbook.models.search_baselines import BM25
 from zsrbook.records import REPOSITORY
 from zsrbook.scale import Scale
 
-pytestmark = [
-    pytest.mark.small,
-    pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data"),
-]
+pytestmark = pytest.mark.small
 
 
 @functools.cache
 def load(name):
     """The data set, or a skip that says which file is missing."""
-    if missing := fetch.source_of(name).missing():
-        pytest.skip(f"{missing[0].path} is not in {fetch.source_of(name).where}; get it with `python -m zsrbook data get {name}`")
+    needs(name)
     return catalogue.load(name)
 
 
@@ -115,8 +111,7 @@ def test_movielens_texts_and_users():
 
 
 def test_blogcatalog():
-    if missing := fetch.source_of("blogcatalog").missing():
-        pytest.skip(f"{missing[0].path} is not in {fetch.source_of('blogcatalog').where}")
+    needs("blogcatalog")
     data = catalogue.load_graph("blogcatalog")
     assert data.graph.shape == (10_312, 10_312)
     assert data.graph.nnz == 2 * 333_983
@@ -173,8 +168,7 @@ def test_movielens_pair_shares_no_film_once_the_shared_films_are_gone():
 @functools.cache
 def load_search(name):
     for source in catalogue.SEARCH[name][0]:
-        if missing := fetch.source_of(source).missing():
-            pytest.skip(f"{missing[0].path} is not in {fetch.source_of(source).where}; get it with `python -m zsrbook data get {source}`")
+        needs(source)
     return catalogue.load_search(name)
 
 

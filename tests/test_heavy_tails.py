@@ -2,7 +2,6 @@
 
 import doctest
 import itertools
-import os
 import warnings
 from functools import cache
 
@@ -11,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from public import needs
 from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
-from zsrbook.data import catalogue, fetch
+from zsrbook.data import catalogue
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import binary, taken
 from zsrbook.evaluation import heavy_tails
@@ -241,7 +241,6 @@ def test_inequality_and_shares_are_what_they_say(degrees):
 
 
 @pytest.mark.small
-@pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data")
 @pytest.mark.parametrize(
     ("name", "nodes", "user", "item"),
     [
@@ -251,8 +250,7 @@ def test_inequality_and_shares_are_what_they_say(degrees):
     ],
 )
 def test_real_tails_after_five_core(name, nodes, user, item):
-    if missing := fetch.source_of(name).missing():
-        pytest.skip(f"{missing[0].path} is not in {fetch.source_of(name).where}; get it with `python -m zsrbook data get {name}`")
+    needs(name)
     fits = [fit_tail(ones, draws=0) for ones in degrees(taken(binary(catalogue.load(name))))]
     assert tuple(fit.nodes for fit in fits) == nodes
     assert [(fit.exponent, fit.minimum) for fit in fits] == [(pytest.approx(exponent, abs=5e-4), minimum) for exponent, minimum in (user, item)]

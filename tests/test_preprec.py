@@ -1,6 +1,5 @@
 """PrepRec and the popularity of late: encodings against plain readings, no look into the future, and a world in which popularity moves."""
 
-import os
 from dataclasses import replace
 from functools import cache
 from typing import ClassVar
@@ -10,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from contract import RecommenderContract, close, histories, world
+from public import needs
 
-from zsrbook.data import catalogue, fetch
+from zsrbook.data import catalogue
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold, Split, split_by_time, split_leave_one_out
 from zsrbook.evaluation.protocol import Protocol, evaluate
@@ -518,11 +518,9 @@ def test_a_process_without_a_share_of_a_batch_loses_nothing():
 
 
 @pytest.mark.small
-@pytest.mark.skipif(not os.environ.get("ZSRBOOK_DATA"), reason="ZSRBOOK_DATA is not set: the folder of real public data")
 def test_real_popularity_moves():
     """Counts of the last three months beat those of all time where times are real, and so they are the baseline to beat."""
-    if missing := fetch.source_of("amazon-musical-instruments-2014").missing():
-        pytest.skip(f"{missing[0].path} is missing; get it with `python -m zsrbook data get amazon-musical-instruments-2014`")
+    needs("amazon-musical-instruments-2014")
     split = split_leave_one_out(catalogue.load("amazon-musical-instruments-2014"))
     protocol = Protocol(positions="last", history="removed")
     models = RecentPopularity(RecentPopularitySettings(90.0)).fit(split.test.data), Popularity().fit(split.train)

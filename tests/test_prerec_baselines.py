@@ -1,13 +1,13 @@
 """What the baselines are tuned over; and on the real MovieLens-1M, whether they reach what RecBole publishes."""
 
 import json
-import os
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from public import needs
 
-from zsrbook.data import catalogue, fetch
+from zsrbook.data import catalogue
 from zsrbook.evaluation.matrix import MatrixProtocol, evaluate
 from zsrbook.experiments import prerec
 from zsrbook.experiments.prerec import Spec
@@ -72,9 +72,7 @@ def test_the_trials_of_the_whole_toy_world_are_recorded():
 
 @pytest.fixture(scope="module")
 def recbole():
-    source = fetch.source_of("ml-1m")
-    if not os.environ.get("ZSRBOOK_DATA") or source.missing():
-        pytest.skip("ml-1m is not in ZSRBOOK_DATA; get it with `python -m zsrbook data get ml-1m`")
+    needs("ml-1m")
     return recbole_split(catalogue.load("ml-1m"))
 
 
