@@ -60,6 +60,13 @@ def test_constraints_pin_every_direct_dependency_within_its_range():
     assert not any("+" in version for version in pins.values()), "a local version, such as +cpu, exists on one platform only"
 
 
+def test_jobs_that_run_the_tests_install_what_these_import():
+    """Both extras: without pybtex, or without the theme of the book, four files of tests can't even be read."""
+    for name in ("newest", "oldest"):
+        steps = yaml.safe_load((ROOT / ".github/workflows/weekly.yml").read_text())["jobs"][name]["steps"]
+        assert "-e '.[book,test]'" in " ".join(step.get("run", "") for step in steps)
+
+
 def test_one_repository_address():
     from zsrbook.records import ADDRESS
 
