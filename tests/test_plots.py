@@ -73,7 +73,9 @@ def test_the_smaller_format_wins(shown):
 
 def test_images_are_not_blank(shown):
     plots.show(cloud, alt="a cloud")
-    for data in re.findall(r"image/png;base64,([^\"]+)", shown[0]):
+    images = re.findall(r"image/png;base64,([^\"]+)", shown[0])
+    assert len(images) == 2
+    for data in images:
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
         assert pixels.std() > 5
 
