@@ -204,7 +204,7 @@ def test_nodes_may_be_clustered_with_the_lengths_of_their_vectors(split, describ
     assert np.mean(nearest == described.clusters[linked]) < 0.95
 
 
-def test_the_density_of_a_cluster_of_pairs_may_be_closeness_to_its_centre(split, described):
+def test_the_density_of_a_cluster_of_pairs_may_be_closeness_to_its_centre(split):
     found = pair_clusters(split.train, replace(FEATURES, pair_density="distance"))
     user, item = rows_of(split.train), split.train.indices
     mine, e = found.of(user, item), (found.vectors[0][user] * found.vectors[1][item]).numpy()
@@ -401,18 +401,6 @@ def test_it_serves_another_matrix_and_learns_nothing_there(split, model):
     assert np.sort(dealt.described.items, axis=0).tolist() == np.sort(moved.described.items, axis=0).tolist()
     fair, control = (MatrixProtocol().summary(evaluate(m, other))["Recall@20"] for m in (moved, dealt))
     assert control < fair
-
-
-def test_what_is_saved_scores_as_before(split, model):
-    again = PreRec(SMALL)
-    again.restore(model.state())
-    again.bind(split.train)
-    assert (again.scores(np.arange(5)) == model.scores(np.arange(5))).all()
-
-
-def test_the_seed_repeats(split, model):
-    again = PreRec(SMALL).fit(split.train, split.valid)
-    assert (again.scores(np.arange(5)) == model.scores(np.arange(5))).all()
 
 
 def test_interpolation_is_the_base_at_one_and_ours_at_none(split, model):
