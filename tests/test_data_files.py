@@ -154,11 +154,11 @@ def test_what_is_in_another_encoding_is_read_in_it(tmp_path):
 def test_a_web_page_is_no_data(tmp_path):
     for page in ("<!DOCTYPE html><html>", "\n<html><body>404", "<?xml version='1.0'?>"):
         path = write(tmp_path / "t.json", page)
-        for reader in (read_all, files.read_json, lambda p: list(files.read_records(p))):
-            if page.startswith("\n") and reader is not read_all and reader is not files.read_json:
-                continue
+        for reader in (read_all, files.read_json):
             with pytest.raises(DataError, match="a web page, not data"):
                 reader(path)
+    with pytest.raises(DataError, match="a web page, not data"):
+        list(files.read_records(path))
 
 
 def test_truncated_and_damaged_archives(tmp_path):
@@ -232,10 +232,10 @@ def test_json_lines(tmp_path):
         files.read_json(write(tmp_path / "j.json", "[]"))
 
 
-def test_numbers_name_the_first_bad_line(tmp_path):
+def test_numbers_name_the_first_bad_line():
     column = pd.Series(["1", "x", "9", ""], index=[2, 3, 4, 5], name="stars")
     with pytest.raises(DataError, match=r"f: line 3: stars is 'x'; expected 1 to 5 \(3 such of 4 lines\)"):
-        files.numbers(tmp_path.__class__("f"), column, "1 to 5", 1, 5)
+        files.numbers("f", column, "1 to 5", 1, 5)
     for bad in ("nan", "inf", "-1", "6", ""):
         with pytest.raises(DataError, match="line 0"):
             files.numbers("f", pd.Series([bad], name="stars"), "1 to 5", 0, 5)

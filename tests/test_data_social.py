@@ -75,8 +75,8 @@ def test_matlab_doubles_and_columns_that_are_not_read(tmp_path):
         (1, 1, np.nan, "row 2: item is missing"),
         (1, 1, np.inf, "row 2: item is 'inf'"),
         (1, 2, 2.5, r"row \d: category is '2\.5'; expected the number of a category"),
-        (3, 3, 6, r"row 4: rating is '6\.0'; expected 1 to 5 stars"),
-        (3, 3, 0, r"row 4: rating is '0\.0'; expected 1 to 5 stars"),
+        (3, 3, 6, r"row 4: value is '6\.0'; expected 1 to 5 stars"),
+        (3, 3, 0, r"row 4: value is '0\.0'; expected 1 to 5 stars"),
         (0, 5, 12, r"row 1: time is '12\.0'; expected the number of a period, 1 to 11"),
         (0, 5, 1.5, r"row 1: time is '1\.5'; expected the number of a period"),
     ],
@@ -84,7 +84,7 @@ def test_matlab_doubles_and_columns_that_are_not_read(tmp_path):
 def test_bad_values_are_named_with_row_and_column(tmp_path, row, column, value, message):
     rows = np.asarray(ROWS, float)
     rows[row, column] = value
-    with pytest.raises(DataError, match=message.replace("rating is", "value is")) as error:
+    with pytest.raises(DataError, match=message) as error:
         trust(tmp_path, rows)
     assert FILES["epinions"] in str(error.value)
 

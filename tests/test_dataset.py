@@ -73,7 +73,7 @@ def test_hash_notices_a_changed_text_and_text_that_moves_between_columns():
         assert all(replace(data, items=items).sha256() != replace(data, items=o).sha256() for o in others)
 
 
-def test_the_interactions_column_is_named_in_errors():
+def test_rows_that_do_not_fit_are_named():
     items = pd.DataFrame({"raw": ["a", "b"], "text": ["", ""]})
     rows = pd.DataFrame({"user": ["u", "v"], "item": ["a", "z"], "time": [1.0, 2.0]})
     with pytest.raises(DataError, match=r"row 1 names item 'z'.*1 such"):

@@ -70,7 +70,7 @@ def test_records_hold_what_their_ranks_give(home, moved):
     assert moved["PrepRec"].data_sha256 == home["PrepRec"].data_sha256
 
 
-def test_the_window_is_chosen_on_validation(home, monkeypatch):
+def test_the_window_is_chosen_on_validation(home):
     (chosen,) = home[TUNED].metrics["days"]
     assert chosen in preprec.WINDOWS
     assert home[TUNED].metrics["NDCG@20"] == home[f"Recent popularity ({chosen:g} days)"].metrics["NDCG@20"]
@@ -93,7 +93,7 @@ def test_without_histories_everybody_gets_the_same_at_one_moment():
     assert not torch.equal(model.inner.scores(replace(sequences, now=now))[0], scores[0])
 
 
-def test_no_weight_moves_on_the_way(moved):
+def test_no_weight_moves_on_the_way():
     weights = preprec.fitted(GROCERY, 0, None)[0].network.state_dict()
     served = preprec.preprec(PANTRY, GROCERY, 0).network.state_dict()
     assert all(torch.equal(value, served[name]) for name, value in weights.items())

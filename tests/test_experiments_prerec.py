@@ -188,7 +188,7 @@ def test_what_run_is_asked_for_becomes_tasks():
         prerec.tasks("single", "grocery", "pantry", Scale.TOY)
 
 
-def test_a_page_takes_from_the_records_what_still_holds(monkeypatch, tmp_path, single):
+def test_a_page_takes_from_the_records_what_still_holds(monkeypatch, single):
     """Rows with all of their seeds come from the records; others run, and a live row runs its first seed."""
     monkeypatch.setattr(prerec, "SEEDS", [0, 1])
     ran = []

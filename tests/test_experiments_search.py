@@ -359,7 +359,7 @@ def test_zero_shot_rows_see_no_query_no_label_and_no_click(data, monkeypatch):
         np.testing.assert_array_equal(fitted(SPEC, row, 0)[0].scores(queries), sighted[row.name], err_msg=row.name)
 
 
-def test_held_out_links_are_judged_and_never_trained_on(data, rows):
+def test_held_out_links_are_judged_and_never_trained_on(data):
     held = load(HELD)
     assert held.links.multiply(held.held_out).nnz == 0
     assert (held.links + held.held_out != data.links).nnz == 0
@@ -401,7 +401,7 @@ def test_shuffled_rows_learn_from_links_between_other_items(data, seed):
 
 
 @pytest.mark.parametrize("stems", [False, True])
-def test_the_best_of_the_grid_is_taken(data, stems):
+def test_the_best_of_the_grid_is_taken(stems):
     for name in SQUARE:
         scores, chosen = tuning(SPEC, name, stems)["MAP"], tuned(SPEC, name, stems)
         lams, omegas = (list(level) for level in scores.index.levels)
@@ -416,7 +416,7 @@ def test_the_best_of_the_grid_is_taken(data, stems):
             assert min(values) < best < max(values) or best in limits, "the best has neighbours on both sides, or there are none"
 
 
-def test_the_grid_grows_towards_a_best_at_its_edge_and_no_further(data, monkeypatch):
+def test_the_grid_grows_towards_a_best_at_its_edge_and_no_further(monkeypatch):
     fits = []
 
     def summary(self, table, metrics):
@@ -433,7 +433,7 @@ def test_the_grid_grows_towards_a_best_at_its_edge_and_no_further(data, monkeypa
     assert len(fits) == 2 * len(scores) == 30, "each of them once a draw"
 
 
-def test_what_was_tuned_is_not_fitted_again(data, monkeypatch):
+def test_what_was_tuned_is_not_fitted_again(monkeypatch):
     before = tuning(SPEC, "ZSL_TE")
     monkeypatch.setattr(search, "evaluate", lambda *_: pytest.fail("fitted again"))
     pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, "ZSL_TE"), before, check_exact=True)
@@ -687,7 +687,7 @@ def test_statistics_are_counts(data):
         }
 
 
-def test_kinds_split_the_labels_by_query(data, rows):
+def test_kinds_split_the_labels_by_query(data):
     runs = search.run(SPEC, [0, 1], only("LSI", "ZSL_TE"))
     found = search.kinds(runs, data, ["ZSL_TE", "nobody", "LSI"])
     assert list(dict.fromkeys(found["method"])) == ["ZSL_TE", "LSI"]
@@ -703,7 +703,7 @@ def test_kinds_split_the_labels_by_query(data, rows):
     assert np.average(found[found["method"] == "LSI"]["value"], weights=weight) == pytest.approx(named["LSI"].mean("Recall@R"))
 
 
-def test_queries_are_split_by_the_answers_that_share_a_word(data, rows):
+def test_queries_are_split_by_the_answers_that_share_a_word(data):
     runs = search.run(SPEC, [0, 1], only("LSI", "ZSL_TE"))
     named = {way: {r.method: r for r in runs if r.experiment == way} for way in ("labels", "apart")}
     cut = [{snowballstemmer.stemmer("english").stemWord(word) for word in re.findall(r"\w+", text.lower())} for text in data.items[Columns.TEXT]]

@@ -152,7 +152,7 @@ def test_a_batch_costs_what_its_histories_cost_alone(users, items):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5 * float(alone.abs().max()))
 
 
-def test_no_part_of_a_batch_costs_nothing():
+def test_an_empty_part_of_a_batch_costs_nothing():
     data = dataset()
     loss, count = built(data).network(padded(data.sequences(), np.zeros(0, np.int64), CPU))
     assert (float(loss.detach()), count) == (0.0, 0)

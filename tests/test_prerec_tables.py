@@ -28,7 +28,7 @@ def test_a_row_that_is_left_out_is_too_large_and_one_that_nobody_ran_has_a_dash(
 def test_the_board_has_a_cell_a_method_and_data_set(single, monkeypatch):
     monkeypatch.setattr(prerec_tables, "results", lambda experiment, spec: single)
     found = prerec_tables.board(["grocery"], Scale.TOY)
-    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f}\N{NO-BREAK SPACE}± ".rstrip())
+    assert found.loc["MostPop", "grocery"].startswith(f"{single[0].mean('NDCG@20'):.3f}\N{NO-BREAK SPACE}±")
     assert found.loc["PreRec", "grocery"].endswith("(2)")
 
 
@@ -110,7 +110,7 @@ def test_groups_of_users_make_up_all_of_them(single):
     assert np.average(groups["ours"], weights=groups["users"]) == pytest.approx(named["PreRec"].mean("NDCG@20"), abs=1e-6)
 
 
-def test_quarters_by_known_ones_are_those_by_activity(moved):
+def test_quarters_by_known_ones_are_those_by_activity():
     """What is known of a user is training and validation; a model that is ahead in every quarter is so by all of its transfers."""
     popular = recorded("single", PANTRY, ("MostPop", "Random", "Truth"))
     base = prerec_tables.popularity_of(popular)

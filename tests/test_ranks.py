@@ -94,7 +94,6 @@ def test_counts_equal_the_plain_reading(world, remove_history, kind, at_once):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("remove_history", [False, True])
 def test_counting_on_a_gpu_changes_nothing(remove_history):
     rng = np.random.default_rng(0)

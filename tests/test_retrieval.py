@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, matrix_of
@@ -125,12 +126,10 @@ def rankings(draw):
 @settings(max_examples=150, deadline=None)
 def test_counts_equal_the_plain_reading(ranking, at_once, kind):
     scores, relevant, removed, pool = ranking
-    places = retrieval.csr_array(removed.astype(np.float32))
-    before, retrieval.AT_ONCE = retrieval.AT_ONCE, at_once
-    try:
+    places = csr_array(removed.astype(np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "AT_ONCE", at_once)
         table = ranked(np.array(scores, kind), relevant, pool=np.array(pool), without=places)
-    finally:
-        retrieval.AT_ONCE = before
     pairs = [(q, i) for q, items in enumerate(relevant) for i in sorted(items)]
     assert_array_equal(np.stack([table.user, table.target], 1), pairs)
     for (q, i), greater, ties, total in zip(pairs, table.greater, table.ties, table.n_candidates, strict=True):

@@ -143,7 +143,7 @@ def test_bfloat16_is_near_float32_and_not_the_same():
         assert 1e-7 < error < 1e-2, "bfloat16 keeps 8 bits: errors of a few thousandths, and not none"
 
 
-def test_no_positions_cost_nothing():
+def test_an_empty_batch_costs_nothing():
     users, items, targets = problem(0)
     value, _, grad_items = value_and_gradients(full_softmax_loss, users, items, targets)
     assert value == 0

@@ -226,7 +226,6 @@ def test_a_file_that_is_not_the_one_of_the_book_is_refused(monkeypatch):
 
 def test_where_it_is_not_installed_the_hub_is_asked_at_one_revision(monkeypatch):
     """The embedded files and the hub's are the same model; nothing is downloaded here."""
-    monkeypatch.undo()
     monkeypatch.setattr(text, "embedded_minilm", lambda: None)
     asked = []
     for kind in ("AutoTokenizer", "AutoModel"):
@@ -237,11 +236,10 @@ def test_where_it_is_not_installed_the_hub_is_asked_at_one_revision(monkeypatch)
     assert asked == [("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")] * 2
 
 
-def test_a_folder_is_an_encoder_too(monkeypatch, tmp_path):
+def test_a_folder_is_an_encoder_too(tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(embedded_minilm(), folder)
     expected = TextEncoder().encode(TEXTS[:2], cache=False)
-    monkeypatch.undo()
     np.testing.assert_allclose(TextEncoder(name=str(folder)).encode(TEXTS[:2], cache=False), expected, atol=1e-3)
 
 
