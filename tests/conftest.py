@@ -13,6 +13,8 @@ import numba
 import pytest
 import torch
 
+from zsrbook import records
+
 pytest.register_assert_rewrite("contract")  # so that a failing contract test shows its values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +58,16 @@ def book() -> Path:
     if done.returncode:
         pytest.fail(f"the book does not build:\n{(done.stdout + done.stderr)[-6000:]}", pytrace=False)
     return ROOT / "build" / "html"
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch) -> Path:
+    """A small clean git clone in the place of this one; gives its folder of records, which is not there yet."""
+    (tmp_path / "code.py").write_text("1\n")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
+    return tmp_path / "book" / "runs"
 
 
 @pytest.fixture(scope="module")

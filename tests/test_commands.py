@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -33,16 +32,16 @@ def tiny_world():
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
-    """An empty folder of records in a small clean git clone that stands for this one."""
-    (tmp_path / "code.py").write_text("1\n")
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    runs = tmp_path / "book" / "runs"
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
-    monkeypatch.setattr(records, "RUNS", runs)
+def root(clone, monkeypatch):
+    """The empty folder of records of a small clean clone, at toy scale; what other chapters than ZESRec have loaded is forgotten after."""
+    monkeypatch.setattr(records, "RUNS", clone)
     monkeypatch.setenv("ZSRBOOK_SCALE", "toy")
-    return runs
+    cached = (mail.load, prerec.load, preprec.load, preprec.fitted, search.load, search.tuning)
+    for function in cached:
+        function.cache_clear()
+    yield clone
+    for function in cached:
+        function.cache_clear()
 
 
 def call(*arguments: str, exit_code: int = 0) -> str:
@@ -300,7 +299,6 @@ def test_run_mail_writes_rows_that_share_a_model_and_grows_them(root, monkeypatc
     small = ToyWorld(ToySettings(users=(300, 20, 20), items=(60, 20, 20)))
     monkeypatch.setattr(mail, "toy_world", lambda: small)
     monkeypatch.setattr(mail, "IMPRESSIONS", 3000)
-    mail.load.cache_clear()
     asked = ("run", "mail", "clicks-strict", "grocery", "--only", "Emblr; LLAE; Item rate")
     call(*asked, "--seeds", "1")
     first = {r.method: r for r in records.find(root)}
@@ -316,7 +314,6 @@ def test_run_mail_writes_rows_that_share_a_model_and_grows_them(root, monkeypatc
     assert grown["LLAE"].metrics["AUC (new)"][0] == first["LLAE"].metrics["AUC (new)"][0]
     assert "deviations has no row Emblr" in call("run", "mail", "deviations", "grocery", "--only", "Emblr", exit_code=2)
     assert "expected one of clicks" in call("run", "mail", "zero-shot", "grocery", exit_code=2)
-    mail.load.cache_clear()
 
 
 @pytest.fixture
@@ -331,11 +328,7 @@ def search_root(root, monkeypatch, tmp_path_factory):
     sizes = search.SIZES[Scale.TOY]
     short = replace(sizes.softmax, width=8, training=replace(sizes.softmax.training, epochs=1))
     monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, draws=1, square=replace(sizes.square, width=8, sweeps=1), softmax=short))
-    for cached in (search.load, search.tuning):
-        cached.cache_clear()
-    yield root
-    for cached in (search.load, search.tuning):
-        cached.cache_clear()
+    return root
 
 
 @pytest.fixture
@@ -345,12 +338,7 @@ def small_worlds(search_root, monkeypatch):
     for chapter in (mail, prerec):
         monkeypatch.setattr(chapter, "toy_world", lambda **dials: small)
     monkeypatch.setattr(mail, "IMPRESSIONS", 3000)
-    cached = (mail.load, prerec.load, preprec.load)
-    for function in cached:
-        function.cache_clear()
-    yield search_root
-    for function in cached:
-        function.cache_clear()
+    return search_root
 
 
 def stands(root, experiment: str, method: str, *, paper: str, target: str, source: str | None = None, scale: str = "toy") -> None:
@@ -495,8 +483,6 @@ def test_run_preprec_at_home_and_from_elsewhere(root, monkeypatch):
     monkeypatch.setattr(prerec, "toy_world", lambda **dials: small)
     quick = preprec.SETTINGS[Scale.TOY]
     monkeypatch.setitem(preprec.SETTINGS, Scale.TOY, replace(quick, width=8, training=replace(quick.training, epochs=1)))
-    for cached in (preprec.load, preprec.fitted):
-        cached.cache_clear()
     asked = ("run", "preprec", "pantry", "--only", "MostPop;PrepRec")
     call(*asked, "--seeds", "1")
     call("run", "preprec", "pantry", "--source", "grocery", "--only", "PrepRec", "--seeds", "1")
@@ -517,5 +503,3 @@ def test_run_preprec_at_home_and_from_elsewhere(root, monkeypatch):
     assert [r.experiment for r in records.find(root, method="PrepRec (prerec-p6)")] == [preprec.DEVIATIONS]
     said = call("run", "preprec", "pantry", "--deviations", "--only", "MostPop", exit_code=2)
     assert "successor-deviations has no row MostPop" in " ".join(said.replace("│", " ").split())
-    for cached in (preprec.load, preprec.fitted):
-        cached.cache_clear()

@@ -21,16 +21,6 @@ from zsrbook.scale import Scale
 from zsrbook.training import Training
 
 
-@pytest.fixture
-def clone(tmp_path, monkeypatch):
-    """A small clean git clone in the place of this one; gives its folder of records."""
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"]):
-        (tmp_path / "code.py").write_text("1\n")
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    monkeypatch.setattr(records, "REPOSITORY", tmp_path)
-    return tmp_path / "book" / "runs"
-
-
 def tables(seeds=(0, 1), n=500, items=300):
     rng = np.random.default_rng(0)
     user = np.sort(rng.integers(0, 90, n)).tolist()
