@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from zsrbook.claims import estimate
 from zsrbook.evaluation.bootstrap import Estimate, contrast, difference
 from zsrbook.experiments import choices, mail, preprec, prerec, prerec_tables, search, zesrec
 from zsrbook.findings import MEASURES, at_a_glance
@@ -51,8 +50,7 @@ def side(found) -> int:
 
 def beyond(ours: RunRecord, base: RunRecord, metric: str) -> int:
     """The same of the difference of two rows."""
-    _, low, high, _ = estimate([(1.0, ours), (-1.0, base)], metric)
-    return int(low > 0) - int(high < 0)
+    return side(gap(ours, base, metric))
 
 
 # ---------------------------------------------------------------- the first pages
