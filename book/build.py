@@ -39,7 +39,7 @@ TRACEBACK = re.compile(r"Traceback \(most recent call last\)|class=\"[^\"]*\bout
 MOST_AT_ONCE = 4
 #: what is worth showing while pages run
 PROGRESS = re.compile(r"\.md: Execut(ing|ed) notebook|^[\w-]+\.md: Using cached")
-
+#: what tells nothing where a build failed
 NOISE = re.compile(r"\[IPKernelApp\] WARNING|\.\.\. .*(\[ *\d+%\]|done)")
 
 
@@ -52,7 +52,7 @@ def main() -> int:
         sync(notebook)
     if asked.twins:
         return 0
-    force, start = asked.force, time.monotonic()
+    start = time.monotonic()
     try:
         scale = current_scale()
     except ScaleError as error:
@@ -60,12 +60,12 @@ def main() -> int:
         return 1
     numbers = digest(NUMBERS, scale.value, "" if scale is Scale.TOY else folder_listing(data_folder()))
     everything = digest(WORDS, numbers)
-    if not force and STAMP.exists() and STAMP.read_text() == everything:
+    if not asked.force and STAMP.exists() and STAMP.read_text() == everything:
         return done(scale, "is up to date")
 
-    print(f"== Building the book at scale {scale}{', from nothing' if force else ''}; notebooks run if they, or zsrbook, changed.", flush=True)
+    print(f"== Building the book at scale {scale}{', from nothing' if asked.force else ''}; notebooks run if they, or zsrbook, changed.", flush=True)
     work, cache = BUILD / "work", BUILD / "cache" / f"{scale}-{numbers[:16]}"
-    for folder in (work, PAGES, *([cache] if force else [])):
+    for folder in (work, PAGES, *([cache] if asked.force else [])):
         shutil.rmtree(folder, ignore_errors=True)
     cache.mkdir(parents=True, exist_ok=True)
     get_cache(cache).db  # noqa: B018  reading it makes it; two pages that make it at the same moment would fail
@@ -110,12 +110,14 @@ def execute(pages: list[Path], environment: dict[str, str]) -> bool:
     script = str(ROOT / "book" / "execute.py")
     with ThreadPoolExecutor(at_once) as pool:
         runs = [pool.submit(run, [sys.executable, script, str(page)], environment) for page in pages]
-        for ended in as_completed(runs):
-            failed, log = ended.result()
-            if failed:
-                pool.shutdown(cancel_futures=True)
-                print(log)
-                return False
+        try:
+            for ended in as_completed(runs):
+                failed, log = ended.result()
+                if failed:
+                    print(log)
+                    return False
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a page that raised, and after Ctrl-C, no other begins
     return True
 
 
@@ -133,7 +135,8 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[bool, str]:
 
 
 def done(scale: Scale, what: str) -> int:
-    print(f"== The book at scale {scale} {what}. Open {(PAGES / 'index.html').as_uri()} or run: make serve")
+    at_scale = "" if scale is Scale.TOY else f" SCALE={scale}"  # else make would build it at toy scale, in the place of this one
+    print(f"== The book at scale {scale} {what}. Open {(PAGES / 'index.html').as_uri()} or run: make serve{at_scale}")
     return 0
 
 
@@ -160,9 +163,10 @@ def sync(notebook: Path) -> None:
         print(f"== wrote {path.relative_to(ROOT)}")
 
 
-def forget_old_caches(current: Path, keep: int = 3) -> None:
+def forget_old_caches(current: Path) -> None:
+    """The three used last stay."""
     current.touch()
-    for old in sorted(current.parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)[keep:]:
+    for old in sorted(current.parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)[3:]:
         shutil.rmtree(old)
 
 

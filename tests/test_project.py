@@ -4,12 +4,15 @@ import importlib.util
 import os
 import re
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
 import editions  # from book/
 import pytest
 import yaml
+
+from zsrbook.scale import Scale
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -81,7 +84,6 @@ def test_one_repository_address():
 
 def test_the_glossary_has_the_rows_that_prerec_is_held_against():
     from zsrbook.experiments import prerec
-    from zsrbook.scale import Scale
 
     terms = re.findall(r"^(\S.*)\n  ", (ROOT / "book/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
     rows = {row.name for row in prerec.baselines(prerec.Spec("grocery", Scale.TOY))} - {"MostPop", "MostPop (binned)", "Random"}
@@ -149,6 +151,30 @@ def test_pages_run_once_and_a_cell_that_raises_ends_the_build(build, tmp_path, c
     assert "as asked" in told  # the traceback, in colours
 
 
+def test_no_page_begins_after_an_interruption(build, monkeypatch):
+    began = []
+
+    def run(command, environment):
+        began.append(command)
+        if len(began) == 1:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        return False, ""
+
+    monkeypatch.setattr(build, "run", run)
+    monkeypatch.setattr(build, "MOST_AT_ONCE", 1)
+    with pytest.raises(KeyboardInterrupt):
+        build.execute([Path(f"{n}.md") for n in range(9)], {})
+    assert len(began) < 4  # one may begin before the first is heard of
+
+
+def test_the_book_is_served_at_the_scale_at_which_it_was_built(build, capsys):
+    """At another, make would build it anew in its place."""
+    for scale, command in ((Scale.TOY, "make serve\n"), (Scale.SMALL, "make serve SCALE=small\n")):
+        build.done(scale, "is up to date")
+        assert capsys.readouterr().out.endswith(command)
+
+
 def test_chapters_run_before_other_pages(build):
     names = [page.parent.name for page in build.pages_with_cells()]
     assert names == sorted(names, reverse=True)
@@ -175,7 +201,6 @@ def test_every_source_of_data_can_be_cited():
 
 def test_the_register_of_deviations_names_each_once_and_holds_all_that_are_measured(monkeypatch):
     from zsrbook.experiments import mail, preprec, prerec, search, zesrec
-    from zsrbook.scale import Scale
 
     monkeypatch.setattr(search, "tuned", lambda spec, name: search.SquareSettings())  # the ids do not depend on it
 
