@@ -13,6 +13,7 @@ import torch
 
 from zsrbook import bench
 from zsrbook.bench import coordinate_descent, mail, node2vec, zesrec_on_gpu
+from zsrbook.models.coordinate_descent import Factorisation, Task
 from zsrbook.models.ranking import batch_of
 from zsrbook.training import pick_device
 
@@ -244,3 +245,43 @@ def test_growth_is_that_of_the_rows(monkeypatch):
 def test_files_that_can_not_be_read_leave_rows_with_the_reason(monkeypatch):
     monkeypatch.setattr(mail, "reading", lambda *sizes: [bench.Row("speed", None, "", note="no room"), bench.Row("memory", None, "", note="no room")])
     assert [row.note for row in mail.readings((10, 20), 5)] == ["no room"] * 4
+
+
+MATRIX = coordinate_descent.Shape(40, 20, 200, 8)
+
+
+def test_sweeps_are_measured_without_their_peer():
+    rows = coordinate_descent.against_implicit(1e9, MATRIX, rounds=1) + coordinate_descent.by_positives(1e9, MATRIX, (1, 4))
+    assert [row.value is None for row in rows] == [False, True, False, False, False, False]
+    assert rows[0].note == rows[1].note == "implicit can't be installed here: no network"
+    assert [row.unit for row in rows] == ["sweeps/s", "of the peer's", "s", "s", "s", "s"]
+
+
+def test_sweeps_on_a_card_ask_for_one(monkeypatch):
+    assert [row.unit for row in coordinate_descent.on_gpu(MATRIX, "cpu", rounds=1)] == ["sweeps/s", "sweeps/s"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (row,) = coordinate_descent.on_gpu(MATRIX)
+    assert (row.value, row.note) == (None, "no CUDA device here")
+
+
+def test_a_sweep_tells_its_memory(capsys):
+    coordinate_descent.sweep_once(MATRIX)
+    gigabytes, seconds, positives = map(float, capsys.readouterr().out.split())
+    assert 0 < gigabytes < 8
+    assert seconds > 0
+    assert 0 < positives <= 200
+
+
+def test_after_equal_time_each_has_its_loss(tmp_path):
+    """A peer that never moves: ours sweeps as long as it takes, and ends lower."""
+
+    class Still:
+        def round(self):
+            return 1000.0
+
+    positives = MATRIX.matrix()
+    start = coordinate_descent._saved(Factorisation([Task(positives)], 8, coordinate_descent.OMEGA, coordinate_descent.LAM).vectors, tmp_path)
+    (ours, theirs), (later, same) = coordinate_descent._after_equal_time(positives, start, Still(), tmp_path, rounds=2)
+    assert later < theirs
+    assert later == pytest.approx(min(ours, later), rel=1e-5)
+    assert same == theirs

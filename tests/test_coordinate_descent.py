@@ -5,13 +5,10 @@ import doctest
 import numba
 import numpy as np
 import pytest
-import torch
 from scipy import sparse
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from zsrbook import bench
-from zsrbook.bench import coordinate_descent as speed
 from zsrbook.models import coordinate_descent, coordinate_descent_gpu
 from zsrbook.models.coordinate_descent import Factorisation, Task, Vectors, averaging, reweighted
 from zsrbook.models.coordinate_descent_gpu import FactorisationOnGPU
@@ -28,7 +25,7 @@ def bags(rng, rows=N, columns=WORDS, share=0.2):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_numba_thread():
     """Problems as small as these gain nothing from a second thread, and waiting for one takes long on a busy machine."""
     given = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -374,45 +371,3 @@ class TestOnGPU:
             there.sweep()
         np.testing.assert_allclose(flat(there.vectors), flat(here.vectors), atol=1e-8)
         assert there.objective() == pytest.approx(here.objective(), rel=1e-10)
-
-    def test_rows_of_the_benchmark(self, monkeypatch):
-        tiny = speed.Shape(40, 20, 200, 8)
-        assert [row.unit for row in speed.on_gpu(tiny, "cpu", rounds=1)] == ["sweeps/s", "sweeps/s"]
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        (row,) = speed.on_gpu(tiny)
-        assert (row.value, row.note) == (None, "no CUDA device here")
-
-
-def test_the_rows_of_the_benchmark(monkeypatch):
-    def refuse(name, *arguments):
-        raise bench.PeerError(f"{name} can't be installed here: no network")
-
-    monkeypatch.setattr(speed, "Peer", refuse)
-    tiny = speed.Shape(40, 20, 200, 8)
-    rows = speed.against_implicit(1e9, tiny, rounds=1) + speed.by_positives(1e9, tiny, (1, 4))
-    assert [row.value is None for row in rows] == [False, True, False, False, False, False]
-    assert rows[0].note == rows[1].note == "implicit can't be installed here: no network"
-    assert [row.unit for row in rows] == ["sweeps/s", "of the peer's", "s", "s", "s", "s"]
-
-
-def test_a_sweep_tells_its_memory(capsys):
-    speed.sweep_once(speed.Shape(40, 20, 200, 8))
-    gigabytes, seconds, positives = map(float, capsys.readouterr().out.split())
-    assert 0 < gigabytes < 8
-    assert seconds > 0
-    assert 0 < positives <= 200
-
-
-def test_after_equal_time_each_has_its_loss(tmp_path):
-    """A peer that never moves: ours sweeps as long as it takes, and ends lower."""
-
-    class Still:
-        def round(self):
-            return 1000.0
-
-    positives = speed.Shape(40, 20, 200, 8).matrix()
-    start = speed._saved(Factorisation([Task(positives)], 8, speed.OMEGA, speed.LAM).vectors, tmp_path)
-    (ours, theirs), (later, same) = speed._after_equal_time(positives, start, Still(), tmp_path, rounds=2)
-    assert later < theirs
-    assert later == pytest.approx(min(ours, later), rel=1e-5)
-    assert same == theirs
