@@ -36,7 +36,9 @@ def pytest_collection_modifyitems(items):
     has_data = "data" in REQUIRED or bool(os.environ.get("ZSRBOOK_DATA")) or os.environ.get("ZSRBOOK_SCALE") == "small"
     for item in items:
         if item.get_closest_marker("small") and not has_data:
-            item.add_marker(pytest.mark.skip(reason="needs real public data; set ZSRBOOK_DATA to its folder"))
+            item.add_marker(
+                pytest.mark.skip(reason="needs real public data; set ZSRBOOK_DATA to its folder, or ZSRBOOK_SCALE=small where doctor finds it")
+            )
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 

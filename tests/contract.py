@@ -122,13 +122,13 @@ class RecommenderContract:
         return model, model.transfer(world().target) if model.zero_shot else model
 
     @classmethod
-    def at_home(cls, variant: str, seed: int = 0, device: str = "cpu", fit: int = 0) -> Recommender:
-        """The model where it was fitted; another number for ``fit`` asks for another fit with the same seed."""
-        return cls._fitted(variant, seed, device, fit)[0]
+    def at_home(cls, variant: str) -> Recommender:
+        """The model where it was fitted."""
+        return cls._fitted(variant, 0, "cpu", 0)[0]
 
     @classmethod
     def in_target(cls, variant: str, seed: int = 0, device: str = "cpu", fit: int = 0) -> Recommender:
-        """The model that scores the target's items."""
+        """The model that scores the target's items; another number for ``fit`` asks for another fit with the same seed."""
         return cls._fitted(variant, seed, device, fit)[1]
 
     # -- learning ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from test_models_dmr import array, dense
 from torch import Tensor, nn
 
 from zsrbook.data.clicks import TEST, TRAIN, VALID, Layout
@@ -47,14 +48,6 @@ def embedded(lengths: list[int], seed: int = 0, scale: float = 1.0) -> Embedded:
 
 
 # -- the equations, one row at a time --------------------------------------------------------------------------------------
-
-
-def array(x: Tensor) -> np.ndarray:
-    return x.detach().numpy()
-
-
-def dense(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
-    return array(layer.weight) @ x + array(layer.bias)
 
 
 def leaky(x: np.ndarray) -> np.ndarray:
