@@ -128,7 +128,8 @@ def bibliography() -> dict[str, Entry]:
 
 
 def authors(entry: Entry) -> str:
-    names = [" ".join([*person.prelast_names, *person.last_names]) for person in entry.persons["author"]]
+    """Last names; of three or more the first. Rich ones, since an accent or a brace of BibTeX means nothing in Markdown."""
+    names = [" ".join(map(str, [*person.rich_prelast_names, *person.rich_last_names])) for person in entry.persons["author"]]
     return " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
 
 

@@ -150,6 +150,11 @@ def test_markup_becomes_plain():
     assert "{" not in text.replace("{cart}", "")
 
 
+def test_names_are_written_without_the_signs_of_bibtex():
+    assert editions.citation(["barabasi1999emergence"], in_text=True).startswith("[Barabási and Albert (1999)](")
+    assert not [key for key in editions.bibliography() if re.search(r"[{}\\]", editions.citation([key], in_text=False).partition("](")[0])]
+
+
 def test_the_twin_folds_its_solution():
     cells = cells_of(editions.edition(HEAD + LESSON, "twin"))
     (solution,) = (cell for cell in cells if "check(4)" in cell["source"])
