@@ -249,6 +249,7 @@ def test_the_same_system_in_both_arms_differs_at_the_nominal_rate(repeated):
     assert (truth == 0).all()
     p = np.array([found["p"] for found in tests])
     assert (p <= 0.05).mean(0) == pytest.approx(0.05, abs=0.06)  # 3 standard deviations of a share of 120
+    assert 0.02 < (p <= 0.05).mean() < 0.08  # over all metrics, where none at all would be too few
     assert (p <= 0.5).mean(0) == pytest.approx(0.5, abs=0.14)
 
 
@@ -257,6 +258,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(repeated, name):
     truth, tests = repeated[name]
     held = np.array([(found["low"] <= truth) & (truth <= found["high"]) for found in tests])
     assert held.mean(0) == pytest.approx(0.95, abs=0.06)
+    assert 0.92 < held.mean() < 0.98  # nor are they so wide that they hold anything
     errors, spread = np.mean([found["error"] for found in tests], axis=0), np.std([found["lift"] for found in tests], axis=0, ddof=1)
     assert errors == pytest.approx(spread, rel=0.2)
 
