@@ -55,6 +55,7 @@ LEARN_LINKS = (
     *("ZSL_ME", "ZSL_TE", "ZSL_TE (folded in)", "ZSL_ME (cross-entropy)", "ZSL_TE (cross-entropy)", "ZSL_TE (shuffled)"),
     *("ZSL_ME (rewired)", "ZSL_TE (rewired)", "Popular", "BM25 + Popular"),
 )
+STEMMER = snowballstemmer.stemmer("english")
 toy_world = search.toy_world
 
 
@@ -126,6 +127,10 @@ def made(row: System, seed: int) -> Retriever:
 
 def pairs_of(table: RankTable) -> set[tuple[int, int]]:
     return set(zip(table.user.tolist(), table.target.tolist(), strict=True))
+
+
+def stems(text: str) -> set[str]:
+    return {STEMMER.stemWord(word) for word in re.findall(r"\w+", text.lower())}
 
 
 def same_ranks(one: RankTable, two: RankTable) -> bool:
@@ -220,10 +225,7 @@ def test_every_row_is_judged_by_all_that_the_data_knows(records, rows, data):
         "log": set(newer.log[["query", Columns.ITEM]].itertuples(index=False, name=None)),
         "links": set(zip(*(codes.tolist() for codes in data.links.nonzero()), strict=True)),
     }
-    stem = snowballstemmer.stemmer("english").stemWord
-    said, asked = (
-        [{stem(word) for word in re.findall(r"\w+", text.lower())} for text in texts] for texts in (data.items[Columns.TEXT], data.queries["text"])
-    )
+    said, asked = ([*map(stems, texts)] for texts in (data.items[Columns.TEXT], data.queries["text"]))
     known["apart"] = {(query, item) for query, item in known["labels"] if not asked[query] & said[item]}
     assert 0 < len(known["apart"]) < len(known["labels"])
     assert [*records] == [(way, row.name) for row in rows for way in WAYS]
@@ -706,10 +708,9 @@ def test_kinds_split_the_labels_by_query(data):
 def test_queries_are_split_by_the_answers_that_share_a_word(data):
     runs = search.run(SPEC, [0, 1], only("LSI", "ZSL_TE"))
     named = {way: {r.method: r for r in runs if r.experiment == way} for way in ("labels", "apart")}
-    cut = [{snowballstemmer.stemmer("english").stemWord(word) for word in re.findall(r"\w+", text.lower())} for text in data.items[Columns.TEXT]]
-    kinds = {}
+    cut, kinds = [*map(stems, data.items[Columns.TEXT])], {}
     for query, mine in data.relevance.groupby("query"):
-        asked = {snowballstemmer.stemmer("english").stemWord(word) for word in data.queries["text"][query].lower().split()}
+        asked = stems(data.queries["text"][query])
         held = [bool(asked & cut[item]) for item in mine[Columns.ITEM]]
         kinds[query] = search.SHARED[0 if all(held) else 1 if any(held) else 2]
     found = search.by_shared_words(named["labels"], named["apart"]["LSI"], least=1)
