@@ -341,7 +341,9 @@ def test_closer_says_what_is_missing(tmp_path):
     ("change", "message"),
     [
         ({"holds": {"beter": {"a": "A"}}}, "unknown predicate 'beter'"),
-        ({"holds": {"better": {"a": "A", "b": "B"}}}, "expected a, b, by"),
+        ({"holds": {"better": {"a": "A", "b": "B"}}}, "better has a, b; expected a, b, by"),
+        ({"holds": {"better": ["A", "B"]}}, r"better has \['A', 'B'\]; expected a, b, by"),
+        ({"holds": {"all": []}}, "holds compares nothing"),
         ({"holds": "__import__('os')"}, "is no predicate"),
         ({"at": "nowhere"}, "expected some of near, far, five"),
         ({"at": None}, "expected some of near, far, five"),
@@ -351,7 +353,11 @@ def test_closer_says_what_is_missing(tmp_path):
         ({"enough": 6, "at": "five"}, "enough is 6; expected a number of pairs, from 1 to the 5"),
         ({"enough": True, "at": "five"}, "enough is True"),
         ({"holds": None, "untestable": "x", "enough": 1, "at": "five"}, "beside holds"),
-        ({"holds": {"closer": {"a": "A", "b": "B", "than": "nowhere"}}}, "than is nowhere; expected one of near, far, five"),
+        ({"holds": {"closer": {"a": "A", "b": "B", "than": "nowhere"}}}, "claim 'it': than is nowhere; expected one of near, far, five"),
+        (
+            {"holds": {"all": [{"better": {"a": "A", "b": "B", "by": 0}}, {"closer": {"a": "A", "b": "B", "than": "nowhere"}}]}},
+            "than is nowhere; expected",
+        ),
         ({"holds": {"closer": {"a": "A", "b": "B"}}}, "expected a, b, than"),
         ({"remark": "x"}, r"unknown \['remark'\]"),
         ({"protocol": {"positions": "first"}}, "positions is 'first'; expected one of all, last"),
@@ -361,6 +367,19 @@ def test_bad_claims_are_named(tmp_path, change, message):
     with pytest.raises(ClaimError, match=message) as caught:
         claim_of(tmp_path, **{"holds": {"better": {"a": "A", "b": "B", "by": 0.0}}} | change)
     assert "p.yml, claim 'it'" in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("claims: [", "no YAML"), ("{protocol: {}, pairs: {}, claims: [it]}", "'it' is no claim; expected")])
+def test_a_claims_file_that_can_not_be_read_is_named(tmp_path, text, message):
+    (tmp_path / "p.yml").write_text(text)
+    with pytest.raises(ClaimError, match=rf"p\.yml: {message}"):
+        load("p", tmp_path)
+
+
+def test_one_value_serves_for_a_list_of_one(tmp_path):
+    claim = claim_of(tmp_path, {"better": {"a": "A", "b": "B", "by": 0.0}}, experiment={"single": ["A", "B"]}, kinds="mood")
+    assert claim.experiments == {"single": ("A", "B")}
+    assert claim.kinds == ("mood",)
 
 
 def test_unknown_paper_lists_the_known():

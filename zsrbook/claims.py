@@ -1,8 +1,8 @@
 """What a paper claims, and what our records say about it.
 
 ``book/claims/<paper>.yml`` lists the claims. A claim is a predicate in a small declarative form; nothing in the file is run as code.
-Each part of a predicate is a weighted sum of methods that should lie above a bound, such as ``ZESRec-H - 0.6 HRNN > 0``, so one
-an interval over users and seeds, paired, judges all of them. ``closer`` alone compares data sets: by how far a method is from another one
+Each part of a predicate is a weighted sum of methods that should lie above a bound, such as ``ZESRec-H - 0.6 HRNN > 0``, so that one kind of
+interval, over users and seeds, paired, judges all of them. ``closer`` alone compares data sets: by how far a method is from another one
 here and there. A claim is asked of all its pairs, or of ``enough`` of them, and is
 
 ``reproduced``           the whole 95 % interval lies on the claimed side
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, product
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -143,13 +144,18 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
     path = folder / f"{paper}.yml"
     if not path.exists():
         raise ClaimError(f"{path}: no such file; claims exist for {', '.join(sorted(p.stem for p in folder.glob('*.yml'))) or 'no paper'}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ClaimError(f"{path}: no YAML ({error})") from error
     if not isinstance(content, dict) or set(content) != {"protocol", "pairs", "claims"}:
         raise ClaimError(
             f"{path}: expected protocol, pairs and claims at the top; found {', '.join(content) if isinstance(content, dict) else content}"
         )
     groups, claims = content["pairs"], []
     for entry in content["claims"]:
+        if not isinstance(entry, dict):
+            raise ClaimError(f"{path}: {entry!r} is no claim; expected id, where, claim and either holds or untestable")
         where = f"{path}, claim {entry.get('id', '?')!r}"
         unknown = set(entry) - {"id", "where", "claim", "experiment", "protocol", "at", "holds", "enough", "answered_by", "kinds", "untestable"}
         missing = {"id", "where", "claim"} - set(entry)
@@ -165,22 +171,24 @@ def load(paper: str, folder: Path = CLAIMS) -> list[Claim]:
         try:
             protocol = protocol_of(content["protocol"] | entry.get("protocol", {}))
             experiments = _experiments(entry.get("experiment", "zero-shot"))
-            others = {part.than for part in _parts(holds, protocol.metrics)} if holds is not None else set()
-        except (KeyError, TypeError, ValueError) as error:
+            parts = [] if holds is None else list(_parts(holds, protocol.metrics))
+        except (TypeError, ValueError) as error:
             raise ClaimError(f"{where}: {error}") from error
-        if others - {"", *groups}:
-            raise ClaimError(f"{where}: than is {', '.join(others)}; expected one of {', '.join(groups)}")
+        if holds is not None and not parts:
+            raise ClaimError(f"{where}: holds compares nothing; expected a comparison or more")
+        if others := {part.than for part in parts} - {"", *groups}:
+            raise ClaimError(f"{where}: than is {', '.join(sorted(others))}; expected one of {', '.join(groups)}")
         enough, most = entry.get("enough"), min((len(p) for p in pairs.values() if p), default=0)
         if enough is not None and not (holds is not None and type(enough) is int and 1 <= enough <= most):
             raise ClaimError(f"{where}: enough is {enough!r}; expected a number of pairs, from 1 to the {most} that it is asked of, beside holds")
         text = " ".join(entry["claim"].split())
         why = " ".join(entry.get("untestable", "").split())
-        answered_by, kinds = entry.get("answered_by", ""), tuple(entry.get("kinds", ()))
+        answered_by, kinds = entry.get("answered_by", ""), tuple(_listed(entry.get("kinds", [])))
         claims.append(Claim(entry["id"], entry["where"], text, experiments, pairs, protocol, holds, why, enough, answered_by, kinds, groups))
     return claims
 
 
-def _experiments(value: str | list) -> dict[str, tuple[str, ...] | None]:
+def _experiments(value: str | dict | list) -> dict[str, tuple[str, ...] | None]:
     """``[transfer, {single: [MostPop]}]``: any method from transfer, and MostPop alone from single."""
     found: dict[str, tuple[str, ...] | None] = {}
     for entry in _listed(value):
@@ -375,8 +383,9 @@ def _may_fail(predicate: dict) -> bool:
     return kind == "any" or (kind == "all" and any(map(_may_fail, body)))
 
 
-def _listed(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+def _listed(value: Any) -> list:
+    """What the file has as a list, or as one value alone."""
+    return value if isinstance(value, list) else [value]
 
 
 def _parts(predicate: dict, usual: Sequence[str]) -> Iterator[Part]:
@@ -391,12 +400,12 @@ def _parts(predicate: dict, usual: Sequence[str]) -> Iterator[Part]:
     if kind not in _FORMS:
         raise ValueError(f"unknown predicate {kind!r}; expected one of all, any, {', '.join(_FORMS)}")
     form, needed = _FORMS[kind]
-    metrics = _listed(body.get("metric", list(usual)))
     methods = [name for name in ("a", "b") if name in needed]
-    if set(body) - {"metric"} != set(needed):
-        raise ValueError(f"{kind} has {', '.join(body)}; expected {', '.join(needed)} and maybe metric")
+    if not isinstance(body, dict) or set(body) - {"metric"} != set(needed):
+        has = ", ".join(body) if isinstance(body, dict) else repr(body)
+        raise ValueError(f"{kind} has {has}; expected {', '.join(needed)} and maybe metric")
     others = {name: body[name] for name in needed if name not in methods}
-    for metric in metrics:
+    for metric in _listed(body.get("metric", list(usual))):
         for chosen in product(*(_listed(body[m]) for m in methods)):
             yield from form(metric, **dict(zip(methods, chosen, strict=True)), **others)
 
