@@ -200,6 +200,8 @@ def test_a_variant_speaks_for_its_method_where_it_was_run(tmp_path):
     assert verdict.findings[0].detail.startswith("A (tuned) − B = +0.")
     assert verdict.findings[1].detail.startswith("A (tuned) − A (tuned, shuffled) = +0.")
     assert "tuned settings where they were run" in Verdicts([verdict])._repr_html_()
+    named = replace(claim, experiments={"zero-shot": ("A", "B", "A (shuffled)")})
+    assert judge(named, records, "toy", variant="tuned").findings == verdict.findings
 
 
 @pytest.mark.parametrize("holds", [{"any": ["close", "fails"]}, {"all": [{"any": ["close", "fails"]}]}])

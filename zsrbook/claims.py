@@ -16,7 +16,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain, product
@@ -30,7 +30,7 @@ import yaml
 from scipy.stats import t as student
 
 from zsrbook.evaluation.bootstrap import contrast, ratio_difference
-from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RecordError, RunRecord, find, protocol_of
+from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
 CLAIMS = REPOSITORY / "book" / "claims"
@@ -478,53 +478,66 @@ def lookup(records: Sequence[RunRecord], pair: str, method: str, experiments: Se
 def _findings(part: Part, pair: str, claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> list[Finding]:
     """One, or one for each pair that this pair is compared with."""
     if not part.than:
-        sides = [_finding(side, side.text, (pair,), claim, records, scale, variant) for side in (part, part.other) if side]
-        worse = max(sides, key=lambda found: list(Outcome).index(found.outcome))
-        return [replace(worse, suspicious=any(found.suspicious for found in sides))]
+        return [_finding(part, part.text, (pair,), claim, records, scale, variant)]
     others = claim.groups[part.than].get(scale, ())
     found = [_finding(part, f"{part.text} {_arrow(other)}", (pair, other), claim, records, scale, variant) for other in others]
     return found or [Finding(pair, f"{part.text} {part.than}", Outcome.NOT_TESTABLE, f"no data at {scale} scale stands for {part.than}")]
 
 
 def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, records: Sequence[RunRecord], scale: str, variant: str) -> Finding:
-    """What one comparison comes to on one pair, or on one against another."""
-    pair = places[0]
+    """What one comparison comes to on one pair, or on one against another; of a band the worse of its two sides."""
+    try:
+        found = _compared(part, places, claim, records, scale, variant)
+        sides = [_side(side, text, places, found) for side in (part, part.other) if side]
+    except ValueError as error:
+        return Finding(places[0], text, Outcome.NOT_TESTABLE, str(error))
+    worse = max(sides, key=lambda side: list(Outcome).index(side.outcome))
+    return replace(worse, suspicious=any(side.suspicious for side in sides))
+
+
+def _compared(
+    part: Part, places: tuple[str, ...], claim: Claim, records: Sequence[RunRecord], scale: str, variant: str
+) -> dict[tuple[str, str], RunRecord]:
+    """The records that a comparison needs, by pair and method, on those queries that the claim is asked of.
+
+    Raises:
+        ValueError: there is none of a method, or one that can't speak for the claim; says why.
+    """
 
     def serving(method: str) -> list[str]:
         return [name for name, methods in claim.experiments.items() if methods is None or method in methods]
 
-    def run(place: str, method: str) -> RunRecord | None:
-        return lookup(records, place, method, serving(method), scale)
-
-    found = {(p, name): (variant and run(p, _in_variant(name, variant))) or run(p, name) for p in places for _, name in part.terms}
-    settings = claim.protocol.settings()
-    for (place, name), record in found.items():
-        why = None
+    found, settings = {}, claim.protocol.settings()
+    for place, (_, name) in product(places, part.terms):
+        experiments = serving(name)
+        varied = lookup(records, place, _in_variant(name, variant), experiments, scale) if variant else None
+        record = varied or lookup(records, place, name, experiments, scale)
         if record is None:
-            why = f"no record of {name} in {' or '.join(serving(name))} at {scale} scale for {_arrow(place)}"
-        elif part.metric not in record.metrics:
-            why = f"the record of {name} holds no {part.metric}"
-        elif record.protocol != settings:
-            theirs = protocol_of(record.protocol).settings()
-            differ = ", ".join(k for k in settings if k not in OPEN and theirs.get(k) != settings[k])
-            why = f"{name} was judged by another protocol ({differ})" if differ else None
-        if why:
-            return Finding(pair, text, Outcome.NOT_TESTABLE, why)
+            raise ValueError(f"no record of {name} in {' or '.join(experiments) or 'any experiment'} at {scale} scale for {_arrow(place)}")
+        if part.metric not in record.metrics:
+            raise ValueError(f"the record of {name} holds no {part.metric}")
+        theirs = protocol_of(record.protocol).settings()
+        if differ := [key for key in settings if key not in OPEN and theirs.get(key) != settings[key]]:
+            raise ValueError(f"{name} was judged by another protocol ({', '.join(differ)})")
+        found[place, name] = record
     if claim.answered_by and all(r.ranks for r in found.values()):  # a paper's own numbers have none
-        answering = run(pair, claim.answered_by)
+        answering = lookup(records, places[0], claim.answered_by, serving(claim.answered_by), scale)
         if answering is None:
-            return Finding(pair, text, Outcome.NOT_TESTABLE, f"no record of {claim.answered_by}, whose words say which queries are asked")
-        try:
-            found = {key: record.where_answered(answering) for key, record in found.items()}
-        except RecordError as error:
-            return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
-    try:
-        if claim.kinds and scale == Scale.TOY:
-            found = {key: _of_kinds(record, claim.kinds) for key, record in found.items()}
-        terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
-        value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)
-    except ValueError as error:
-        return Finding(pair, text, Outcome.NOT_TESTABLE, str(error))
+            raise ValueError(f"no record of {claim.answered_by}, whose words say which queries are asked")
+        found = {key: record.where_answered(answering) for key, record in found.items()}
+    if claim.kinds and scale == Scale.TOY:
+        found = {key: _of_kinds(record, claim.kinds) for key, record in found.items()}
+    return found
+
+
+def _side(part: Part, text: str, places: tuple[str, ...], found: Mapping[tuple[str, str], RunRecord]) -> Finding:
+    """Whether a sum of methods lies above its bound.
+
+    Raises:
+        ValueError: the records can't be compared.
+    """
+    terms = [[(weight, found[place, name]) for weight, name in part.terms] for place in places]
+    value, low, high, basis = estimate(terms[0], part.metric) if len(places) == 1 else estimate_closer(*terms, part.metric)
     outcome = Outcome.REPRODUCED if low > part.above else Outcome.PARTLY if value > part.above else Outcome.NOT_REPRODUCED
     formula = " ".join(f"{'−' if w < 0 else '+'} {'' if abs(w) == 1 else f'{abs(w):g} × '}{r.method}" for w, r in terms[0]).removeprefix("+ ")
     if part.than:
@@ -532,7 +545,7 @@ def _finding(part: Part, text: str, places: tuple[str, ...], claim: Claim, recor
     margin = f" [{low:+.4f}, {high:+.4f}]" if math.isfinite(high - low) else " (no interval)"
     detail = f"{formula} = {value:+.4f}{margin}, needs more than {part.above:g}; {basis}"
     maybe_luck, same = outcome == Outcome.NOT_REPRODUCED and high >= part.above, part.above == low == value == high == 0
-    return Finding(pair, text, outcome, detail, value > part.suspicious_above, maybe_luck, same)
+    return Finding(places[0], text, outcome, detail, value > part.suspicious_above, maybe_luck, same)
 
 
 def _of_kinds(record: RunRecord, kinds: Sequence[str]) -> RunRecord:
