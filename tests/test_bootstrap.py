@@ -194,6 +194,10 @@ def test_other_predictions_are_refused():
         difference(a, b)
     with pytest.raises(ValueError, match="same test set"):
         difference(a, per_user(np.ones((8, 1))))
+    changing = per_user(np.ones((9, 2)), np.tile([1, 2], (9, 1)))  # seeds of different tests, of which the first is that of a
+    for pair in ((a, changing), (changing, a)):
+        with pytest.raises(ValueError, match="same test set"):
+            difference(*pair)
     with pytest.raises(ValueError, match="nothing to resample"):
         PerUser.of({})
 

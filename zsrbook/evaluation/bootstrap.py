@@ -214,9 +214,10 @@ def _refuse_others(methods: Sequence[PerUser]) -> None:
     """Raises ValueError unless all were judged on the same predictions."""
     first = methods[0]
     for other in methods[1:]:
-        same = np.array_equal(first.users, other.users)
         # a method without chance may have one seed where the others have five; its users must then stand in all of theirs
-        if not same or not all(np.array_equal(c, first.counts[:, i % first.counts.shape[1]]) for i, c in enumerate(other.counts.T)):
+        seeds = range(max(len(first.seeds), len(other.seeds)))
+        pairs = ((first.counts[:, i % len(first.seeds)], other.counts[:, i % len(other.seeds)]) for i in seeds)
+        if not np.array_equal(first.users, other.users) or not all(np.array_equal(mine, theirs) for mine, theirs in pairs):
             raise ValueError(
                 f"can't compare {len(first.users)} users with {first.counts.sum(0).tolist()} predictions a seed and {len(other.users)} users with"
                 f" {other.counts.sum(0).tolist()}: a paired test needs the same test set; evaluate both on one fold and one protocol"
