@@ -55,3 +55,5 @@ def test_errors_name_the_row():
         auc(np.array([1, 1]), np.array([0.1, 0.2]))
     with pytest.raises(ValueError, match="none of the 2 users"):
         gauc(np.array([1, 0]), np.array([0.1, 0.2]), np.array([0, 1]))
+    with pytest.raises(ValueError, match="none of the 1 users"):
+        gauc(np.array([1, 1]), np.array([0.1, 0.2]), np.array([0, 0]))

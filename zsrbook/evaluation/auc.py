@@ -36,10 +36,10 @@ def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     Raises:
         ValueError: one class only, a score that is NaN, or a label other than 0 and 1.
     """
-    found = gauc(labels, scores, np.zeros(len(labels), np.int64))
-    if found.skipped:
+    labels, scores = _checked(labels, scores)
+    if len(np.unique(labels)) == 1:
         raise ValueError(f"AUC needs both classes, but all {len(labels)} labels are {int(labels[0])}")
-    return found.value
+    return gauc(labels, scores, np.zeros(len(labels), np.int64)).value
 
 
 def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> GroupedAUC:
@@ -60,12 +60,11 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> GroupedAU
     pairs = positive * (count - positive)
     wins = np.bincount(code, weights=rank * labels, minlength=len(names)) - positive * (positive + 1) / 2
     both = pairs > 0
-    if not both.any() and len(names) != 1:
+    if not both.any():
         raise ValueError(f"GAUC needs a user with both classes, but none of the {len(names)} users has both")
     mean, count = wins[both] / pairs[both], count[both]
     frame = pd.DataFrame({"sum": mean * count, "count": count, "mean": mean}, index=pd.Index(names[both], name="user"))
-    value = float(frame["sum"].sum() / count.sum()) if both.any() else float("nan")
-    return GroupedAUC(value, frame, int((~both).sum()))
+    return GroupedAUC(float(frame["sum"].sum() / count.sum()), frame, int((~both).sum()))
 
 
 def auc_by_user(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> pd.DataFrame:
