@@ -14,7 +14,7 @@ from scipy.stats import hypergeom
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
 from zsrbook.evaluation import auc, bootstrap, metrics, protocol, ranks
-from zsrbook.evaluation.metrics import GAINS, TieRule, average, by_user, mrr_at, ndcg_at, recall_at, sampled, values
+from zsrbook.evaluation.metrics import GAINS, TieRule, average, by_user, recall_at, sampled, values
 from zsrbook.evaluation.ranks import RankTable
 
 NAMES = ["Recall@1", "Recall@3", "MRR@3", "NDCG@3", "MRR@20", "NDCG@20"]
@@ -44,7 +44,7 @@ def test_ndcg_equals_scikit_learn_with_ties(k):
     scores = np.random.default_rng(0).integers(0, 12, (300, 50)).astype(float)
     truth = np.zeros_like(scores)
     truth[:, 7] = 1
-    assert_allclose(ndcg_at(table_of(scores, 7), k).mean(), ndcg_score(truth, scores, k=k, ignore_ties=False), rtol=0, atol=1e-9)
+    assert_allclose(values(table_of(scores, 7), f"NDCG@{k}").mean(), ndcg_score(truth, scores, k=k, ignore_ties=False), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
@@ -60,7 +60,7 @@ def test_mrr_equals_scikit_learn_which_takes_the_worst_rank_of_a_tie():
     truth = np.zeros_like(scores)
     truth[:, 7] = 1
     theirs = label_ranking_average_precision_score(truth, scores)
-    assert_allclose(mrr_at(table_of(scores, 7), 50, "pessimistic").mean(), theirs, rtol=0, atol=1e-9)
+    assert_allclose(values(table_of(scores, 7), "MRR@50", "pessimistic").mean(), theirs, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("k", "items"), [(20, 3600), (20, 10_000), (20, 7)])
@@ -68,8 +68,8 @@ def test_constant_scorer_gets_chance_level(k, items):
     table = RankTable.of([0], [items - 1], items)
     inside = np.arange(1, min(k, items) + 1)
     assert_allclose(recall_at(table, k), len(inside) / items)
-    assert_allclose(mrr_at(table, k), (1 / inside).sum() / items)
-    assert_allclose(ndcg_at(table, k), (1 / np.log2(inside + 1)).sum() / items)
+    assert_allclose(values(table, f"MRR@{k}"), (1 / inside).sum() / items)
+    assert_allclose(values(table, f"NDCG@{k}"), (1 / np.log2(inside + 1)).sum() / items)
     assert recall_at(table, k, "optimistic")[0] == 1  # the mistake that the default avoids
 
 
@@ -91,7 +91,7 @@ def test_tie_rules_are_in_order(greater, ties, name):
 
 def test_median_rank_of_an_odd_number_of_ties_lies_between():
     table = RankTable.of([1], [1], 9)  # rank 2 or 3
-    assert mrr_at(table, 5, "median")[0] == pytest.approx(1 / 2.5)
+    assert values(table, "MRR@5", "median")[0] == pytest.approx(1 / 2.5)
 
 
 @pytest.mark.parametrize("name", ["Recall@3", "MRR@3", "NDCG@3"])
@@ -121,10 +121,11 @@ def test_averages_agree_with_plain_means():
     assert average(table, found, "macro") == pytest.approx(np.mean(means))
 
 
-@pytest.mark.parametrize("name", ["Recall", "Recall@", "Recall@0", "Precision@5", "MRR@-1"])
+@pytest.mark.parametrize("name", ["Recall", "Recall@", "Recall@0", "Recall@R", "Precision@5", "MRR@-1"])
 def test_unknown_names_are_refused(name):
     with pytest.raises(ValueError, match="such as Recall@20"):
         values(RankTable.of([0], [0], 9), name)
+    assert not protocol.Protocol().knows(name)
 
 
 def test_unknown_rules_are_refused():

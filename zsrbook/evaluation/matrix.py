@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import MatrixSplit, rows_of
 from zsrbook.evaluation.bootstrap import PerUser
-from zsrbook.evaluation.metrics import parse, sampled, values
+from zsrbook.evaluation.metrics import is_metric, sampled, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.evaluation.retrieval import judge, rank_relevant, runs_of
 from zsrbook.models.matrix import MatrixModel
@@ -85,10 +85,7 @@ class MatrixProtocol:
 
     def knows(self, metric: str) -> bool:
         """Whether ranks tell this metric."""
-        try:
-            return metric == "AUC" or bool(parse(metric.removesuffix(SAMPLED)))
-        except ValueError:
-            return False
+        return metric == "AUC" or is_metric(metric.removesuffix(SAMPLED))
 
     def by_user(self, table: RankTable, metric: str) -> pd.DataFrame:
         """Index ``user``; columns ``sum``, ``count`` and ``mean``: one value a user.

@@ -41,45 +41,38 @@ def recall_at(table: RankTable, k: int, ties: TieRule = "expected") -> np.ndarra
     >>> recall_at(table, 20, ties="pessimistic")
     array([1., 1., 0., 0.])
     """
-    return _at(table, "Recall", k, ties)
-
-
-def mrr_at(table: RankTable, k: int, ties: TieRule = "expected") -> np.ndarray:
-    """(n,) one over the rank, or 0 below rank ``k``.
-
-    >>> mrr_at(RankTable.of(greater=[0, 3, 20, 0], ties=[0, 0, 0, 1], n_candidates=100), 20)
-    array([1.  , 0.25, 0.  , 0.75])
-    """
-    return _at(table, "MRR", k, ties)
-
-
-def ndcg_at(table: RankTable, k: int, ties: TieRule = "expected") -> np.ndarray:
-    """(n,) one over log2(rank + 1), or 0 below rank ``k``; the ideal DCG of one relevant item is 1.
-
-    >>> ndcg_at(RankTable.of(greater=[0, 2, 20], ties=[0, 0, 0], n_candidates=100), 20)
-    array([1. , 0.5, 0. ])
-    """
-    return _at(table, "NDCG", k, ties)
+    return values(table, f"Recall@{k}", ties)
 
 
 def values(table: RankTable, name: str, ties: TieRule = "expected") -> np.ndarray:
-    """(n,) the metric that a name such as ``Recall@20`` stands for.
+    """(n,) what each prediction is worth by the metric of a name such as ``Recall@20``; 0 below rank 20.
 
-    >>> values(RankTable.of(greater=[0, 3], ties=[0, 0], n_candidates=100), "MRR@20")
-    array([1.  , 0.25])
+    >>> values(RankTable.of(greater=[0, 3, 20, 0], ties=[0, 0, 0, 1], n_candidates=100), "MRR@20")  # the last one takes rank 1 or 2
+    array([1.  , 0.25, 0.  , 0.75])
+    >>> values(RankTable.of(greater=[0, 2, 20], ties=[0, 0, 0], n_candidates=100), "NDCG@20")  # the ideal DCG of one relevant item is 1
+    array([1. , 0.5, 0. ])
 
     Raises:
-        ValueError: no such metric.
+        ValueError: no such metric, or no such tie rule.
     """
-    return _at(table, *parse(name), ties)
+    metric, k = parse(name)
+    gain = GAINS[metric]
+    if ties == "expected":  # the sum of gains over ranks g + 1 … g + t + 1 is a difference of two cumulative sums
+        total = np.concatenate([[0], np.cumsum(gain(np.arange(1.0, k + 1)))])
+        above, level = np.minimum(table.greater, k), np.minimum(table.greater + table.ties + 1, k)
+        return (total[level] - total[above]) / (table.ties + 1)
+    shares = {"optimistic": 0.0, "median": 0.5, "pessimistic": 1.0}
+    if ties not in shares:
+        raise ValueError(f"the tie rule is {ties!r}; expected one of {', '.join(get_args(TieRule))}")
+    rank = table.greater + shares[ties] * table.ties + 1
+    return np.where(rank <= k, gain(rank), 0.0)
 
 
 def sampled(table: RankTable, name: str = "Recall@10", negatives: int = 100) -> np.ndarray:
     """(n,) the metric that ranking against ``negatives`` random candidates would give, in expectation, worked out exactly.
 
     The negatives are drawn without replacement from all candidates but the target. Of the ``b`` that beat it in the full
-    catalogue, a hypergeometric number gets into the sample; ties are in random order (on why
-    such numbers mislead: Krichene and Rendle, KDD 2020).
+    catalogue, a hypergeometric number gets into the sample; ties are in random order (on why such numbers mislead: Krichene and Rendle, KDD 2020).
 
     >>> table = RankTable.of(greater=[0, 50], ties=[0, 0], n_candidates=101)
     >>> sampled(table, "Recall@10", negatives=100)  # all of them: the full ranking
@@ -148,6 +141,18 @@ def parse(name: str) -> tuple[str, int]:
     return metric, int(k)
 
 
+def is_metric(name: str) -> bool:
+    """Whether ``parse`` can read the name.
+
+    >>> is_metric("Recall@20"), is_metric("Recall@R")
+    (True, False)
+    """
+    try:
+        return bool(parse(name))
+    except ValueError:
+        return False
+
+
 def by_user(table: RankTable, values: np.ndarray) -> pd.DataFrame:
     """Index ``user``, columns ``sum``, ``count`` and ``mean`` of one value a prediction.
 
@@ -169,18 +174,3 @@ def average(table: RankTable, values: np.ndarray, how: Average = "micro") -> flo
     if how not in get_args(Average):
         raise ValueError(f"average is {how!r}; expected one of {', '.join(get_args(Average))}")
     return float(values.mean() if how == "micro" else by_user(table, values)["mean"].mean())
-
-
-def _at(table: RankTable, metric: str, k: int, ties: TieRule) -> np.ndarray:
-    gain = GAINS[metric]
-    if k < 1:
-        raise ValueError(f"the cut-off is {k}; expected at least 1")
-    if ties == "expected":  # the sum of gains over ranks g + 1 … g + t + 1 is a difference of two cumulative sums
-        total = np.concatenate([[0], np.cumsum(gain(np.arange(1.0, k + 1)))])
-        above, level = np.minimum(table.greater, k), np.minimum(table.greater + table.ties + 1, k)
-        return (total[level] - total[above]) / (table.ties + 1)
-    shares = {"optimistic": 0.0, "median": 0.5, "pessimistic": 1.0}
-    if ties not in shares:
-        raise ValueError(f"the tie rule is {ties!r}; expected one of {', '.join(get_args(TieRule))}")
-    rank = table.greater + shares[ties] * table.ties + 1
-    return np.where(rank <= k, gain(rank), 0.0)

@@ -9,7 +9,7 @@ from typing import Literal
 from zsrbook.data.dataset import Columns
 from zsrbook.data.splits import Fold
 from zsrbook.evaluation.bootstrap import PerUser
-from zsrbook.evaluation.metrics import GAINS, Average, TieRule, average, values
+from zsrbook.evaluation.metrics import Average, TieRule, average, is_metric, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, rank_targets, save_ranks
 from zsrbook.models.base import Recommender
 from zsrbook.training import check_words
@@ -89,7 +89,7 @@ class Protocol:
 
     def knows(self, metric: str) -> bool:
         """Whether ranks tell this metric."""
-        return metric.partition("@")[0] in GAINS
+        return is_metric(metric)
 
     def summary(self, table: RankTable, metrics: tuple[str, ...] = METRICS) -> dict[str, float]:
         """Metric name -> value, averaged and with ties broken as the protocol says.

@@ -23,7 +23,7 @@ from scipy.special import digamma
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.evaluation.bootstrap import PerUser
-from zsrbook.evaluation.metrics import Average, by_user, parse, values
+from zsrbook.evaluation.metrics import Average, by_user, is_metric, parse, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.models.retriever import Retriever
 from zsrbook.training import check_words
@@ -285,10 +285,7 @@ class SearchProtocol:
 
     def knows(self, metric: str) -> bool:
         """Whether ranks tell this metric."""
-        try:
-            return metric in ("MAP", "Recall@R") or bool(parse(metric))
-        except ValueError:
-            return False
+        return metric in ("MAP", "Recall@R") or is_metric(metric)
 
     def per_query(self, table: RankTable, metric: str) -> pd.DataFrame:
         """Index ``user``, the query; columns ``sum``, ``count`` and ``mean`` over its pairs where these are judged by themselves, else one value."""
