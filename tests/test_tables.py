@@ -8,7 +8,7 @@ import pytest
 from test_claims import record_of
 
 from zsrbook.evaluation.bootstrap import difference
-from zsrbook.evaluation.protocol import Protocol
+from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.records import ADDRESS, REPOSITORY, RecordError, find
 from zsrbook.tables import PAPERS, across, beside, measured, paper_numbers, stacked
 
@@ -62,16 +62,24 @@ def test_verdicts_at_another_scale_compare_the_order():
 def test_verdicts_on_the_papers_own_data_are_two_sided():
     paper = paper_numbers("zesrec_table2").query("pair == @PAPER_PAIR").pivot(index="method", columns="metric", values="value")
 
-    def said(factor):
-        metrics = {m: [v * factor] for m, v in paper.loc["ZESRec-H"].items()}
+    def said(factor, shown=METRICS):
+        metrics = {m: [v * factor] for m, v in paper.loc["ZESRec-H"].items()} | {"AUC": [0.9]}
         source, target = PAPER_PAIR.split("--")
         records = [record_of("ZESRec-H", 0.1, seeds=1, ranks=False, scale="paper", metrics=metrics, source=source, target=target)]
-        return table(records, scale="paper", pair=PAPER_PAIR).to_frame()["verdict", ""]["ZESRec-H"]
+        return table(records, scale="paper", pair=PAPER_PAIR, metrics=shown).to_frame()["verdict", ""]["ZESRec-H"]
 
     assert said(1.05) == "as in the paper, within 10%"
     assert said(1.2) == "above the paper"
     assert said(0.7) == "below the paper"
     assert said(2.0) == "far above the paper: look for leaks"
+    assert said(1.0, ("AUC",)) == "no number of the paper to compare with"
+
+
+def test_a_number_that_the_paper_leaves_out_is_not_level_with_the_yardstick(tmp_path):
+    printed = paper_numbers("zesrec_table2").query("pair == @PAPER_PAIR and not (method == 'ZESRec-H' and metric == 'Recall@20')")
+    printed.to_csv(tmp_path / "zesrec_table2.csv", index=False)
+    verdict = table(RECORDS, folder=tmp_path).to_frame()["verdict", ""]
+    assert verdict["ZESRec-H"] == "above POP"
 
 
 def test_in_papers_on_clicks_the_third_decimal_counts():

@@ -266,10 +266,10 @@ def circumstances(records: Sequence[RunRecord]) -> str:
     data = ", ".join(sorted({f"{r.target} ({r.data_sha256[:8]})" for r in records}))
     seeds_said = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     devices = "; ".join(sorted({r.device for r in records}))
-    rules = protocol_of(records[0].protocol).caption()
-    if titles := {int(value) for r in records for value in r.metrics.get("titles", [])}:  # a pair with common titles has candidates of its own
-        rules = rules.replace("in the full catalogue", f"among the {' or '.join(f'{n:,}' for n in sorted(titles))} titles in common")
-    return " · ".join((rules, f"{records[0].scale} scale", f"data {data}", seeds_said, devices, spread))
+    rules, titles = protocol_of(records[0].protocol), {int(value) for r in records for value in r.metrics.get("titles", [])}
+    # a pair with common titles has candidates of its own
+    said = rules.caption(f"among the {' or '.join(f'{n:,}' for n in sorted(titles))} titles in common") if titles else rules.caption()
+    return " · ".join((said, f"{records[0].scale} scale", f"data {data}", seeds_said, devices, spread))
 
 
 def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str) -> str:
@@ -295,6 +295,8 @@ def _beside_paper(cells: dict[tuple[str, str], object], metrics: Sequence[str]) 
     """How our numbers lie to the paper's, on the paper's own data; two-sided."""
     pairs = [(cells[m, "ours"], cells[m, "paper"]) for m in metrics]
     pairs = [(ours, paper) for ours, paper in pairs if pd.notna(ours) and pd.notna(paper)]
+    if not pairs:
+        return "no number of the paper to compare with"
     if any(ours > SUSPICIOUS * (paper + _ROUNDING) for ours, paper in pairs):
         return "far above the paper: look for leaks"
     close = CLOSE_AUC if all("AUC" in m for m in metrics) else CLOSE
@@ -319,6 +321,8 @@ def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFra
     if method not in paper.index or yardstick not in paper.index or metric not in paper:
         return said
     gap = paper.at[method, metric] - paper.at[yardstick, metric]
+    if pd.isna(gap):
+        return said
     level = LEVEL_AUC if "AUC" in metric else CLOSE * paper.at[yardstick, metric]
     there = _side(gap > level, gap < -level)
     return f"{said}, {'as in the paper' if here == there else f'in the paper {there} it'}"

@@ -68,8 +68,8 @@ class Protocol:
         """As a run record holds it."""
         return asdict(self)
 
-    def caption(self) -> str:
-        """One line for people.
+    def caption(self, candidates: str = "in the full catalogue") -> str:
+        """One line for people, with what the targets are ranked among, in words.
 
         >>> Protocol(positions="last", average="macro").caption().split(" · ")[1::3]
         ['newest position of each user', 'mean over users']
@@ -78,7 +78,7 @@ class Protocol:
         ties = "expected value" if self.ties == "expected" else f"{self.ties} rank"
         return " · ".join(
             (
-                "ranked in the full catalogue",
+                f"ranked {candidates}",
                 where,
                 f"history {'stays among' if self.history == 'kept' else 'is removed from'} the candidates",
                 f"repeats {self.repeats}",
