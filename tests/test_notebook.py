@@ -76,7 +76,7 @@ def test_doctor_is_content_with_toy(monkeypatch):
     assert "Ready for scale toy" in result.output
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+@pytest.mark.parametrize("folder", ["nowhere", "empty", "[old]", "a [/b]"])
 def test_doctor_says_what_to_do_about_missing_data(monkeypatch, tmp_path, folder):
     (tmp_path / "empty" / "ml-1m").mkdir(parents=True)
     monkeypatch.setenv("ZSRBOOK_SCALE", "small")
@@ -85,6 +85,7 @@ def test_doctor_says_what_to_do_about_missing_data(monkeypatch, tmp_path, folder
     assert result.exit_code == 1
     assert "ZSRBOOK_DATA" in result.output
     assert "Not ready for scale small" in result.output
+    assert f"{folder}: 0 of the".replace(" ", "") in "".join(result.output.split())
     assert all(name in result.output for name in data_of_pages(Scale.SMALL))
 
 

@@ -7,7 +7,8 @@ import shutil
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from zsrbook.data import catalogue, fetch
 from zsrbook.experiments import mail, preprec, prerec, search, zesrec
@@ -41,7 +42,7 @@ def doctor() -> None:
     lacking = [name for name in wanted if fetch.source_of(name).missing()]
     try:
         encoder, advice = embedded_minilm(), "run `make setup`; until then the encoder comes from the Hugging Face hub"
-    except (OSError, ValueError) as error:
+    except OSError as error:
         encoder, advice = None, str(error)
     browser = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
@@ -59,12 +60,13 @@ def doctor() -> None:
         ),
         ("browser", browser or "not found", browser is not None, False, "install chromium to test the built pages, or set CHROMIUM to its path"),
     ]
-    table = Table("", "check", "seen", box=None, show_header=False)
+    there, optional, missing = Text("✓", "green"), Text("!", "yellow"), Text("✗", "red")
+    table = Table("", "", Column(overflow="fold"), box=None, show_header=False)  # a path that is cut short is none
     for package, found in versions().itertuples(index=False):
-        table.add_row("[green]✓[/]" if found != "not installed" else "[yellow]![/]", package, found)
+        table.add_row(optional if found == "not installed" else there, package, found)
     for what, seen, fine, needed, _ in checks:
-        table.add_row("[green]✓[/]" if fine else "[red]✗[/]" if needed else "[yellow]![/]", what, seen)
-    console = Console()
+        table.add_row(there if fine else missing if needed else optional, what, seen)
+    console = Console(markup=False)  # a path may hold brackets
     console.print(table)
     for what, _, fine, needed, todo in checks:
         if not fine:
