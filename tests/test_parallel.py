@@ -12,6 +12,7 @@ import torch
 from zsrbook import parallel
 from zsrbook.audience import watched
 from zsrbook.parallel import side_by_side
+from zsrbook.scale import cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,13 @@ def test_spawned_runs_keep_the_order_and_one_thread_each(monkeypatch):
     assert [number for number, _, _ in found] == [0, 1, 2]
     assert os.getpid() not in {pid for _, pid, _ in found}
     assert {threads for _, _, threads in found} == {1}
+
+
+def test_runs_find_the_folders_of_now(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "2")
+    for name in ("one", "two"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        assert set(side_by_side(cache_folder, [(), ()])) == {tmp_path / name / "zsrbook"}
 
 
 def test_torch_keeps_its_one_thread_when_numba_begins():

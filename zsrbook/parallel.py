@@ -49,7 +49,7 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
     bar = {"description": title, "total": len(tasks), "disable": not watched()}
     if count < 2:
         return [function(*task) for task in track(tasks, **bar)]
-    pool = _pool(count, tuple(sorted(item for item in os.environ.items() if item[0].startswith("ZSRBOOK_"))))
+    pool = _pool(count, tuple(sorted(item for item in os.environ.items() if item[0].startswith(("ZSRBOOK_", "XDG_")))))
     try:
         futures = [pool.submit(function, *task) for task in tasks]
         return [future.result() for future in track(futures, **bar)]
