@@ -294,6 +294,14 @@ def test_other_weights_in_the_same_folder_make_other_vectors(distilbert):
     assert np.abs(TextEncoder(distilbert(1)).encode(TEXTS) - first).max() > 0.1
 
 
+def test_an_array_that_can_not_be_written_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(DataError, match="disk full"):
+        kept("arrays/one", lambda: np.arange(9.0))
+    assert not list((tmp_path / "zsrbook" / "arrays").iterdir())
+
+
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no array"), lambda path: path.write_bytes(path.read_bytes()[:-8])])
 def test_an_array_that_is_damaged_is_named(tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -1,4 +1,7 @@
-"""What takes long to make and can be made again, kept on disk: arrays whole, and rows that come a few at a time."""
+"""What takes long to make and can be made again, kept on disk: arrays whole, and rows that come a few at a time.
+
+Whatever writes a file that others read writes it by ``whole`` or ``write_whole``.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,27 @@ from zsrbook.data.dataset import DataError
 from zsrbook.scale import cache_folder
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Another name in the same folder, to write under; the file is moved into place at the end, so that no half file is ever seen."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, make: Callable[[Path], object]) -> None:
+    """Have a file made under another name in the same folder, then move it into place."""
+    with whole(path) as temporary:
+        make(temporary)
+
+
 def kept(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of this key, memory-mapped and read-only; made first where it is not there yet.
 
-    A file appears under its name only once it is whole, so a run that is killed leaves none, and two that make the same do not meet.
+    Two runs that make the same do not meet, and one that is killed leaves nothing under this name.
 
     Args:
         key: folder and name, such as ``vectors/5f0c``; to hold a hash of all that the array depends on.
@@ -30,9 +50,8 @@ def kept(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         array = make()
         with _errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}.partial.npy")
-            np.save(partial, array)
-            partial.replace(path)
+            with whole(path) as temporary, temporary.open("wb") as file:  # an open file, since numpy adds .npy to a bare name that lacks it
+                np.save(file, array)
     with _errors(path):
         return np.load(path, mmap_mode="r", allow_pickle=False)
 

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from zsrbook.cache import write_whole
 from zsrbook.data import table
 from zsrbook.data.catalogue import LOADERS, guess, refuse_others
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
@@ -22,7 +23,7 @@ from zsrbook.experiments import zesrec
 from zsrbook.models.base import Recommender, in_chunks
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
 from zsrbook.models.files import ModelFile
-from zsrbook.records import code_version, write_whole
+from zsrbook.records import code_version
 from zsrbook.scale import Scale, current_scale
 from zsrbook.terminal import Encoding, errors_for_people, say
 from zsrbook.text import TextEncoder

@@ -14,8 +14,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from functools import lru_cache
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from zsrbook.cache import whole, write_whole
 from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
 from zsrbook.evaluation.matrix import MatrixProtocol
@@ -407,23 +407,6 @@ _KEYS = tuple(f.name for f in fields(RunRecord) if f.name not in ("ranks", "stra
 def _plain(value: object) -> object:
     """What JSON does not know: NumPy numbers as numbers, paths and the like as text."""
     return value.item() if isinstance(value, np.generic) else str(value)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Another name in the same folder, to write under; the file is moved into place at the end, so that no half file is ever seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, make: Callable[[Path], object]) -> None:
-    """Have a file made under another name in the same folder, then move it into place."""
-    with whole(path) as temporary:
-        make(temporary)
 
 
 def _git(*arguments: str) -> str:

@@ -21,6 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 
 from zsrbook.audience import watched
+from zsrbook.cache import write_whole
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,7 @@ def train(
                 states = [optimizer.state_dict() for optimizer in optimizers]
                 written = {"network": _copy(network), "optimizers": states, "curve": curve, "best": best, "settings": asdict(settings)}
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
-                partial = checkpoint.with_suffix(".partial")
-                torch.save(written, partial)
-                partial.replace(checkpoint)  # a kill while writing leaves the last whole checkpoint
+                write_whole(checkpoint, lambda path, written=written: torch.save(written, path))  # a kill while writing leaves the last one
     network.load_state_dict(best["state"])
     network.eval()
     return curve

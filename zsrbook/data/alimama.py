@@ -35,10 +35,10 @@ import polars as pl
 from rich.progress import track
 
 from zsrbook.audience import watched
+from zsrbook.cache import write_whole
 from zsrbook.data.clicks import TEST, TRAIN, VALID, ClickData, Layout, split_in_time, windows_before
 from zsrbook.data.dataset import DataError, Report
 from zsrbook.data.files import GET_AGAIN, numbers, open_raw, read_table, refuse_html, require
-from zsrbook.records import write_whole
 from zsrbook.scale import cache_folder
 
 PROFILE = (

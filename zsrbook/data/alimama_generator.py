@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from zsrbook.cache import write_whole
 from zsrbook.data import alimama
 from zsrbook.data.alimama import ACTIONS, ADS, DAY, FILES, LOG, PROFILE, SHOWN, USERS
 from zsrbook.data.dataset import Columns, DataError, Dataset
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.records import write_whole
 
 MARKET = "grocery"
 BEGIN = 1_494_000_000  #: midnight of 6 May 2017 in Beijing: the first impressions
