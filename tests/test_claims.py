@@ -260,6 +260,7 @@ def test_of_the_toy_world_a_search_may_be_held_to_kinds_of_queries(tmp_path):
     held = replace(claim, kinds=("mood",))
     assert judge(held, [links, texts], "toy").outcome == Outcome.REPRODUCED
     assert judge(held, [links, texts], "toy").reason.endswith("asked of queries of the kinds mood")
+    assert "no ranks beside it" in judge(held, [links, replace(texts, ranks={})], "toy").reason
     elsewhere = [replace(r, scale="small") for r in (links, texts)]
     assert judge(held, elsewhere, "small").reason == judge(claim, elsewhere, "small").reason
 

@@ -276,6 +276,15 @@ def test_half_file_is_named(clone):
         read(path)
 
 
+@pytest.mark.parametrize("spoil", [lambda ranks: b"", lambda ranks: ranks[:-9], lambda ranks: ranks.replace(b"seeds", b"seats")])
+def test_ranks_that_are_damaged_are_named(clone, spoil):
+    path = write(record(), tables(), clone)
+    beside = path.with_suffix(".npz")
+    beside.write_bytes(spoil(beside.read_bytes()))
+    with pytest.raises(RecordError, match=r"zesrec-h\.toy\.npz: these ranks can't be read"):
+        read(path)
+
+
 def test_nan_is_refused():
     with pytest.raises(RecordError, match="finite"):
         record(metrics={"Recall@20": [float("nan"), 0.1]})

@@ -14,12 +14,14 @@ import os
 import platform
 import re
 import subprocess
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -225,10 +227,12 @@ class RunRecord:
             which: what they have in common, for the error.
 
         Raises:
-            RecordError: none of them is there.
+            RecordError: no ranks stand beside the record, or none of the queries is in them.
         """
         tables = {seed: table.where(np.isin(table.user, queries)) for seed, table in self.ranks.items()}
-        if not tables or not all(map(len, tables.values())):
+        if not tables:
+            raise RecordError(f"record {self.path} has no ranks beside it, so it is not known for queries {which}")
+        if not all(map(len, tables.values())):
             raise RecordError(f"record {self.path} has no query {which}")
         protocol = protocol_of(self.protocol)
         names = tuple(name for name in self.metrics if protocol.knows(name))
@@ -361,7 +365,7 @@ def read(path: Path) -> RunRecord:
     """A record and the ranks beside it, of its seeds alone; one and the same object for as long as the two files stay as they are.
 
     Raises:
-        RecordError: not JSON, or a key is missing, unknown or holds what it can't; the file is named.
+        RecordError: not JSON, or a key is missing, unknown or holds what it can't, or the ranks are damaged; the file is named.
     """
     beside = path.with_suffix(".npz")
     return _read(path, beside, *((s.st_ino, s.st_mtime_ns, s.st_size) for s in (p.stat() for p in (path, beside) if p.exists())))
@@ -380,6 +384,8 @@ def _read(path: Path, beside: Path, *stamps: tuple[int, ...]) -> RunRecord:
         ranks = protocol_of(found["protocol"]).load(beside) if beside.exists() else {}
         strays = tuple(seed for seed in ranks if seed not in found["seeds"])
         return RunRecord(**found, ranks={seed: table for seed, table in ranks.items() if seed not in strays}, strays=strays)
+    except (BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise RecordError(f"{beside}: these ranks can't be read ({error}); run the experiment again") from None
     except (RecordError, TypeError, ValueError) as error:
         raise RecordError(f"{path}: {error}") from None
 
