@@ -31,6 +31,8 @@ LIGHT = ("#0067a5", "#c44601", "#00795c", "#a4478a", "#8a6500", "#2b83ba", "#5c5
 DARK = ("#5bb8f0", "#ff8f4f", "#2ec99b", "#e59cc9", "#f0c744", "#a9d8f5", "#bdbdbd")
 #: inches of a figure: no wider, so that a phone, which shows a third less at most, has little to scroll; panels go below each other
 SIZE = (6, 4.2)
+#: pixels of an interactive figure
+_HEIGHT = 520
 #: bytes of an SVG from which on it is worth its time to see whether a PNG is smaller
 _LARGE = 200_000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -111,17 +113,15 @@ def show(draw: Draw, alt: str, size: tuple[float, float] = SIZE, caption: str | 
     _emit(f'<figure class="zsr-figure">{images(draw, alt, size)}{_caption(caption)}</figure>')
 
 
-def show_interactive(
-    figure: go.Figure, draw_static: Draw, alt: str, height: int = 480, size: tuple[float, float] = SIZE, caption: str | None = None
-) -> None:
+def show_interactive(figure: go.Figure, draw_static: Draw, alt: str, caption: str | None = None) -> None:
     """Show a plotly figure together with its static twin, which serves print, readers without scripts and screen readers.
 
     Colours of ``LIGHT`` in the figure turn into those of ``DARK`` in the dark theme. On a page of the book the figure takes the
-    keyboard: arrows move, + and - zoom, 0 resets. ``height`` is in pixels.
+    keyboard: arrows move, + and - zoom, 0 resets.
     """
     label = _checked(alt)
-    figure.update_layout(height=height, margin={"l": 50, "r": 20, "t": 40, "b": 45}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
-    twin = f'<details class="zsr-static"><summary>The same as a static picture</summary>{images(draw_static, alt, size)}</details>'
+    figure.update_layout(height=_HEIGHT, margin={"l": 50, "r": 20, "t": 40, "b": 45}, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    twin = f'<details class="zsr-static"><summary>The same as a static picture</summary>{images(draw_static, alt, SIZE)}</details>'
     if not in_book():
         figure.show()  # plotly picks what works in Jupyter, Colab or VS Code
         _emit(f'<figure class="zsr-figure">{twin}{_caption(caption)}</figure>')
@@ -129,7 +129,7 @@ def show_interactive(
     figure.update_layout(template="none")
     payload = json.dumps({"figure": json.loads(figure.to_json()), "light": LIGHT, "dark": DARK}, separators=(",", ":")).replace("<", "\\u003c")
     _emit(
-        f'<figure class="zsr-figure zsr-interactive"><div class="zsr-plotly" role="group" tabindex="0" style="min-height:{height}px"'
+        f'<figure class="zsr-figure zsr-interactive"><div class="zsr-plotly" role="group" tabindex="0" style="min-height:{_HEIGHT}px"'
         f' aria-label="{label} Arrow keys move, plus and minus zoom, 0 resets."></div>'
         f'<script type="application/json" class="zsr-plotly-data">{payload}</script>'
         f"{twin.replace('<details ', '<details open ')}{_caption(caption)}</figure>"  # the script of the page closes it
@@ -198,12 +198,10 @@ def lines_with_bands(
     ax.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
 
 
-def bars(
-    ax: Axes, labels: Sequence[str], mid: Sequence[float], low: Sequence[float] | None = None, high: Sequence[float] | None = None, colour: int = 0
-) -> None:
-    """Horizontal bars, the first on top, with intervals from ``low`` to ``high`` when given; ``colour`` indexes the palette."""
+def bars(ax: Axes, labels: Sequence[str], mid: Sequence[float], low: Sequence[float] | None = None, high: Sequence[float] | None = None) -> None:
+    """Horizontal bars, the first on top, with intervals from ``low`` to ``high`` when given."""
     at, mid = np.arange(len(labels)), np.asarray(mid, float)
-    ax.barh(at, mid, color=palette()[colour], height=0.65)
+    ax.barh(at, mid, color=palette()[0], height=0.65)
     if low is not None and high is not None:
         ax.errorbar(mid, at, xerr=[mid - np.asarray(low), np.asarray(high) - mid], fmt="none", ecolor=ink(), elinewidth=1.3, capsize=3)
     ax.set_yticks(at, labels)
@@ -243,7 +241,6 @@ def map_of_items(
     texts: Sequence[str],
     alt: str,
     title: str = "",
-    height: int = 520,
     caption: str | None = None,
     named: str | None = None,
 ) -> None:
@@ -254,18 +251,21 @@ def map_of_items(
         domains: (n,) the series each item belongs to; at most seven different ones, drawn in order of first appearance.
         texts: (n,) what an item says of itself; shown up to 90 characters.
         named: a series of few points and short texts, which stand beside the points.
+
+    Raises:
+        ValueError: sizes that do not match, or more than seven series.
     """
     points, domains = np.asarray(points, float), np.asarray(domains, dtype=object)
     if points.shape != (len(domains), 2) or len(texts) != len(domains):
         raise ValueError(f"points are {points.shape}, with {len(domains)} domains and {len(texts)} texts; expected (n, 2), n and n")
     hover = np.array([escape(t if len(t) <= 90 else t[:89] + "…") for t in texts], dtype=object)
     series = list(dict.fromkeys(domains))
-    colours = dict(zip(series, LIGHT[: len(palette(len(series)))], strict=True))
+    palette(len(series))  # refuses more than can be told apart
 
     figure = go.Figure(layout={"title": title, "hovermode": "closest"})
-    for name, marker in zip(series, _PLOTLY_MARKERS, strict=False):
+    for name, marker, colour in zip(series, _PLOTLY_MARKERS, LIGHT, strict=False):
         x, y = points[domains == name].round(3).T.tolist()
-        style = {"color": colours[name], "symbol": marker, "size": 6, "opacity": 0.75}
+        style = {"color": colour, "symbol": marker, "size": 6, "opacity": 0.75}
         mode = "markers+text" if name == named else "markers"
         sides = [_SIDES[k % len(_SIDES)][0] for k in range(len(x))]  # neighbours in turn, since those that belong together lie together
         shown = {"text": hover[domains == name].tolist(), "textposition": sides, "hovertemplate": "%{text}<extra></extra>"}
@@ -282,7 +282,7 @@ def map_of_items(
         ax.set(xticks=[], yticks=[], title=title)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6)
 
-    show_interactive(figure, draw, alt, height=height, caption=caption)
+    show_interactive(figure, draw, alt, caption)
 
 
 # ---------------------------------------------------------------- case studies
@@ -309,5 +309,6 @@ def cards(items: Iterable[Card | str], label: str) -> None:
         lines += [f"<div>{escape(card.text)}</div>"] if card.text else []
         note = " · ".join(part for part in (card.note, "✓ came next" if card.hit else "") if part)
         lines += [f'<div class="zsr-card-note">{escape(note)}</div>'] if note else []
-        entries.append(f'<li class="{"zsr-hit" if card.hit else "zsr-card"}">{"".join(lines)}</li>')
+        begin = '<li class="zsr-hit">' if card.hit else "<li>"
+        entries.append(f"{begin}{''.join(lines)}</li>")
     _emit(f'<p class="zsr-cards-label">{escape(label)}</p><ol class="zsr-cards" aria-label="{escape(label, quote=True)}">{"".join(entries)}</ol>')
