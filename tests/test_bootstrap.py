@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval, ratio_difference, relative
+from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
 
 
@@ -204,9 +205,9 @@ def test_other_predictions_are_refused():
 
 def test_ranks_give_micro_and_macro_values():
     table = RankTable.of([0, 30, 0], [0, 0, 0], 100, user=[4, 4, 7])
-    assert PerUser.of_ranks({0: table}, "Recall@20").value == pytest.approx(2 / 3)
-    assert PerUser.of_ranks({0: table}, "Recall@20", average="macro").value == pytest.approx(3 / 4)
+    assert Protocol().per_user({0: table}, "Recall@20").value == pytest.approx(2 / 3)
+    assert Protocol(average="macro").per_user({0: table}, "Recall@20").value == pytest.approx(3 / 4)
     other = RankTable.of([0, 0], [0, 0], 100, user=[4, 9])  # another split in another seed
-    both = PerUser.of_ranks({0: table, 1: other}, "Recall@20")
+    both = Protocol().per_user({0: table, 1: other}, "Recall@20")
     assert both.users.tolist() == [4, 7, 9]
     assert both.value == pytest.approx((2 / 3 + 1) / 2)

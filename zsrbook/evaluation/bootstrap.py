@@ -20,8 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from zsrbook.evaluation.metrics import Average, TieRule, by_user, values
-from zsrbook.evaluation.ranks import RankTable
+from zsrbook.evaluation.metrics import Average
 
 #: float32 sums are off by a few 1e-7, so a variance as small as the square of that is none
 _ROUNDING = 1e-13
@@ -59,11 +58,6 @@ class PerUser:
             sums[row, column] = frame["sum"] if average == "micro" else frame["mean"]
             counts[row, column] = frame["count"] if average == "micro" else 1
         return cls(users, tuple(frames), sums, counts)
-
-    @classmethod
-    def of_ranks(cls, tables: Mapping[int, RankTable], name: str, ties: TieRule = "expected", average: Average = "micro") -> PerUser:
-        """A metric such as ``Recall@20`` from one table of ranks a seed."""
-        return cls.of({seed: by_user(table, values(table, name, ties)) for seed, table in tables.items()}, average)
 
     @cached_property
     def by_seed(self) -> dict[int, float]:

@@ -43,7 +43,7 @@ def neighbour_accuracy(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def coverage(real: np.ndarray, made: np.ndarray, k: int = 5) -> float:
-    """Share of the real points that have a made one nearer than their k-th nearest real neighbour (Naeem et al. 2020).
+    """Share of the real points that have a made one as near as their k-th nearest real neighbour, or nearer (Naeem et al. 2020).
 
     >>> coverage(np.arange(20.0)[:, None], np.array([[3.0]]), k=2)
     0.15
