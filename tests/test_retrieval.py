@@ -227,6 +227,9 @@ def test_a_pool_is_what_is_relevant_to_queries_of_the_same_kind(data, model):
         others = [0, 1, 3] if query in (0, 2) else [2]
         assert greater == (model.table[query, others] > model.table[query, item]).sum()
     assert (evaluate(model, data, SearchProtocol("labels")).n_candidates == 6).all()
+    for most in (1, 2):
+        few = evaluate(model, data, SearchProtocol("labels", "pool", most))
+        assert few.n_candidates.tolist() == [1 if query == 1 else 3 for query in few.user]
 
 
 def test_apart_is_judged_what_shares_no_word_with_the_query(data, model):

@@ -324,7 +324,7 @@ def evaluate(model: Retriever, data: SearchData, protocol: SearchProtocol) -> Ra
         "links": lambda: data.links.nonzero(),
         "held-out": lambda: ((), ()) if data.held_out is None else data.held_out.nonzero(),
     }
-    query, item = map(np.asarray, pairs[protocol.judged]())
+    query, item = of, what = tuple(map(np.asarray, pairs[protocol.judged]()))
     asked = np.unique(query)
     if not len(asked):
         raise DataError(f"{data.name}: no {protocol.judged} to judge by; expected at least one pair of a query and an item")
@@ -343,11 +343,12 @@ def evaluate(model: Retriever, data: SearchData, protocol: SearchProtocol) -> Ra
     if protocol.candidates == "corpus":
         return rank_relevant(score, query, item, data.n_items)
     kind = data.queries["kind"].to_numpy()
-    pools = {k: np.unique(item[kind[query] == k]) for k in pd.unique(kind[query])}
+    pools = {k: np.unique(what[kind[of] == k]) for k in pd.unique(kind[query])}  # of all queries, also those that are not asked
     shared = None
     if protocol.candidates == "apart":
         shared = sharing(tuple(data.items[Columns.TEXT]), tuple(texts))
-        query, item = (codes[~_within(shared, query, item)] for codes in (query, item))
+        keep = ~_within(shared, query, item)
+        query, item = query[keep], item[keep]
         if not len(query):
             raise DataError(f"{data.name}: every relevant item shares a word with its query, so there is nothing to judge apart from words")
     tables = [
