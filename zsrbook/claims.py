@@ -16,6 +16,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -214,21 +215,21 @@ def judge(claim: Claim, records: Sequence[RunRecord], scale: str, variant: str =
         for pair in claim.pairs[scale]
     ]
     outcome = _all(outcomes) if claim.enough is None else _enough(outcomes, claim.enough)
-    counts = pd.Series([f.outcome for f in findings]).value_counts()
+    counts = Counter(f.outcome for f in findings)
     beyond_luck = any(f.outcome is Outcome.NOT_REPRODUCED and not f.maybe_luck for f in findings)
     if outcome is Outcome.PARTLY and beyond_luck and Outcome.REPRODUCED not in counts and claim.enough is None and not _may_fail(claim.holds):
         outcome = Outcome.NOT_REPRODUCED  # all of it must hold, nothing does, and something fails by more than chance
-    tested = len(findings) - counts.get(Outcome.NOT_TESTABLE, 0)
+    tested = len(findings) - counts[Outcome.NOT_TESTABLE]
     if not tested:
-        reason = next(f.detail for f in findings if f.outcome == Outcome.NOT_TESTABLE)
+        reason = findings[0].detail
     else:
         parts = [f"holds on {outcomes.count(Outcome.REPRODUCED)} of {len(outcomes)}, asked for {claim.enough}"] if claim.enough else []
-        parts += [_counted(counts[o], tested, *words) for o, words in _WORDS.items() if counts.get(o, 0)]
+        parts += [_counted(counts[o], tested, *words) for o, words in _WORDS.items() if counts[o]]
         if luck := sum(f.maybe_luck for f in findings):
             same = sum(f.same for f in findings)
             unchanged = f", {f'{same} of them ' if same < luck else ''}unchanged" if same else ""
             parts[-1] += f" ({f'{luck} ' if counts[Outcome.NOT_REPRODUCED] > 1 else ''}by no more than the interval{unchanged})"
-        untested = len(findings) - tested
+        untested = counts[Outcome.NOT_TESTABLE]
         parts += [f"{untested} more {'has' if untested == 1 else 'have'} no record"] if untested else []
         parts += ["far above the paper: look for leaks"] if any(f.suspicious for f in findings) else []
         parts += [f"asked of queries of which {claim.answered_by} knows a word"] if claim.answered_by else []
@@ -303,20 +304,18 @@ def framed(table: str, title: str, caption: str, records: Iterable[Path] = (), f
 
 def _row(verdict: Verdict, ids: Sequence[str]) -> str:
     """One claim; where its reason names another of the claims, by its id, it links there (ids without a hyphen are words like others)."""
-    cells = [verdict.outcome, verdict.reason]
     details = "".join(f"<li>{html.escape(f'{_arrow(f.pair)}: {f.text}: {f.detail}')} <em>({_said(f)})</em></li>" for f in verdict.findings)
-    cells = [html.escape(str(c)) for c in cells]
-    cells[0] = f"<strong>{cells[0]}</strong>"
+    reason = html.escape(verdict.reason)
     others = "|".join(re.escape(name) for name in sorted(ids, key=len, reverse=True) if "-" in name and name != verdict.claim.id)
     if others:
-        cells[1] = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', cells[1])
-    if details:
-        cells[1] += f"<details><summary>{_comparisons(len(verdict.findings))}</summary><ul>{details}</ul></details>"
+        reason = re.sub(rf"(?<![\w-])({others})(?![\w-])", rf'<a href="#claim-\1-{verdict.scale}">\1</a>', reason)
+    if n := len(verdict.findings):
+        reason += f"<details><summary>{n} comparison{'s' * (n > 1)}</summary><ul>{details}</ul></details>"
     anchor, text = html.escape(f"claim-{verdict.claim.id}-{verdict.scale}"), html.escape(verdict.claim.text)
     about = f'<br><span style="font-size:.85em"><code>{html.escape(verdict.claim.id)}</code> · {html.escape(verdict.claim.where)}</span>'
     claim = f'<th scope="row" id="{anchor}" style="font-weight:normal;min-width:12em">{text}{about}</th>'
-    tds = "".join(f'<td style="min-width:{width}em">{cell}</td>' for width, cell in zip((6, 12), cells, strict=True))
-    return f"<tr>{claim}{tds}</tr>"
+    outcome = f'<td style="min-width:6em"><strong>{html.escape(verdict.outcome)}</strong></td>'
+    return f'<tr>{claim}{outcome}<td style="min-width:12em">{reason}</td></tr>'
 
 
 def _said(finding: Finding) -> str:
@@ -332,10 +331,6 @@ _WORDS = {
     Outcome.PARTLY: ("is too close to call", "are too close to call"),
     Outcome.NOT_REPRODUCED: ("fails", "fail"),
 }
-
-
-def _comparisons(n: int) -> str:
-    return "1 comparison" if n == 1 else f"{n} comparisons"
 
 
 def _counted(n: int, tested: int, one: str, several: str) -> str:
