@@ -95,7 +95,7 @@ class MatrixProtocol:
         """
         users, group = np.unique(table.user, return_inverse=True)
         if metric == "AUC":
-            value = auc(table, group)
+            value = auc_of_ranks(table, group)
         elif metric.endswith(SAMPLED):
             value = np.bincount(group, against_sample(alone(table, group), metric.removesuffix(SAMPLED))) / np.bincount(group)
         else:
@@ -118,7 +118,7 @@ class MatrixProtocol:
     load = staticmethod(load_ranks)
 
 
-def auc(table: RankTable, group: np.ndarray) -> np.ndarray:
+def auc_of_ranks(table: RankTable, group: np.ndarray) -> np.ndarray:
     """(groups,) the chance that a random held-out one of the user stands above a random candidate that is none; a tie counts half.
 
     Among the n ones of a user, n (n − 1) / 2 pairs lie one above the other, ties counted half, whatever their order; the rest of what
