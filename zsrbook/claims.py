@@ -77,6 +77,7 @@ class Finding:
     text: str
     outcome: Outcome
     detail: str
+    #: so much better than the paper's number that leaks should be looked for
     suspicious: bool = False
     #: not reproduced, though the interval reaches over to the claimed side
     maybe_luck: bool = False
@@ -94,11 +95,6 @@ class Verdict:
     reason: str
     findings: tuple[Finding, ...] = ()
     variant: str = ""
-
-    @property
-    def suspicious(self) -> bool:
-        """Whether a number is so much better than the paper's that leaks should be looked for."""
-        return any(f.suspicious for f in self.findings)
 
 
 @dataclass(frozen=True)
