@@ -170,8 +170,8 @@ def read(catalogue: Path, history: Path | None, taken: list[str], encoding: str 
 def with_texts(data: Dataset, histories: Sequences) -> tuple[Dataset, Sequences]:
     """Without the items that have no text, in the catalogue and in the histories, and without the users who took no others.
 
-    All those share the vector of the empty text, so each would be the nearest neighbour of the others. A catalogue without any
-    text stays as it is: ``with_vectors`` refuses it.
+    Items without a text share the vector of the empty one, so each would be the nearest neighbour of the others. A catalogue without
+    any text stays as it is: ``with_vectors`` refuses it.
 
     Raises:
         DataError: no user took an item that has a text, though there are users who took something.

@@ -102,7 +102,7 @@ def search_box(
 
 
 def packed(words: np.ndarray, items: np.ndarray, score: Score) -> dict[str, object]:
-    """Vectors that rank as W and V do, made to bear int8, in the form that the script reads.
+    """Vectors that rank as the words W and the items V do, made to bear int8, in the form that the script reads.
 
     Three things leave the order of items under every query as it is. Items of length 1 turn the cosine into an inner product. Their mean
     adds the same to all scores of a query, so it is taken out. And only the products P = W Vᵀ matter, not the axes: with P = A S Bᵀ, words

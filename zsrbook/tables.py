@@ -214,6 +214,8 @@ def beside(
         records: default all under ``root``.
 
     Raises:
+        FileNotFoundError: as ``paper_numbers``.
+        ValueError: the paper's table has no such pair.
         RecordError: the records were made under different protocols, so they can't stand in one table.
     """
     numbers = paper_numbers(name, folder)

@@ -48,7 +48,11 @@ class PerUser:
 
     @classmethod
     def of(cls, frames: Mapping[int, pd.DataFrame], average: Average = "micro") -> PerUser:
-        """From one frame a seed as ``metrics.by_user`` and ``auc.gauc`` give it."""
+        """From one frame a seed as ``metrics.by_user`` and ``auc.gauc`` give it.
+
+        Raises:
+            ValueError: no seed, or a seed without users.
+        """
         if not frames or any(frame.empty for frame in frames.values()):
             raise ValueError("there is nothing to resample: no seed, or a seed without users")
         users = np.unique(np.concatenate([frame.index.to_numpy() for frame in frames.values()]))

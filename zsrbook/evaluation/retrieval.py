@@ -23,7 +23,7 @@ from scipy.special import digamma
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.evaluation.bootstrap import PerUser
-from zsrbook.evaluation.metrics import Average, by_user, is_metric, parse, values
+from zsrbook.evaluation.metrics import by_user, is_metric, parse, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.models.retriever import Retriever
 from zsrbook.training import check_words
@@ -247,11 +247,6 @@ class SearchProtocol:
         """What a table shows."""
         return METRICS[self.judged]
 
-    @property
-    def average(self) -> Average:
-        """Over pairs (``micro``) for the log, else over queries (``macro``)."""
-        return "micro" if self.judged == "log" else "macro"
-
     def settings(self) -> dict[str, str | int | None]:
         """As a run record holds it."""
         return asdict(self)
@@ -277,7 +272,7 @@ class SearchProtocol:
                 relevant[self.judged],
                 f"ranked in the {where}{left_out.get(self.judged, '')}",
                 *([] if self.most is None else [f"at most {self.most:,} {who}, drawn at random"]),
-                f"mean over {'pairs of a query and an item' if self.average == 'micro' else who}",
+                f"mean over {'pairs of a query and an item' if self.judged == 'log' else who}",
                 *(["a query of unknown words counts 0"] if who == "queries" else []),
                 "ties: expected value",
             )
