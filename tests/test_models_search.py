@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, matrix_of
@@ -165,6 +166,14 @@ def test_weighted_pairs_are_drawn_in_proportion_to_their_weights():
     assert SoftmaxME(replace(SOFTMAX, reweight=True)).pairs(uneven()).weight[:30].tolist() == [1.0] * 30
 
 
+def test_links_keep_their_weights_in_whatever_order_they_come():
+    links = uneven().links
+    backwards = np.concatenate([of_item[::-1] for of_item in np.split(links.indices, links.indptr[1:-1])])
+    data = replace(uneven(), links=csr_array((links.data, backwards, links.indptr), shape=links.shape))
+    pairs = SoftmaxTE(replace(SOFTMAX, reweight=True)).pairs(data)
+    np.testing.assert_allclose(pairs.weight, weights_of(links.toarray())[pairs.target, pairs.source], rtol=1e-5)
+
+
 def test_a_sampled_softmax_of_many_negatives_is_near_the_full_one():
     still = replace(SOFTMAX, training=replace(ADAM, epochs=1, learning_rate=1e-12))
     full, sampled = (SoftmaxME(settings).fit(two_topics()).curve[0]["train"] for settings in (still, replace(still, sampled_above=10)))
@@ -280,6 +289,8 @@ def test_errors_name_what_is_wrong():
         SoftmaxSettings(encoder="attention", width=10)
     with pytest.raises(DataError, match="SMC finds no pair to learn from; expected links, or rows in the log"):
         SMC(SOFTMAX).fit(uneven())
+    with pytest.raises(DataError, match="SoftmaxTE finds no pair to learn from whose text has a known word"):
+        SoftmaxTE(SOFTMAX).fit(search_data(["tea", "pot", ""], [0, 1], [2, 2], ["tea"]))
     with pytest.raises(ValueError, match="expected 0 <= kept <= until"):
         Ensemble(STL(), STL(), 3, 2)
 

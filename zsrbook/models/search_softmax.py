@@ -193,6 +193,8 @@ class Softmax(TextRetriever):
         self.vocabulary = (settings if settings.encoder == "bow" else replace(settings, bigrams=False)).vocabulary(self.read(pairs))
         documents = self._documents(pairs.texts)
         kept = np.flatnonzero(np.append(documents.lengths, np.ones(data.n_items))[pairs.source])
+        if not len(kept):
+            raise DataError(f"{data.name}: {type(self).__name__} finds no pair to learn from whose text has a known word; expected some")
         pairs = Pairs(pairs.texts, pairs.source[kept], pairs.target[kept], None if pairs.weight is None else pairs.weight[kept])
         counts = np.bincount(pairs.target, minlength=data.n_items)
         share = torch.as_tensor((counts + 1) / (counts + 1).sum(), dtype=torch.float32)
@@ -260,9 +262,10 @@ class SoftmaxTE(Softmax):
 
     def pairs(self, data: SearchData) -> Pairs:
         links = oriented(data.links, self.settings.direction)
-        alpha = reweighted(links).data if self.settings.reweight else None
+        if self.settings.reweight:
+            links = reweighted(links)  # which sorts the links of an item, where they were not
         target = np.repeat(np.arange(data.n_items), np.diff(links.indptr))
-        return Pairs(data.items[Columns.TEXT].tolist(), links.indices.astype(np.int64), target, alpha)
+        return Pairs(data.items[Columns.TEXT].tolist(), links.indices.astype(np.int64), target, links.data if self.settings.reweight else None)
 
     def neighbours(self, data: SearchData, network: PairNetwork) -> np.ndarray:
         return np.nan_to_num(self.query_vectors(data.items[Columns.TEXT].tolist()))
