@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary, matrix_of
+from zsrbook.models import search_baselines
 from zsrbook.models.retriever import compare
 from zsrbook.models.search_baselines import (
     BM25,
@@ -74,6 +76,13 @@ def test_bm25_is_its_formula(k1, b):
     assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_bm25_tells_texts_apart_behind_more_words_than_float32_can_count(monkeypatch):
+    found = csr_array(np.array([[2**24, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32))
+    monkeypatch.setattr(search_baselines, "counts", lambda words, texts: found)
+    model = BM25().fit(search_data(["tea", "pot", "cup"]))
+    assert_array_equal(model.weights.toarray() > 0, np.eye(3, dtype=bool))
+
+
 def test_bm25_stems_and_stops(data):
     found = BM25().fit(data).scores(["engines", "the"])
     assert found[0].argmax() == 2
@@ -107,6 +116,7 @@ def test_lsi_finds_words_that_go_together(data):
     assert found[0, 1] > 0.5 > found[0, [3, 4]].max()  # item 1 says automobile and never car
     assert found[0, 5] == -1  # no text
     assert np.isnan(found[2]).all()
+    assert LSI(LSISettings(width=2)).fit(data).scores([]).shape == (0, 6)
     again = LSI(LSISettings(width=2)).fit(data).scores(["car"])
     assert_array_equal(again[0], found[0])
     with pytest.raises(DataError, match="tiny: 3 texts of 1 words; LSI needs two of each"):

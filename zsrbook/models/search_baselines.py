@@ -71,7 +71,7 @@ class BM25(Retriever):
         s = self.settings
         self.words = Vocabulary.of(data.items[Columns.TEXT], longest=1, stem=s.stem, stop=s.stop)
         found = counts(self.words, data.items[Columns.TEXT])
-        tokens = np.split(np.repeat(found.indices, found.data.astype(int)), np.cumsum(found.sum(1)).astype(int)[:-1])
+        tokens = np.split(np.repeat(found.indices, found.data.astype(int)), np.cumsum(found.sum(1), dtype=np.int64)[:-1])
         index = bm25s.BM25(k1=s.k1, b=s.b, method="lucene").build_index_from_ids(
             range(len(self.words)), [text.tolist() for text in tokens], show_progress=False
         )
@@ -136,6 +136,8 @@ class LSI(VectorRetriever):
         return self
 
     def query_vectors(self, queries: Sequence[str]) -> np.ndarray:
+        if not len(queries):  # scikit-learn refuses them
+            return np.zeros((0, self.items.shape[1]), np.float32)
         asked = counts(self.words, queries)
         return unknown(asked, self.svd.transform(self._weighted(asked)).astype(np.float32))
 
