@@ -217,6 +217,8 @@ def test_nodes_without_ones_may_get_the_middle_bins(split):
     lonely = csr_array(np.pad(split.train.toarray(), ((0, 1), (0, 1))))
     found = Statistics(lonely, replace(FEATURES, without="middle"), ("activity", "co-occurrence"))
     assert found.users[-1].tolist() == found.items[-1].tolist() == [5, 5, 5]
+    apart = Statistics(lonely, replace(FEATURES, without="middle", density="between"), ("co-occurrence",))
+    assert apart.nodes(np.array([-1, -1, 0]), np.array([-1, 0, -1]))[:, 5].tolist() == [5, 5, 5]
 
 
 def test_it_may_be_served_by_what_it_learned_from(split, model):
@@ -329,9 +331,9 @@ def test_scores_are_the_networks_on_the_bins_of_each_pair(split, combine, densit
     fitted = PreRec(replace(SMALL, combine=combine, features=replace(FEATURES, density=density))).fit(split.train, split.valid)
     users, n = np.array([0, 7, 31]), split.train.shape[1]
     bins = bins_of(fitted.described, np.repeat(users, n), np.tile(np.arange(n), 3))
-    weights = torch.tensor([fitted.weight, 1 - fitted.weight]) if combine == "two" else None
+    weights = torch.tensor([fitted.weight, 1 - fitted.weight])
     with torch.no_grad():
-        plain = fitted.networks.joined(bins, weights).numpy().reshape(3, n)
+        plain = (fitted.networks.parts(bins) @ weights if combine == "two" else fitted.networks.joined(bins)).numpy().reshape(3, n)
     assert fitted.scores(users) == pytest.approx(plain, abs=1e-5)
     assert fitted.scores(users[1:2]) == pytest.approx(plain[1:2], abs=1e-5)
 
@@ -446,6 +448,11 @@ def test_several_processes_are_refused(split, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="PreRec: 2 processes were started"):
         PreRec(replace(SMALL, families=("activity",))).fit(split.train)
+
+
+def test_ones_of_which_none_is_a_question_are_refused():
+    with pytest.raises(DataError, match="none of 20 ones became a question to learn from"):
+        PreRec(replace(SMALL, families=("activity",), questions=0.001)).fit(matrix_of(np.arange(20), np.arange(20), (20, 20)))
 
 
 def test_a_catalogue_of_one_item_is_served_but_teaches_nothing(model):

@@ -115,12 +115,14 @@ class Statistics:
     """One matrix in words that mean the same in every other.
 
     Attributes:
-        users (U, 3), items (I, 3): uint8 bins of activity, of the size and of the density of the node's cluster. A node without ones has 0s.
+        users (U, 3), items (I, 3): uint8 bins of activity, of the size and of the density of the node's cluster. The setting ``without`` gives
+            those of a node without ones, and those of all nodes where no family needs them.
         clusters: (U + I,) int32 the cluster of each node, users first; -1 without ones. Where users and items are clustered apart, those of the
             items go on counting from those of the users.
         sizes, densities: (K,) of the clusters of nodes; where they are clustered apart, densities are (K users', K items').
         between: (K users' + 1, K items' + 1) uint8, where they are clustered apart: the bin of the density between a cluster of users and one of
-            items; it takes the place of the item's bin of density, and the user's is 0. The last row and column are for nodes without ones.
+            items; it takes the place of the item's bin of density, and the user's is the same for all. The last row and column are for nodes
+            without ones.
         pairs: (P, 2) uint8 the bins of size and density of each cluster of pairs; zeros where no family needs them.
     """
 
@@ -197,6 +199,7 @@ class Statistics:
         np.add.at(met, pair, 1)
         self.densities = met / np.outer(*counts)
         self.between[pair] = percentile_bins(self.densities[pair], self.settings.bins)
+        self.between[-1] = self.between[:, -1] = self._nothing
 
     def sides(self, user: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where ``between`` has the pairs of these users and items: the clusters of either side, each counted from 0; -1 without ones."""
@@ -264,8 +267,8 @@ def node_vectors(matrix: csr_array, settings: FeatureSettings) -> tuple[Tensor, 
 
 @dataclass(frozen=True)
 class NodeClusters:
-    """Nodes in clusters by the direction of their vectors: ``nodes`` (n,) that have ones, users before items, ``labels`` (n,) their clusters,
-    ``sizes`` (K,) of the clusters, and ``distances`` (n,) to the centre of their own."""
+    """Nodes in clusters of their vectors: ``nodes`` (n,) that have ones, users before items, ``labels`` (n,) their clusters, ``sizes`` (K,)
+    of the clusters, and ``distances`` (n,) to the centre of their own."""
 
     nodes: np.ndarray
     labels: np.ndarray
@@ -513,12 +516,10 @@ class Networks(nn.Module):
         """(n, 8) bins -> (n, scorers)."""
         return torch.cat([scorer(bins) for scorer in self.scorers], dim=1)
 
-    def joined(self, bins: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(n,) the scores as one: weighed by the user's gate if there is one, else by ``weights`` (scorers,), else summed."""
+    def joined(self, bins: Tensor) -> Tensor:
+        """(n,) the scores as one: weighed by the user's gate if there is one, else summed."""
         parts = self.parts(bins)
-        if self.gate is not None:
-            weights = self.gate(bins).softmax(1)
-        return (parts if weights is None else parts * weights).sum(1)
+        return (parts if self.gate is None else parts * self.gate(bins).softmax(1)).sum(1)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         """BPR over (n, 8) bins of ones and of negatives. The MLPs of ``two`` have a loss each, since they are trained apart."""
@@ -540,7 +541,7 @@ class PreRec(MatrixModel):
         """Learn from a matrix; ``valid`` chooses the weight of the two MLPs.
 
         Raises:
-            DataError: fewer than 20 ones, too few to keep some as questions; or no blank to hold them against.
+            DataError: fewer than 20 ones, too few to keep some as questions; none among them by chance; or no blank to hold them against.
         """
         train = with_ones(train, "PreRec")
         if train.nnz < 20:
@@ -552,6 +553,8 @@ class PreRec(MatrixModel):
         described = statistics_of(rest, settings.features, settings.families)
         user, item = user[asked], item[asked]
         judged = rng.random(len(user)) < 0.1  # of the questions, for early stopping
+        if judged.all():  # or there are none
+            raise DataError(f"none of {train.nnz} ones became a question to learn from; expected more ones, or questions above {settings.questions}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.training.seed)
             self.networks = Networks(settings)
