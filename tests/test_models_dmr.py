@@ -128,7 +128,7 @@ def test_the_match_loss_is_that_of_a_plain_reading(tower, fields, batch):
     torch.manual_seed(3)
     negatives = tower.negatives(batch).tolist()
     torch.manual_seed(3)
-    got = tower.auxiliary(x, batch, fields)
+    got = tower.auxiliary(x, batch)
     losses = []
     for row, length in enumerate(LENGTHS):
         if length < 2:
@@ -153,18 +153,18 @@ def test_a_draw_that_is_the_answer_itself_does_not_count_against_it(tower, field
     x = fields(same)
     with_none = DMR(SPACE, DMRSettings(hidden=(8, 5), attention=7, position=3, negatives=1)).double()
     with_none.load_state_dict(tower.state_dict())
-    torch.testing.assert_close(tower.auxiliary(x, same, fields), with_none.auxiliary(x, same, fields))
+    torch.testing.assert_close(tower.auxiliary(x, same), with_none.auxiliary(x, same))
 
 
 def test_no_match_loss_without_a_second_behaviour(tower, fields, batch):
     few = Batch(*(part[1:3] for part in batch))
-    assert tower.auxiliary(fields(few), few, fields) == 0
+    assert tower.auxiliary(fields(few), few) == 0
     none = Batch(*(part[:0] for part in batch))
-    assert tower.auxiliary(fields(none), none, fields) == 0
+    assert tower.auxiliary(fields(none), none) == 0
 
 
 def test_the_match_loss_teaches_the_rows_at_hand_alone(tower, fields, batch):
-    tower.auxiliary(fields(batch), batch, fields).backward()
+    tower.auxiliary(fields(batch), batch).backward()
     gradient = tower.output.weight.grad
     assert gradient.is_sparse
     met = batch.behaviour[:, :, :2][fields(batch).mask] + tower.starts

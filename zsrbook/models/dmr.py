@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsrbook.models.ranking import Batch, Embedded, Fields, Space, Tower
+from zsrbook.models.ranking import Batch, Embedded, Space, Tower
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,11 @@ class DMR(Tower):
         codes = batch.behaviour[there][:, :-1]  # (behaviours of the batch, ids)
         return codes[torch.randint(len(codes), (self.settings.negatives,), device=codes.device)]
 
-    def auxiliary(self, x: Embedded, batch: Batch, fields: Fields) -> Tensor:
+    def auxiliary(self, x: Embedded, batch: Batch) -> Tensor:
         """β L_NS over the rows with two behaviours or more; 0 where there is none."""
         rows, last = (batch.lengths > 1).nonzero().squeeze(1), batch.lengths - 1  # (n,), (B,)
         if not (len(rows) and self.settings.match):
-            return super().auxiliary(x, batch, fields)
+            return super().auxiliary(x, batch)
         before = torch.arange(x.v.shape[1], device=last.device) < last[:, None]  # (B, L)
         u = self.user(x.v, before)[rows]  # (n, d); to leave out the rows of v that have no part would copy the others
         answers, negatives = batch.behaviour[rows, last[rows]][:, :-1], self.negatives(batch)  # (n, ids), (k, ids)

@@ -223,8 +223,9 @@ def _kernel(a: Tensor, b: Tensor) -> Tensor:
 def discrepancy(within: Tensor, across: Tensor, n: int, form: Literal["mmd", "printed", "unbiased"] = "mmd") -> Tensor:
     """Squared maximum mean discrepancy of n codes from n others (Eq. 5), from the sums of their kernel (see ``kernel_sums``).
 
-    ``mmd``: the biased V-statistic, 0 or more. ``printed``: with 1/n before the first two sums, about 2 more. ``unbiased``: the
-    U-statistic, which leaves each code's kernel with itself, 1, out and may fall below 0; of a single row it says nothing, so 0.
+    ``mmd``: the biased V-statistic, 0 or more. ``printed``: with 1/n before the first two sums, so more by 2 where codes
+    are far apart, and by up to 2n where they are close. ``unbiased``: the U-statistic, which leaves each code's kernel with itself, 1, out and
+    may fall below 0; of a single row it says nothing, so 0.
     """
     if form == "unbiased" and n < 2:
         return within * 0.0

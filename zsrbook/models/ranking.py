@@ -93,7 +93,7 @@ class Tower(nn.Module):
         """(B,) log-odds of a click."""
         raise NotImplementedError
 
-    def auxiliary(self, x: Embedded, batch: Batch, fields: Fields) -> Tensor:
+    def auxiliary(self, x: Embedded, batch: Batch) -> Tensor:
         """A further loss on rows whose behaviours are real, already weighted; none by default."""
         return x.a.new_zeros(())
 
@@ -174,7 +174,7 @@ class ClickNetwork(nn.Module):
         x, old = self.fields(batch), ~batch.new
         real = x if old.all() else Embedded(*(part[old] for part in x))
         losses = {} if self.filler is None else self.filler.losses(Embedded(*(part.detach() for part in real)))
-        auxiliary = self.tower.auxiliary(real, Batch(*(part[old] for part in batch)), self.fields)
+        auxiliary = self.tower.auxiliary(real, Batch(*(part[old] for part in batch)))
         losses["ranking"] = F.binary_cross_entropy_with_logits(self.tower(self.filled(x, batch.new)), batch.click)
         notes = {} if self.filler is None else self.filler.notes
         self.trace.append({name: value.detach() for name, value in {**losses, **notes}.items()})
