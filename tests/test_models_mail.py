@@ -10,6 +10,7 @@ from test_models_dmr import array, dense
 from torch import Tensor, nn
 
 from zsrbook.data.clicks import TEST, TRAIN, VALID, Layout
+from zsrbook.data.dataset import DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import auc
 from zsrbook.models import ranking
@@ -344,6 +345,13 @@ def small(**more) -> partial:
 @pytest.fixture(scope="module")
 def clicks():
     return ToyWorld(ToySettings(users=(300, 1, 1), items=(60, 40, 40))).clicks("grocery", 4000, longest=6).made_new(0.4)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_training_impressions_that_are_not_there_are_said(clicks, kept):
+    few = clicks.subset((clicks.fold != TRAIN) | (np.arange(len(clicks)) == clicks.rows(TRAIN)[0]) & (kept > 0))
+    with pytest.raises(DataError, match=f"{kept} training impressions; expected 2 or more"):
+        RankingModel(BaseDNN, QUICK).fit(few)
 
 
 @pytest.fixture(scope="module")

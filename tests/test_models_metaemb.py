@@ -194,6 +194,11 @@ def test_several_processes_are_refused_by_base_and_generator(data, base, monkeyp
         MetaEmb(base, SETTINGS).fit(data)
 
 
+def test_users_of_no_impression_do_not_teach():
+    with pytest.raises(ValueError, match="fewest is 0 and samples 20; expected 1 or more of both"):
+        MetaEmbSettings(fewest=0)
+
+
 def test_what_can_not_be_learned_from_is_refused(data, base):
     with pytest.raises(DataError, match=r"none of 180 old users has 200 training impressions"):
         MetaEmb(base, replace(SETTINGS, fewest=100)).fit(data)

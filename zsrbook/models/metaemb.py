@@ -46,7 +46,11 @@ from zsrbook.training import Training, pick_device, train
 
 @dataclass(frozen=True)
 class MetaEmbSettings:
-    """One line a choice; ``DEC`` marks what the paper leaves open and the book decides."""
+    """One line a choice; ``DEC`` marks what the paper leaves open and the book decides.
+
+    Raises:
+        ValueError: ``fewest`` or ``samples`` is below 1.
+    """
 
     alpha: float = 0.1  #: α, weight of the loss before the inner step; paper
     rate: float = 1e-2  #: η, of the inner step; DEC (authors' code: 1e-4, for each sample's own gradient)
@@ -57,6 +61,10 @@ class MetaEmbSettings:
     penalty: float = 1e-4  #: c; DEC
     hidden: bool = True  #: training users have no behaviour either; DEC
     training: Training = field(default_factory=lambda: Training(epochs=2, optimizer="adam", learning_rate=1e-3, clip=None, patience=None))
+
+    def __post_init__(self) -> None:
+        if min(self.fewest, self.samples) < 1:
+            raise ValueError(f"MetaEmb settings: fewest is {self.fewest} and samples {self.samples}; expected 1 or more of both")
 
 
 class Task(NamedTuple):

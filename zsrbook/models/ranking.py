@@ -229,7 +229,13 @@ class RankingModel:
         self.network.eval()
 
     def fit(self, data: ClickData) -> Self:
-        """Learn from the training fold; the validation fold stops early, if patience is set."""
+        """Learn from the training fold; the validation fold stops early, if patience is set.
+
+        Raises:
+            DataError: fewer than two training impressions, of which batch norm makes nothing.
+        """
+        if (shown := len(data.rows(TRAIN))) < 2:
+            raise DataError(f"{data.name}: {shown} training impressions; expected 2 or more")
         self.build(data)
         device = pick_device(self.settings.training.device)
 
