@@ -223,3 +223,12 @@ def test_places_keep_the_axes_of_the_encoder():
 
 def test_a_coin_that_is_given_is_kept():
     assert Anchored(AnchoredSettings(repeat=0.2, training=QUICK)).fit(dataset([[0, 0, 1, 0], [2, 3]])).transfer(TINY).repeat == 0.2
+
+
+@pytest.mark.filterwarnings("error")
+def test_repeats_may_never_come_or_always():
+    for repeat, never in ((0.0, [0, 1]), (1.0, list(range(2, N_ITEMS)))):
+        scores = untrained(TINY, repeat).scores(Sequences.of([[0, 1]]))[0]
+        assert torch.isneginf(scores).nonzero().flatten().tolist() == never
+    with pytest.raises(ValueError, match=r"repeat is 1\.5; expected a share from 0 to 1, or None"):
+        AnchoredSettings(repeat=1.5)

@@ -18,7 +18,7 @@ first forgets what the text encoder knew. Here the text vectors stay, and what i
        p(j) = r · softmax_{seen}(s)_j  or  (1 − r) · softmax_{unseen}(s)_j
 
    Nothing else tells a catalogue of groceries, which are bought again, from one of reviews, which are written once.
-   A source that keeps one row a user and item says r = 0, whatever its users do; set ``repeat`` where the target differs.
+   A source that keeps one row a user and item says r near 0, whatever its users do; set ``repeat`` where the target differs.
 4. While learning, s(j) + γ log(1 + how often j was taken) is used: popularity explains its share and is left behind, so that
    the rest need not. (The offsets of ZESRec's later version do the same with a free vector an item.)
 
@@ -52,7 +52,11 @@ from zsrbook.training import Training, pick_device, train
 
 @dataclass(frozen=True)
 class AnchoredSettings:
-    """One line a choice."""
+    """One line a choice.
+
+    Raises:
+        ValueError: ``repeat`` is no share.
+    """
 
     anchors: int = 20  #: the newest items of a history that may be the reason for the next
     rank: int = 32  #: of what is learned about places; 0: nothing
@@ -66,6 +70,10 @@ class AnchoredSettings:
     epoch_targets: int = 20_000  #: positions an epoch at most, of random users
     candidates: int = 2048  #: random items that the softmax runs over while learning; all, where there are fewer
     training: Training = field(default_factory=lambda: Training(epochs=8, optimizer="adam", learning_rate=0.003, patience=None))
+
+    def __post_init__(self) -> None:
+        if self.repeat is not None and not 0 <= self.repeat <= 1:
+            raise ValueError(f"Anchored settings: repeat is {self.repeat}; expected a share from 0 to 1, or None")
 
 
 class Positions(NamedTuple):
@@ -194,10 +202,6 @@ class Anchored(Recommender):
         parts = [self._log_chances(histories.take(rows)) for rows in in_chunks(np.arange(len(histories)), self.n_items)]
         return torch.cat(parts) if parts else torch.zeros(0, self.n_items)
 
-    def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        for chunk in in_chunks(at, self.n_items):
-            yield chunk, self._log_chances(sequences.prefixes(chunk))
-
     @torch.no_grad()
     def _log_chances(self, histories: Sequences) -> Tensor:
         """(U, I) log p given each history."""
@@ -207,7 +211,9 @@ class Anchored(Recommender):
         seen[torch.as_tensor(histories.rows, device=scores.device), torch.as_tensor(histories.items, dtype=torch.int64, device=scores.device)] = True
         old = scores.masked_fill(~seen, -torch.inf).logsumexp(1, keepdim=True)
         new = scores.masked_fill(seen, -torch.inf).logsumexp(1, keepdim=True)
-        return torch.where(seen, float(np.log(self.repeat)) + scores - old, float(np.log1p(-self.repeat)) + scores - new)
+        with np.errstate(divide="ignore"):  # a coin that is always the same
+            log_old, log_new = float(np.log(self.repeat)), float(np.log1p(-self.repeat))
+        return torch.where(seen, log_old + scores - old, log_new + scores - new)
 
     def positions(
         self, sequences: Sequences, begin: np.ndarray, end: np.ndarray, targets: np.ndarray | None = None, candidates: np.ndarray | None = None
