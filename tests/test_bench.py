@@ -4,6 +4,8 @@ import gc
 import importlib.util
 import itertools
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from zsrbook import bench
-from zsrbook.bench import coordinate_descent, mail, node2vec, zesrec_on_gpu
+from zsrbook.bench import Peer, coordinate_descent, mail, node2vec, zesrec_on_gpu
 from zsrbook.models.coordinate_descent import Factorisation, Task
 from zsrbook.models.ranking import batch_of
 from zsrbook.training import pick_device
@@ -137,6 +139,24 @@ def test_the_file_is_a_list_of_rows(monkeypatch, tmp_path, capsys):
     assert rows[0]["name"] == "matrix product"
     assert [row["name"] for row in rows[-len(FURTHER) :]] == [part for _, part in FURTHER]
     assert "texts: not measured (not here)" in capsys.readouterr().out
+
+
+def test_a_peer_that_stops_leaves_nothing_open(monkeypatch, tmp_path):
+    (tmp_path / "bench-venv").mkdir()
+    monkeypatch.setattr(bench, "BUILD", tmp_path)
+    monkeypatch.setattr(bench, "peer_python", lambda name: sys.executable)
+
+    def said() -> str:
+        try:
+            Peer("implicit")
+        except bench.PeerError as error:
+            return str(error)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert said().startswith("implicit stopped: ")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_every_peer_has_its_script():

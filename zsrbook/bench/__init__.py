@@ -231,8 +231,8 @@ class Peer:
     def __init__(self, name: str, *arguments: str):
         self.name = name
         script = Path(__file__).resolve().with_name(f"peer_{name}.py")
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)
         command = [str(peer_python(name)), str(script), *arguments]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -242,7 +242,11 @@ class Peer:
             cwd=BUILD / "bench-venv",  # RecBole leaves logs where it runs
             env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},
         )
-        self._answer()
+        try:
+            self._answer()
+        except PeerError:
+            self.__exit__()
+            raise
 
     def round(self, n: int = 1) -> float:
         """Units a second in a round of ``n``."""
