@@ -77,7 +77,7 @@ class Sizes:
     items: int = 3706  #: of generated data; MovieLens 1M has as many with ratings
     steps: int = 16  #: of ours a round, of 2,048 positions
     peer_steps: int = 2  #: of the peer a round, of as many
-    loop_users: int = 100  #: whose every position the slow evaluation ranks
+    loop_users: int = 100  #: whose positions up to the 50th the slow evaluation ranks
     memory_items: int = 238_000
     memory_positions: int = 4096
     texts: int = 400
@@ -292,7 +292,7 @@ def training(sizes: Sizes, data: Dataset, ceiling: float, width: int) -> Row:
     position of ours sees what stands before it in its piece of 50.
 
     Floor: see the head of the module. The peer's own count for a sample at its widths: 3 · (50 · 2 · 3 · (64 · 128 + 128²) + 50 · 2 · 128 · 64
-    + 2 · 64 I) = 27 million operations with I = 3,706, eight times our 3.4 million.
+    + 2 · 64 I) = 26 million operations with I = 3,706, between seven and eight times our 3.4 million.
     """
     name = f"GRU4Rec training, width {width}, histories of 50, {data.name}"
     settings = ZESRecSettings(items="ids", width=width, max_length=50, dropout=0.3, training=ON_CPU)
@@ -339,7 +339,7 @@ def atomic_files(data: Dataset, folder: Path) -> None:
 
 
 def evaluation(sizes: Sizes, data: Dataset, ceiling: float) -> list[Row]:
-    """Ranks in the full catalogue against the loop that one writes first: a user at a time, a target at a time; equal numbers are asserted.
+    """Ranks in the full catalogue against the loop that one writes first: a user at a time, a target at a time; their ranks must agree.
 
     Floor: one pass of the network over each history and one product of (targets, d) and (d, items):
     12 d² operations an item read and 2 d I a target. With long histories the reading costs most, and it is the same for both.

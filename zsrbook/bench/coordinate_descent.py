@@ -1,8 +1,8 @@
-"""Rows of ``make bench`` for the square-loss solver: beside implicit's alternating least squares, as the positives grow, and at full size.
+"""Rows of ``make bench`` for the square-loss solver: beside implicit's alternating least squares, as the positives grow, at full size, and on a card.
 
 The floor counts what a sweep of coordinate descent needs with z positives, width d, n items and m words: for a positive and a coordinate
-the slope, the curvature and the update of c, 2 operations each, on both sides, and d² products for a row: 12 z d + 4 d² (n + m) and as much
-for the Gram matrices, at the rate of a large matrix product, which no sparse product comes near: a positive fetches a row from anywhere.
+the slope, the curvature and the update of c, 2 operations each, on both sides, and for a row 2 d² products and d² more of the Gram matrix:
+12 z d + 6 d² (n + m), at the rate of a large matrix product, which no sparse product comes near: a positive fetches a row from anywhere.
 """
 
 from __future__ import annotations

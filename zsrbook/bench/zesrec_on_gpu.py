@@ -1,4 +1,4 @@
-"""The row of ``make bench`` that asks for a graphics card: ZESRec-G trained at the size of the paper's Amazon data, over the full softmax."""
+"""A row of ``make bench`` that asks for a graphics card: ZESRec-G trained at the size of the paper's Amazon data, over the full softmax."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Shape:
 def training(shape: Shape = Shape(), device: str = "cuda", epochs: int = 20, goal: float = 90.0) -> list[Row]:
     """Seconds of all epochs in bfloat16, and the share of what a large product in bfloat16 reaches on the same card.
 
-    Floor: six operations a number of every product (a value and its two gradients), 12 d² of the GRU and d I of the softmax a target, and
+    Floor: six operations a number of every product (a value and its two gradients), 6 d² of the GRU and d I of the softmax a target, and
     f · 512 + 512 d of the MLP an item and step.
     """
     name = f"{epochs} epochs of ZESRec-G on a graphics card, full softmax, {shape}"
