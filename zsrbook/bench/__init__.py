@@ -17,6 +17,7 @@ operations: 3.4 million at d = 128 and I = 3,706, of which the softmax has 2.8 m
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -26,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -497,24 +497,16 @@ def scaling(ceiling: float) -> list[Row]:
     return rows
 
 
-@contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """No garbage collection in the middle of what is timed."""
-    import gc
-
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds, with no garbage collection in the middle."""
     gc.collect()
     gc.disable()
     try:
-        yield
-    finally:
-        gc.enable()
-
-
-def _timed(work: Callable[[], object]) -> float:
-    with _quiet_collector():
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
+    finally:
+        gc.enable()
 
 
 def _load() -> str:
