@@ -102,7 +102,7 @@ class Recommender(Scorer):
         """
 
     def prefix_scores(self, sequences: Sequences, at: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """For each flat index in ``at``, the scores given what stands before it; in chunks of (indices, (n, n_items))."""
+        """For each flat index in ``at``, the scores given what stands before it; in chunks of (indices, (n, n_items)), in any order."""
         for chunk in in_chunks(at, self.n_items):
             yield chunk, self.scores(sequences.prefixes(chunk))
 
@@ -119,7 +119,7 @@ class Recommender(Scorer):
         return moved
 
     def bind(self, target: Dataset) -> None:
-        """Take over the catalogue of ``target``; zero-shot models override this."""
+        """Take over the catalogue of ``target``; models that keep more of it than its size override this."""
         self.n_items = target.n_items
 
 

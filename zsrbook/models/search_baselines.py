@@ -1,6 +1,7 @@
 """What every search must be held against: words that match, words that go together, frozen sentences, both at once, popularity and chance.
 
-All but ``PopularItems`` by the log learn from texts alone, and so are as zero-shot as the methods of the paper. None of them is in the paper.
+Of what was searched for only ``PopularItems`` by the log learns; all others are as zero-shot as the methods of the paper. None of them is in
+the paper.
 """
 
 from __future__ import annotations

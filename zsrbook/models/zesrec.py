@@ -304,8 +304,8 @@ def by_length(lengths: np.ndarray, budget: int, order: np.ndarray | None = None)
     groups, begin = [], 0
     sizes = np.maximum(lengths[order], 1)
     while begin < len(order):
-        padded_size = np.maximum.accumulate(sizes[begin : begin + budget]) * np.arange(1, len(sizes[begin : begin + budget]) + 1)
-        end = begin + max(1, int(np.searchsorted(padded_size, budget, side="right")))
+        longest = np.maximum.accumulate(sizes[begin : begin + budget])
+        end = begin + max(1, int(np.searchsorted(longest * np.arange(1, len(longest) + 1), budget, side="right")))
         groups.append(order[begin:end])
         begin = end
     return groups
@@ -324,8 +324,7 @@ def batches_of(sequences: Sequences, targets: int, device: torch.device, seed: t
     """Batches of about this many targets, of similar lengths, in random order; with several processes, this one's share."""
     processes = Processes()
     for rows in shuffled_groups(sequences.lengths, targets, seed):
-        share = rows[processes.rank :: processes.count]
-        yield padded(sequences, share if len(share) else rows[:0], device)
+        yield padded(sequences, rows[processes.rank :: processes.count], device)
 
 
 def padded(sequences: Sequences, rows: np.ndarray, device: torch.device) -> Batch:
