@@ -131,6 +131,16 @@ def test_the_clock_equals_counting_anew(n, days):
     assert not clock.catalogue(clock.rows(times.min())).any(), "nothing is known before the first window ends"
 
 
+def test_without_a_clock_what_counts_is_what_was_taken_as_the_data_ended():
+    settings, data = PrepRecSettings(), random_data(150, days=60)
+    clock, items, times = PopularityClock.of(data, settings), *(data.interactions[name].to_numpy() for name in (Columns.ITEM, Columns.TIME))
+    window = times // (settings.fine_days * DAY)
+    counts = np.bincount(items[window > window.max() - settings.fine_span], minlength=data.n_items)
+    expected = percentiles(counts, np.bincount(items, minlength=data.n_items) > 0)
+    assert len(np.unique(expected)) > 2
+    np.testing.assert_allclose(clock.catalogue(clock.rows(np.array(clock.end)))[:, -1], expected, atol=100 / FULL)
+
+
 def test_a_window_without_interactions_changes_no_order():
     """Where nobody takes anything, the counts halve and their order stays; the fine count runs out."""
     items, times = np.array([0, 0, 1, 2], np.int32), np.array([0.0, 1.0, 2.0, 3.0]) * DAY

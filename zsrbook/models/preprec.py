@@ -185,7 +185,7 @@ class PopularityClock:
     Attributes:
         coarse, fine: the two horizons.
         back: coarse windows that are read.
-        end: a moment at which all interactions lie in complete windows; for histories without a clock.
+        end: the moment of histories without a clock: all interactions lie in complete fine windows, and the newest of these still count.
     """
 
     coarse: Horizon
@@ -206,8 +206,7 @@ class PopularityClock:
             fine = Horizon.of(items, times, data.n_items, settings.fine_days, span=settings.fine_span)
         except DataError as error:
             raise DataError(f"{data.name}: {error}") from None
-        longest = max(coarse.seconds, fine.seconds)
-        return cls(coarse, fine, settings.coarse_windows, times[-1] + 2 * longest)
+        return cls(coarse, fine, settings.coarse_windows, times[-1] + fine.seconds)
 
     @property
     def n_items(self) -> int:
