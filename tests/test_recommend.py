@@ -490,6 +490,7 @@ def changed(path: Path, **about: object) -> None:
         (lambda path: changed(path, zsrbook=2), "form 2, expected 1"),
         (lambda path: changed(path, model="MLP"), "'MLP'"),
         (lambda path: changed(path, settings={"training": {}, "wings": 2}), "wings"),
+        (lambda path: changed(path, settings={"training": {}, "rank": 3}), "size mismatch"),
         (lambda path: changed(path, encoder=None), "does not fit this version of zsrbook"),
         (lambda path: changed(path, model="ZESRec"), "does not fit this version of zsrbook"),
     ],
@@ -498,6 +499,8 @@ def test_a_model_file_that_can_not_be_used_is_refused(exported, spoil, message):
     spoil(exported)
     said = call("recommend", "catalogue.csv", "--item", "t1", "--model", "model.safetensors", "--out", "out.csv", exit_code=1)
     assert f"error: model.safetensors: {message}" in said or ("error: model.safetensors: does not fit" in said and message in said)
+    assert said.count("model.safetensors") == 1
+    assert "save it again" not in said
     assert not Path("out.csv").exists()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from zsrbook.data.dataset import DataError
 from zsrbook.models.anchored import Anchored, AnchoredSettings
@@ -81,8 +82,9 @@ class ModelFile:
                 raise ValueError(f"form {texts['zsrbook']}, expected {FORM}")
             model, settings = MODELS[about.pop("model")]
             values = about.pop("settings")
-            fitted = model(settings(**(values | {"training": Training(**values["training"])}))).load(path)
+            fitted = model(settings(**(values | {"training": Training(**values["training"])})))
+            fitted.restore(load_file(path))  # not ``load``, whose error would say to save it again
             return cls(fitted, encoder=TextEncoder(**about.pop("encoder")), **about)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            written = texts.get("code_version", "an unknown version")
+            written = texts.get("code_version", "an unknown version").strip('"')
             raise DataError(f"{path}: does not fit this version of zsrbook (it was written by {written}): {error}; export it again") from None
