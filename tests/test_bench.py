@@ -159,6 +159,19 @@ def test_a_peer_that_stops_leaves_nothing_open(monkeypatch, tmp_path):
     assert [str(warning.message) for warning in caught] == []
 
 
+def test_a_peer_that_dies_while_it_waits_is_one_that_stopped(monkeypatch, tmp_path):
+    (tmp_path / "bench-venv").mkdir()
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho ready\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(bench, "BUILD", tmp_path)
+    monkeypatch.setattr(bench, "peer_python", lambda name: python)
+    with Peer("implicit") as peer:
+        peer.process.wait()
+        with pytest.raises(bench.PeerError, match="implicit stopped: it said nothing"):
+            peer.round()
+
+
 def test_every_peer_has_its_script():
     for name in bench.PEERS:
         assert Path(bench.__file__).with_name(f"peer_{name}.py").exists()

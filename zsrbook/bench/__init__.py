@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -250,8 +251,9 @@ class Peer:
 
     def round(self, n: int = 1) -> float:
         """Units a second in a round of ``n``."""
-        self.process.stdin.write(f"{n}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it is dead, as the answer will tell
+            self.process.stdin.write(f"{n}\n")
+            self.process.stdin.flush()
         units, seconds = self._answer().split()
         return float(units) / float(seconds)
 
@@ -267,7 +269,8 @@ class Peer:
         return self
 
     def __exit__(self, *_) -> None:
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
         self.errors.close()
