@@ -149,6 +149,10 @@ def test_check_in_another_encoding(tmp_path):
     (tmp_path / "catalogue.csv").write_text("item,text\na,thé\n", encoding="latin-1")
     assert "with --encoding" in run("check", tmp_path).output
     assert run("check", tmp_path, "--encoding", "latin-1").exit_code == 0
+    for path in (tmp_path, tmp_path / "catalogue.csv"):
+        said = run("check", path, "--encoding", "utf-16")
+        assert said.exit_code == 1
+        assert "catalogue.csv: line 1 does not start with the mark of UTF-16" in said.output
 
 
 def test_check_a_name(tmp_path, monkeypatch):

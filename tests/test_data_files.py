@@ -134,6 +134,9 @@ def test_encodings(tmp_path):
         for wrong in ("utf-8", "latin-1"):
             with pytest.raises(DataError, match=r"line 1 starts with the mark of UTF-16, and .* is expected; say --encoding utf-16"):
                 read_all(wide, encoding=wrong)
+    for wrong in ("utf-16", "utf-32"):
+        with pytest.raises(DataError, match=rf"line 1 does not start with the mark of {wrong.upper()}; leave --encoding out"):
+            read_all(path, encoding=wrong)
     with pytest.raises(DataError, match="line 2: byte 0xe9"):
         list(files.read_lines(path))
 
@@ -141,9 +144,11 @@ def test_encodings(tmp_path):
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "iso8859-15", "mac-roman", "ascii", "cp1251"])
 def test_utf8_is_not_read_as_a_code_page(tmp_path, encoding):
     for content, line in (("1,2\n3,é\n", 2), ("\ufeff1,2\n", 1)):
-        with pytest.raises(DataError, match=rf"t\.csv: line {line} is written in UTF-8, and .* is expected; leave --encoding out; it holds for all"):
+        with pytest.raises(DataError, match=rf"t\.csv: line {line} is written in UTF-8, and .* is expected; save it in that, or leave"):
             read_all(write(tmp_path / "t.csv", content), encoding=encoding)
     assert len(read_all(write(tmp_path / "t.csv", "1,2\n3,4\n"), encoding=encoding)) == 2
+    with pytest.raises(DataError, match=r"t\.csv: line 2 is written in UTF-8"):
+        list(files.read_lines(write(tmp_path / "t.csv", "1,2\n3,é\n"), encoding=encoding))
 
 
 def test_what_is_in_another_encoding_is_read_in_it(tmp_path):

@@ -30,6 +30,8 @@ from zsrbook.data.dataset import Columns, DataError, Dataset, Report
 
 GET_AGAIN = "delete it and get it again"
 PIECE = 1 << 26  #: bytes of a large table that are parsed at once
+#: what a file in these encodings starts with, as one of the two orders of bytes must be told
+MARKS = {"utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)}
 
 
 @contextmanager
@@ -108,15 +110,20 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
     """``data`` as text; never guesses another encoding.
 
     Raises:
-        DataError: the encoding is unknown, a byte (whose line is named) can't stand in it, the file says itself that it is UTF-16, or it
-            is UTF-8 and would be read in silence as something else.
+        DataError: the encoding is unknown, a byte (whose line is named) can't stand in it, the file says itself that it is UTF-16 or does not
+            say so where that is expected, or it is UTF-8 and would be read in silence as something else.
     """
     try:
         known = codecs.lookup(encoding).name
-        if first_line == 1 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not known.startswith(("utf-16", "utf-32")):
+        if first_line == 1 and data.startswith(MARKS["utf-16"]) and not known.startswith(("utf-16", "utf-32")):
             raise DataError(f"{path}: line 1 starts with the mark of UTF-16, and {known} is expected; say --encoding utf-16, or save it as UTF-8")
-        if first_line == 1 and not known.startswith("utf-8"):
-            refuse_utf8(path, data, known)
+        if first_line == 1 and known in MARKS and data and not data.startswith(MARKS[known]):
+            raise DataError(
+                f"{path}: line 1 does not start with the mark of {known.upper()}; leave --encoding out, or name the encoding that it is in;"
+                " it holds for all files of a command, so if they differ, save them all as UTF-8"
+            )
+        if not known.startswith("utf-8"):
+            refuse_utf8(path, data, known, first_line)
         return data.decode(encoding)
     except LookupError:
         raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
@@ -128,7 +135,7 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
         ) from None
 
 
-def refuse_utf8(path: Path, data: bytes, encoding: str) -> None:
+def refuse_utf8(path: Path, data: bytes, encoding: str, first_line: int) -> None:
     """In a code page of one byte a letter, most bytes mean something, so UTF-8 gets through as well: with two wrong letters for each "é".
 
     Raises:
@@ -138,9 +145,9 @@ def refuse_utf8(path: Path, data: bytes, encoding: str) -> None:
     if beyond_ascii is None or not (data.startswith(codecs.BOM_UTF8) or is_utf8(data)):
         return
     if len(bytes(range(128, 256)).decode(encoding, "replace")) == 128:
-        line = 1 + data.count(b"\n", 0, beyond_ascii.start())
+        line = first_line + data.count(b"\n", 0, beyond_ascii.start())
         raise DataError(
-            f"{path}: line {line} is written in UTF-8, and {encoding} is expected; leave --encoding out;"
+            f"{path}: line {line} is written in UTF-8, and {encoding} is expected; save it in that, or leave --encoding out;"
             f" it holds for all files of a command, so if another one is in {encoding}, save that one as UTF-8"
         )
 

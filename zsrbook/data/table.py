@@ -10,7 +10,6 @@ Ids are text. Without a ``time`` column, the order of the rows is the order of e
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,8 +170,9 @@ def columns(path: Path, encoding: str) -> list[str]:
         with parquet_errors(path):
             return pa.parquet.read_schema(path).names
     decode(path, b"", encoding)  # refuses an unknown one
-    with open_raw(path) as stream, io.TextIOWrapper(stream, encoding, errors="replace") as text:
-        return header_names(path, text.readline().removeprefix("\ufeff"), separator(path))
+    with open_raw(path) as stream:
+        text = stream.read(1 << 16).decode(encoding, "replace")
+    return header_names(path, text.removeprefix("\ufeff").partition("\n")[0], separator(path))
 
 
 def separator(path: Path) -> str:
