@@ -75,6 +75,10 @@ def test_pieces_of_any_length_give_the_plain_answer(tmp_path, monkeypatch, ratin
         ("1:\n7,3,2005-09-06\n8,3,2005-09-06,9,9\n", r"combined_data_1\.txt: line 3 is '8,3,2005-09-06,9,9', 5 columns; expected .* correct it, or"),
         ("7,3,2005-09-06,9,9\n", "line 1: surplus is '9'; expected three columns"),
         ("1:\nx,3,2005-09-06\n", "line 2: customer is 'x'"),
+        ("1:\n7.5,3,2005-09-06\n", "line 2: customer is '7.5'; expected a customer number"),
+        ("1:\n9999999999,3,2005-09-06\n", "line 2: customer is '9999999999'; expected a customer number"),
+        ("1:\n7,3,2005-09-06\nx:\n8,3,2005-09-06\n", "line 3: customer is 'x:'; expected a line such as '1:' with the number of a film"),
+        ("1.5:\n7,3,2005-09-06\n", "line 1: customer is '1.5:'"),
         ("1:\n\n7,3,2005-09-06\n", "line 2: customer is missing"),
         ("<html>\n", "web page"),
         ("", "empty"),
@@ -105,7 +109,13 @@ def test_too_many_columns_are_told_in_whichever_piece_they_stand(tmp_path, monke
 def test_bad_titles_and_no_files(tmp_path):
     with pytest.raises(DataError, match=r"holds no combined_data_\*\.txt"):
         netflix.load(tmp_path)
+    (tmp_path / "combined_data_all.txt").write_text(COMBINED[0])  # without a number it is none of the published files
+    with pytest.raises(DataError, match=r"holds no combined_data_\*\.txt"):
+        netflix.load(tmp_path)
     make(tmp_path)
+    (tmp_path / "movie_titles.csv").write_text("1,2003,A\n2,2003,Amélie\n", "utf-8")
+    with pytest.raises(DataError, match=r"movie_titles\.csv: line 2 is written in UTF-8"):
+        netflix.load(tmp_path, first=None)
     (tmp_path / "movie_titles.csv").write_text("1,2003,A\nx,2003,B\n")
     with pytest.raises(DataError, match=r"movie_titles\.csv: line 2 is 'x,2003,B'"):
         netflix.load(tmp_path, first=None)

@@ -69,7 +69,7 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000, 
 
 def rating_files(folder: Path) -> list[Path]:
     """The rating files in the order of their numbers, in whichever form the folder holds."""
-    for pattern in ("combined_data_*.txt", "training_set/mv_*.txt", "mv_*.txt"):
+    for pattern in ("combined_data_[0-9]*.txt", "training_set/mv_[0-9]*.txt", "mv_[0-9]*.txt"):
         paths = sorted(folder.glob(pattern), key=lambda p: (int(re.search(r"\d+", p.name)[0]), p.name))
         if paths:
             return paths
@@ -132,12 +132,13 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFra
     require(path, chunk["surplus"], chunk["surplus"].isna().to_numpy(), "three columns: customer,stars,date")
     heads = chunk["customer"].str.endswith(":", na=False).to_numpy(bool)
     ids = pd.to_numeric(chunk["customer"].where(heads).str.rstrip(":"), errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    require(path, chunk["customer"], ~heads | numbered(ids), "a line such as '1:' with the number of a film")
     films = pd.Series(ids, chunk.index).ffill().fillna(np.nan if film is None else film)
     require(path, chunk["customer"], films.notna().to_numpy(), "a line such as '1:' with the film before its ratings")
     rows = chunk[~heads]
     customer = pd.to_numeric(rows["customer"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     stars = by_category(rows["stars"], pd.to_numeric(rows["stars"].cat.categories, errors="coerce"))
-    require(path, rows["customer"], customer > 0, "a customer number")
+    require(path, rows["customer"], numbered(customer), "a customer number")
     require(path, rows["stars"], np.isin(stars, (1, 2, 3, 4, 5)), "1 to 5 stars")
     stamps = pd.to_datetime(rows["date"].cat.categories.astype(str), format="%Y-%m-%d", errors="coerce")
     days = by_category(rows["date"], (stamps - EPOCH) / pd.Timedelta(days=1))
@@ -151,6 +152,11 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFra
         }
     )
     return piece, int(films.iloc[-1]) if len(films) else film
+
+
+def numbered(values: np.ndarray) -> np.ndarray:
+    """bool: whole numbers from 1 on that int32 can hold."""
+    return (values >= 1) & (values < 2**31) & (values % 1 == 0)
 
 
 def by_category(column: pd.Series, values: pd.Index) -> np.ndarray:
