@@ -23,7 +23,16 @@ def test_scientific(tmp_path):
     assert sequences(data) == {"0": ["2", "0"], "1": ["1"]}
     assert data.items["text"][0] == "Thing 0 It's good. Very."
     assert not data.clock
-    for bad, message in (('{"0": []}', "user '0' has"), ('{"0": [99]}', "names item '99'"), ("<html>", "web page"), ("{", "line 1")):
+    (tmp_path / "Scientific.item.json").write_text('{"0": {"title": "Thing", "description": null, "brand": null}}')
+    (tmp_path / "Scientific.inter.json").write_text('{"0": [0]}')
+    assert derived.load_scientific(tmp_path).items.loc[0, ["text", "brand"]].tolist() == ["Thing", ""]
+    for bad, message in (
+        ("{}", "no interactions"),
+        ('{"0": []}', "user '0' has"),
+        ('{"0": [99]}', "names item '99'"),
+        ("<html>", "web page"),
+        ("{", "line 1"),
+    ):
         (tmp_path / "Scientific.inter.json").write_text(bad)
         with pytest.raises(DataError, match=message):
             derived.load_scientific(tmp_path)
@@ -35,6 +44,10 @@ def test_games(tmp_path):
     data = derived.load_games(tmp_path)
     assert sequences(data) == {"7": ["0", "2", "0", "1"], "8": ["1", "2"]}
     assert data.items["text"].tolist() == ['One & "only"', "Two", "Three"]
+    with (tmp_path / "Games-6k.test.inter").open("a") as rows:
+        rows.write("7\t2\t1\n")
+    with pytest.raises(DataError, match="line 4: user is '7'; expected each user once"):
+        derived.load_games(tmp_path)
     (tmp_path / "Games-6k.test.inter").write_text("user\titems\titem\n7\t0\t1\n")
     with pytest.raises(DataError, match="line 1 names the columns user"):
         derived.load_games(tmp_path)
@@ -48,7 +61,7 @@ def test_yelp(tmp_path):
     assert data.items["text"].tolist() == ["A Food", "B"]
     for bad, message in (
         ("5\n", "line 1 is '5'; expected a user"),
-        ("5 1\n5 2\n", "line 2: user is '5'; expected each user once"),
+        ("5 1\n\n5 2\n", "line 3: user is '5'; expected each user once"),
         ("5 9\n", "item '9'"),
         ("5 1\n6 two\n", "line 2 holds 'two'; expected whole numbers"),
         ("5 1.5\n", "line 1 holds '1.5'"),

@@ -7,6 +7,7 @@ be joined with each other or with the originals. Every docstring says what is kn
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def load_scientific(folder: Path, name: str = "scientific") -> Dataset:
     wrong = [u for u, h in histories.items() if not isinstance(h, list) or not h]
     if wrong:
         raise DataError(f"{path}: user {wrong[0]!r} has {histories[wrong[0]]!r}; expected a list of item numbers")
-    return sequences(name, path, list(histories), list(histories.values()), items)
+    return sequences(name, path, pd.Series(list(histories)), list(histories.values()), items)
 
 
 def load_games(folder: Path, name: str = "games") -> Dataset:
@@ -99,20 +100,20 @@ def amazon_s3rec(path: Path, name: str) -> Dataset:
     return sequences(name, path, users, histories, pd.DataFrame({Columns.RAW: named, Columns.TEXT: ""}))
 
 
-def lines_of_items(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The form of the S3-Rec project: a line holds the number of a user, then those of the items, oldest first."""
-    users, histories = [], []
+def lines_of_items(path: Path) -> tuple[pd.Series, list[list[str]]]:
+    """The form of the S3-Rec project: a line holds the number of a user, then those of the items, oldest first. The index of users is the line."""
+    users, histories = {}, []
     for line, text in read_lines(path):
         user, *history = text.split()
         if not history:
             raise DataError(f"{path}: line {line} is {text[:60]!r}; expected a user, then at least one item")
         if wrong := [number for number in (user, *history) if not (number.isascii() and number.isdigit())]:
             raise DataError(f"{path}: line {line} holds {wrong[0][:60]!r}; expected whole numbers: a user, then items")
-        users.append(user)
+        users[line] = user
         histories.append(history)
     if not users:
         raise DataError(f"{path}: holds no line; expected a user and items on each; {GET_AGAIN}")
-    return users, histories
+    return pd.Series(users), histories
 
 
 def rejoined(folder: Path, category: str, name: str) -> Dataset:
@@ -151,7 +152,7 @@ def rejoined(folder: Path, category: str, name: str) -> Dataset:
         users.append(user)
         histories.append(whole)
     lines = [f"{name}: put {len(rows):,} rows together to {len(users):,} sequences; {cut:,} may lack items before the oldest ten"]
-    return sequences(name, folder / f"{category}.test.csv", users, histories, items, Report(tuple(lines)))
+    return sequences(name, folder / f"{category}.test.csv", pd.Series(users), histories, items, Report(tuple(lines)))
 
 
 def number_list(path: Path, line: int, text: str) -> list[str]:
@@ -175,7 +176,7 @@ def json_items(path: Path) -> pd.DataFrame:
     for raw, record in records.items():
         if not isinstance(record, dict) or "title" not in record:
             raise DataError(f"{path}: item {raw!r} is {str(record)[:60]!r}; expected an object with a title")
-        clean = {field: plain(paragraphs(str(text))) for field, text in record.items()}
+        clean = {field: "" if text is None else plain(paragraphs(str(text))) for field, text in record.items()}
         rows.append({Columns.RAW: raw, Columns.TEXT: joined(clean["title"], clean.get("description", "")), **clean})
     return pd.DataFrame(rows)
 
@@ -190,12 +191,12 @@ def paragraphs(text: str) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else text
 
 
-def sequences(name: str, path: Path, users: list, histories: list, items: pd.DataFrame, report: Report = Report()) -> Dataset:
-    """A Dataset without a clock from one list of item ids a user, oldest first."""
-    users = pd.Series([str(u) for u in users], index=pd.RangeIndex(1, len(users) + 1), name=Columns.USER)
+def sequences(name: str, path: Path, users: pd.Series, histories: Collection[list], items: pd.DataFrame, report: Report = Report()) -> Dataset:
+    """A Dataset without a clock from one list of item ids a user, oldest first; the index of ``users`` is the line, for errors."""
+    users = users.astype(str).rename(Columns.USER)
     require(path, users, ~users.duplicated().to_numpy(), "each user once")
     lengths = [len(h) for h in histories]
-    taken = pd.Series(np.concatenate([np.asarray(h, object) for h in histories]).astype(str), name=Columns.ITEM)
+    taken = pd.Series([str(item) for history in histories for item in history], name=Columns.ITEM, dtype=str)
     known = taken.isin(items[Columns.RAW]).to_numpy()
     if not known.all():
         raise DataError(f"{path}: names item {taken[~known].iloc[0]!r}, which the items file does not hold ({(~known).sum()} such)")
