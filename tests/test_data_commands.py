@@ -70,6 +70,11 @@ def test_check_other_forms(tmp_path):
     ratings = tmp_path / "Prime_Pantry.csv"
     ratings.write_text("B000123456,A2IBPI20UZIR0U,5.0,86400\n")
     assert catalogue.guess(ratings).items["raw"].tolist() == ["B000123456"]
+    assert catalogue.guess(ratings.rename(own / "Prime_Pantry.CSV")).items["raw"].tolist() == ["B000123456"]
+    (tmp_path / "pantry").mkdir()
+    gz(tmp_path / "pantry" / "meta_Prime_Pantry.json.gz", [{"asin": "B000123456", "title": "Tea"}])
+    (own / "Prime_Pantry.CSV").rename(tmp_path / "pantry" / "Prime_Pantry.csv")
+    assert catalogue.guess(tmp_path / "pantry").items["text"].tolist() == ["Tea"]
     (own / "Scientific.inter.json").write_text(json.dumps({"0": [0]}))
     (own / "Scientific.item.json").write_text(json.dumps({"0": {"title": "Thing"}}))
     assert catalogue.guess(own).name == "own"

@@ -98,6 +98,14 @@ def test_several_data_sets_in_one_folder(tmp_path):
     with pytest.raises(DataError, match=r"holds several data sets; name one of the files Beauty\.txt, Toys_and_Games\.txt"):
         catalogue.guess(tmp_path)
     assert catalogue.guess(tmp_path / "Toys_and_Games.txt").name == "toys"
+    category = "Industrial_and_Scientific"
+    (tmp_path / f"{category}.item.json").write_text(json.dumps(ITEMS))
+    for part in ("valid", "test"):
+        (tmp_path / f"{category}.{part}.csv").write_text(f'user_id,history_item_id,item_id\n{part},"[1]",2\n')
+    (tmp_path / "Office_Products.test.csv").touch()
+    with pytest.raises(DataError, match=rf"holds several data sets; name one of the files Office_Products\.test\.csv, {category}\.test\.csv"):
+        catalogue.guess(tmp_path)
+    assert catalogue.guess(tmp_path / f"{category}.test.csv").name == "industrial"
 
 
 HEADER = "user_id,history_item_title,item_title,history_item_id,item_id,history_item_sid,item_sid\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, filled, joined, numbers, plain, read_records, read_table
+from zsrbook.data.files import build, endings, filled, joined, numbers, plain, read_records, read_table
 
 #: the columns of the ratings-only files
 RATINGS_ONLY = {
@@ -44,7 +44,7 @@ def load(
     if catalogue not in ("taken", "all"):
         raise DataError(f"{name}: catalogue is {catalogue!r}; expected 'taken' or 'all'")
     reviews = Path(reviews)
-    frame = read_ratings_only(reviews, release) if ".csv" in reviews.suffixes else read_reviews(reviews)
+    frame = read_ratings_only(reviews, release) if ".csv" in endings(reviews) else read_reviews(reviews)
     items, report = read_metadata(name, Path(metadata)) if metadata else (pd.DataFrame(columns=[Columns.RAW, Columns.TEXT]), Report())
     taken = pd.unique(frame[Columns.ITEM])
     known = items[Columns.RAW]

@@ -178,8 +178,13 @@ def guess_search(path: Path) -> SearchData | None:
     return None
 
 
-#: a file that is a whole data set -> what reads its folder; several may lie in one folder, so naming the file settles which is meant
+#: a file whose name alone tells a data set -> what reads its folder; several may lie in one folder, so naming the file settles which is meant
 ALONE: dict[str, Callable[[Path], Dataset]] = {
+    "Scientific.inter.json": derived.load_scientific,
+    "Games-6k.test.inter": derived.load_games,
+    "Office_Products.test.csv": derived.load_office,
+    "Industrial_and_Scientific.test.csv": derived.load_industrial,
+    "Yelp.txt": derived.load_yelp,
     "Sports_and_Outdoors.txt": derived.load_sports,
     "Beauty.txt": derived.load_beauty,
     "Toys_and_Games.txt": derived.load_toys,
@@ -219,11 +224,6 @@ def published(folder: Path) -> Dataset | None:
         ("u.data", "u.item"): movielens.load_100k,
         ("ratings.dat", "movies.dat"): movielens.load_1m,
         ("ratings.csv", "movies.csv"): movielens.load_latest_small,
-        ("Scientific.inter.json",): derived.load_scientific,
-        ("Games-6k.test.inter",): derived.load_games,
-        ("Office_Products.test.csv",): derived.load_office,
-        ("Industrial_and_Scientific.test.csv",): derived.load_industrial,
-        ("Yelp.txt",): derived.load_yelp,
     }
     for names, loader in forms.items():
         if all((folder / n).is_file() for n in names):
@@ -248,7 +248,7 @@ def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
     if (data := published(folder)) is not None:
         return data
     reviews = sorted(f for pattern in ("*_5.json.gz", "*.json.zip", "*.json.gz") for f in folder.glob(pattern) if not f.name.startswith("meta_"))
-    if reviews:
+    if reviews := reviews or sorted(f for f in folder.glob("*.csv") if is_ratings_only(f)):
         return guess_file(reviews[0])
     raise DataError(
         f"{folder}: holds no known form; expected MovieLens, Amazon, Netflix Prize, Yelp or Douban files as they are published, or interactions.csv"
