@@ -403,6 +403,20 @@ def test_too_few_seeds_are_refused_before_anything_is_trained(small_worlds, monk
         assert "training begins" in call("run", *arguments, *enough, exit_code=1)
 
 
+def test_stability_is_refused_before_anything_is_drawn(small_worlds, monkeypatch):
+    monkeypatch.setattr(prerec, "stability_record", lambda spec, seeds: pytest.fail("it was worked out"))
+    stands(small_worlds, "stability", prerec.STABLE, paper="prerec", target="grocery")
+    assert "holds 3 seeds of code version 00000000, and what runs now would leave 2" in call(
+        "run", "prerec", "stability", "grocery", "--seeds", "2", exit_code=1
+    )
+
+
+@pytest.mark.parametrize("experiment", ["tails", "stability", "node2vec"])
+def test_what_has_no_rows_and_no_source_takes_none(small_worlds, experiment):
+    assert "has no rows to choose from" in call("run", "prerec", experiment, "grocery", "--only", "PreRec", exit_code=2)
+    assert "has no source, but 'pantry' was given" in call("run", "prerec", experiment, "grocery", "--source", "pantry", exit_code=1)
+
+
 def test_run_search_judges_in_every_way_and_grows(search_root, monkeypatch):
     asked = ("run", "search", "judged", "grocery", "--only", "BM25;Random", "--scale", "toy")
     said = call(*asked, "--seeds", "1")

@@ -295,24 +295,27 @@ def run_prerec(
         raise typer.BadParameter(f"experiment is {experiment!r}; expected one of {', '.join(PREREC)}")
     if experiment == "stability" and seeds < 2:
         raise typer.BadParameter("stability compares seeds; ask for 2 or more")
+    if only and experiment not in prerec.ROWS:
+        raise typer.BadParameter(f"{experiment} has no rows to choose from, but --only {only!r} was given; leave it out")
     scale = scale or current_scale()
     with errors_for_people(*MENDABLE):
         records.check_clean()
         version = records.code_version()
         keep = Keeper(version, seeds, force)
+        asked = prerec.tasks(experiment, data, source, scale)
         if experiment == "node2vec":  # a graph with labels in the place of a matrix
             graph = catalogue.load_graph(data)
             keep.look(records.place(prerec.PAPER, experiment, None, graph.name, name, Scale.SMALL) for name in blogcatalog.VARIANTS)
             for record in blogcatalog.records(graph, range(seeds)):
                 keep(record, "macro")
             return
-        asked = prerec.tasks(experiment, data, source, scale)
         if experiment == "tails":  # nothing is trained
             for spec, _ in asked:
                 for record in prerec.tail_records(spec):
                     keep(record, "exponent")
             return
         if experiment == "stability":
+            keep.look(records.place(prerec.PAPER, experiment, None, spec.label, prerec.STABLE, scale) for spec, _ in asked)
             for spec, _ in asked:
                 keep(prerec.stability_record(spec, range(seeds)), "adjusted Rand index")
             return
@@ -457,7 +460,7 @@ class Keeper:
         there = records.read(path)
         if len(there.seeds) > seeds:
             raise records.RecordError(
-                f"{path} holds {len(there.seeds)} seeds of code version {there.code_version[:8]}, and what runs now would leave {self.seeds} in"
+                f"{path} holds {len(there.seeds)} seeds of code version {there.code_version[:8]}, and what runs now would leave {seeds} in"
                 f" their place; ask for --seeds {len(there.seeds)} or more, or say --force to replace them"
             )
 

@@ -536,6 +536,8 @@ ROWS: dict[str, Callable[[Spec], list[System]]] = {
 
 #: experiments with a source: PreRec as a whole, and its families one by one
 CARRYING = ("transfer", "carried")
+#: the method that records of ``stability`` name
+STABLE = "clusters of nodes"
 
 
 # ---------------------------------------------------------------- runs and records
@@ -852,7 +854,7 @@ def stability_record(spec: Spec, seeds: Iterable[int] = range(3)) -> RunRecord:
         paper=PAPER,
         experiment="stability",
         target=spec.label,
-        method="clusters of nodes",
+        method=STABLE,
         scale=spec.scale,
         config=as_config(SETTINGS[spec.scale].features),
         data_sha256=load(spec).sha256,
