@@ -52,6 +52,12 @@ def test_new_users_show_no_behaviour_and_strict_takes_their_past(data):
     assert data.sha256 != strict.sha256
 
 
+def test_an_impression_names_a_user_and_an_item_that_are_there(data):
+    for what, codes in (("user", data.user), ("item", data.item)):
+        with pytest.raises(DataError, match=f"impressions: {what} code -1 at place 0"):
+            replace(data, **{what: np.append(np.int32(-1), codes[1:])})
+
+
 def test_the_folds_follow_each_other_in_time():
     time = np.random.default_rng(0).random(1000)
     fold = split_in_time(time, valid=0.1, test=0.2)

@@ -55,6 +55,9 @@ class ClickData:
         fold: (n,) int8: ``TRAIN``, ``VALID`` or ``TEST``.
         new: (U,) bool: users whose behaviours are hidden, as if they had just come.
         report: what was kept, repaired and dropped on the way here.
+
+    Raises:
+        DataError: the parts do not fit together, a code is none of its table or vocabulary, or a label is neither 0 nor 1.
     """
 
     name: str
@@ -88,6 +91,8 @@ class ClickData:
                 if name not in self.vocabularies:
                     raise DataError(f"{self.name}: the {group} field {name} has no vocabulary; there are {', '.join(self.vocabularies)}")
                 check_codes(f"{self.name}: {group} fields", name, column, self.vocabularies[name])
+        for what, codes, table in (("user", self.user, self.users), ("item", self.item, self.items)):
+            check_codes(f"{self.name}: impressions", what, codes, len(table))
         if not np.isin(self.click, (0, 1)).all():
             raise DataError(f"{self.name}: a label is {self.click[~np.isin(self.click, (0, 1))][0]}; expected 0 or 1")
 
