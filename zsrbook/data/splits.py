@@ -159,18 +159,18 @@ def two_shops(data: Dataset, groups: np.ndarray | None = None, seed: int = 0) ->
     Raises:
         DataError: there are fewer than two groups, or a side keeps no user with two interactions.
     """
-    groups = np.arange(data.n_items) if groups is None else np.asarray(groups)
-    rng, taken = np.random.default_rng(seed), np.bincount(data.interactions[Columns.ITEM], minlength=data.n_items)
-    names = rng.permutation(np.unique(groups))
+    names, group = np.unique(np.arange(data.n_items) if groups is None else groups, return_inverse=True)
     if len(names) < 2:
         raise DataError(f"{data.name}: {len(names)} group of items can't be cut in two; give at least two groups")
-    weight = np.array([taken[groups == name].sum() for name in names]).cumsum()
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(names))
+    weight = np.bincount(group[data.interactions[Columns.ITEM]], minlength=len(names))[order].cumsum()
     cut = np.clip(np.searchsorted(weight, weight[-1] / 2) + 1, 1, len(names) - 1)
     users = rng.permutation(data.sequences().users)
     shops = []
-    for items, people in ((names[:cut], users[: len(users) // 2]), (names[cut:], users[len(users) // 2 :])):
+    for chosen, people in ((order[:cut], users[: len(users) // 2]), (order[cut:], users[len(users) // 2 :])):
         kept = data.where(np.isin(data.interactions[Columns.USER], people))
-        codes = np.flatnonzero(np.isin(groups, items))
+        codes = np.flatnonzero(np.isin(group, chosen))
         kept = select_items(kept, codes, f"{data.name}: {len(codes)} of {data.n_items} items, {len(people)} of {len(users)} users (seed {seed})")
         shops.append(compact(at_least(kept, user=2, repeat=False)))
     return shops[0], shops[1]
