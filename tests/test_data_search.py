@@ -37,7 +37,7 @@ def test_the_most_frequent_neighbours_stay_and_ties_go_to_the_lower_code() -> No
 def test_the_strongest_of_each_row_stay() -> None:
     rng = np.random.default_rng(0)
     table = rng.integers(0, 4, (20, 20)).astype(float)
-    for top in (None, 1, 5):
+    for top in (1, 5, 20):
         expected = np.zeros_like(table)
         for row in range(20):
             others = [j for j in sorted(range(20), key=lambda j, row=row: (-table[row, j], j)) if j != row and table[row, j] > 0]

@@ -37,7 +37,7 @@ class SearchData:
         relevance: columns ``query``, ``item``, ``grade`` (1 or more); pairs that are absent are not relevant.
         log: columns ``query``, ``item``, ``time``: what was consumed after a search; may be empty.
         labels_from_log: whether ``relevance`` was made of the acts in ``log``, so that a model of the log has read the answers.
-        held_out: (n, n) csr of ones, links that were taken out of ``links`` to be judged on; of no entries until ``hold_out``.
+        held_out: (n, n) csr of ones, links that were taken out of ``links`` to be judged on; None until ``hold_out``.
         report: what was kept, repaired and dropped on the way here.
     """
 
@@ -116,16 +116,16 @@ def links_in_sequences(data: Dataset, top: int = TOP) -> csr_array:
     return strongest(counts, top)
 
 
-def strongest(strength: csr_array, top: int | None = None) -> csr_array:
-    """(n, n) csr of ones: of each row the ``top`` columns of largest strength (all when None), the lower code first among equals; never
-    the item itself. Strengths that are named twice add up.
+def strongest(strength: csr_array, top: int) -> csr_array:
+    """(n, n) csr of ones: of each row the ``top`` columns of largest strength, the lower code first among equals; never the item itself.
+    Strengths that are named twice add up.
     """
     coo = strength.tocsr().tocoo()
     other = coo.row != coo.col
     row, column, weight = coo.row[other], coo.col[other], coo.data[other]
     order = np.lexsort((column, -weight, row))
     first = np.searchsorted(row[order], row[order])
-    kept = order[np.arange(len(order)) - first < (len(order) if top is None else top)]
+    kept = order[np.arange(len(order)) - first < top]
     return matrix_of(row[kept], column[kept], strength.shape[0])
 
 

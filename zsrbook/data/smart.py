@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError, Report
 from zsrbook.data.files import GET_AGAIN, joined, read_lines
-from zsrbook.data.search import SearchData, strongest
+from zsrbook.data.search import SearchData, matrix_of
 
 #: how two documents of CACM may belong together, and the number that says so in the middle of a line of ``.X``
 RELATIONS = {"coupling": 4, "citation": 5, "co-citation": 6}
@@ -39,14 +38,11 @@ class Record:
         return joined(*(" ".join(" ".join(line for _, line in self.fields.get(name, [])).split()) for name in names))
 
 
-def load_cisi(folder: Path, at_least: int = 1, name: str = "cisi") -> SearchData:
+def load_cisi(folder: Path, name: str = "cisi") -> SearchData:
     """``CISI.ALL``, ``CISI.QRY``, ``CISI.REL``: 1,460 documents of information science; 112 queries, 76 of them judged (3,114 pairs).
 
     Two documents are linked (38,672 pairs) where a third cites both; a line of ``.X`` gives the other document, how many cite both,
     and the document itself.
-
-    Args:
-        at_least: documents that must cite both.
 
     Raises:
         DataError: a file is missing, damaged, or holds a line that does not fit; the message names it.
@@ -55,21 +51,16 @@ def load_cisi(folder: Path, at_least: int = 1, name: str = "cisi") -> SearchData
     path = folder / "CISI.ALL"
     documents, report = read(path, name, "documents")
     lines, notes = links(path, name, documents)
-    lines = lines.drop_duplicates(["row", "column"])  # the last line of each record stands twice in the file
-    strength = csr_array((lines["number"].astype(float), (lines["row"], lines["column"])), shape=2 * (len(documents),))
-    return assemble(name, documents, strength, at_least, folder / "CISI.QRY", folder / "CISI.REL", "TW", report + notes)
+    return assemble(name, documents, lines, folder / "CISI.QRY", folder / "CISI.REL", report + notes)
 
 
-def load_cacm(folder: Path, relations: Sequence[str] = tuple(RELATIONS), at_least: int = 1, keywords: bool = False, name: str = "cacm") -> SearchData:
+def load_cacm(folder: Path, relations: Sequence[str] = tuple(RELATIONS), name: str = "cacm") -> SearchData:
     """``cacm.all``, ``query.text``, ``qrels.text``: 3,204 documents of computer science, 1,587 of them with an abstract; 64 queries, 52 of
     them judged (796 pairs).
 
     Args:
-        relations: what links two documents: ``coupling``, both cite a third (6,165 pairs, as strong as there are such); ``citation``, one
-            cites the other (2,720 pairs; the file does not say which); ``co-citation``, a third cites both (5,320 pairs, as strong as
-            there are such). All three link 12,813 pairs.
-        at_least: the strength that a link must have; where several relations hold, their strengths add up.
-        keywords: whether the text ends with the index terms that people gave to 1,429 documents; they make lexical search easier.
+        relations: what links two documents: ``coupling``, both cite a third (6,165 pairs); ``citation``, one cites the other (2,720 pairs;
+            the file does not say which); ``co-citation``, a third cites both (5,320 pairs). All three link 12,813 pairs.
 
     Raises:
         DataError: as ``load_cisi``, or a relation of another name.
@@ -84,9 +75,8 @@ def load_cacm(folder: Path, relations: Sequence[str] = tuple(RELATIONS), at_leas
     if len(odd):
         raise DataError(f"{path}: line {odd['line'].iloc[0]}: the link is of type {odd['number'].iloc[0]}; expected 4, 5 or 6; {GET_AGAIN}")
     lines = lines[lines["number"].isin([RELATIONS[r] for r in relations])]
-    strength = csr_array((np.ones(len(lines)), (lines["row"], lines["column"])), shape=2 * (len(documents),))
-    notes += f"{name}: links are {', '.join(relations)}" + ("; keywords are part of the text" if keywords else "")
-    return assemble(name, documents, strength, at_least, folder / "query.text", folder / "qrels.text", "TWK" if keywords else "TW", report + notes)
+    notes += f"{name}: links are {', '.join(relations)}"
+    return assemble(name, documents, lines, folder / "query.text", folder / "qrels.text", report + notes)
 
 
 def read(path: Path, name: str, what: str) -> tuple[list[Record], Report]:
@@ -159,30 +149,24 @@ def links(path: Path, name: str, documents: list[Record]) -> tuple[pd.DataFrame,
     return table[~unknown & (table["row"] != table["column"])], report
 
 
-def assemble(
-    name: str, documents: list[Record], strength: csr_array, at_least: int, asked: Path, judged: Path, parts: str, report: Report
-) -> SearchData:
-    """Documents with text from these fields, links, and the queries that are judged; counts of all that is odd."""
+def assemble(name: str, documents: list[Record], lines: pd.DataFrame, asked: Path, judged: Path, report: Report) -> SearchData:
+    """Documents, the links that these lines of ``links`` name, and the queries that are judged; counts of all that is odd."""
     items = pd.DataFrame(
         {
             Columns.RAW: [record.raw for record in documents],
             "title": [record.text("T") for record in documents],
-            Columns.TEXT: [record.text(*parts) for record in documents],
+            Columns.TEXT: [record.text("T", "W") for record in documents],
             "authors": [record.text("A") for record in documents],
         }
     )
-    strength = strength.tocsr()
-    strength.sum_duplicates()
-    strength.data[strength.data < at_least] = 0
-    strength.eliminate_zeros()
-    matrix = strongest(strength)
+    matrix = matrix_of(lines["row"].to_numpy(), lines["column"].to_numpy(), len(documents))
     linked = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
     odd = {
         "documents without an abstract": sum(not record.text("W") for record in documents),
         "documents without any text (kept; only links can find them)": int(items[Columns.TEXT].eq("").sum()),
         "documents without a link (kept)": int((~linked).sum()),
     }
-    report += f"{name}: {matrix.nnz:,} links touch {linked.sum():,} documents" + (f"; each of strength {at_least} or more" if at_least > 1 else "")
+    report += f"{name}: {matrix.nnz:,} links touch {linked.sum():,} documents"
     for what, count in odd.items():
         if count:
             report += f"{name}: {count:,} {what}"
