@@ -277,9 +277,6 @@ def test_build_counts_what_it_does():
         assert line in report
     for line in ("1 users with one interaction", "1 items that nobody took", "1 items without text"):
         assert line in report
-    kept = files.build("d", rows, items, drop_duplicates=False)
-    assert len(kept) == 5
-    assert "kept 1 rows that repeat" in str(kept.report)
     unclocked = files.build("d", rows[["user", "item"]], items, clock=False)
     assert len(unclocked) == 5
     assert "with 3 items; there is no column time, so the order of the rows counts" in str(unclocked.report)

@@ -190,15 +190,6 @@ def test_names_of_columns_in_parquet(folder, monkeypatch):
             table.columns(path, "utf-8")
 
 
-def test_rows_without_time_can_be_dropped_and_are_counted(folder):
-    (folder / "i.csv").write_text("user,item,time\nu,a,\nu,b,5\n")
-    data = table.load(folder / "i.csv", missing_time="drop")
-    assert len(data) == 1
-    assert "dropped 1 rows without a time" in str(data.report)
-    with pytest.raises(DataError, match="missing_time"):
-        table.load(folder / "i.csv", missing_time="guess")
-
-
 def test_bad_items_and_kinds(folder):
     (folder / "twice.csv").write_text("item,text\na,x\nb,y\na,z\n")
     with pytest.raises(DataError, match="line 4: item is 'a'; expected each id once"):

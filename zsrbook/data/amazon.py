@@ -22,27 +22,22 @@ RATINGS_ONLY = {
 META_FIELDS = ["title", "description", "brand", "category"]
 
 
-def load(
-    name: str, reviews: Path, metadata: Path | None = None, release: int = 2018, catalogue: str = "taken", drop_duplicates: bool = True
-) -> Dataset:
+def load(name: str, reviews: Path, metadata: Path | None = None, release: int = 2018) -> Dataset:
     """Interactions from ``reviews`` (JSON lines or ratings only, also in a ``.gz`` or ``.zip``), texts from ``metadata``.
 
     Text = title, then description, without HTML; where the shop gives one of them, that one; where neither, "". Items also
     carry ``title``, ``description``, ``brand``, ``category``. Times are days, so many of a user's rows tie: they keep the
-    file's order. Buying the same item at another time is an interaction of its own.
+    file's order. Buying the same item at another time is an interaction of its own; rows equal in user, item, stars and time are
+    one (the 2018 release holds some reviews twice). Items of ``metadata`` that nobody reviewed are left out.
 
     Args:
         release: 2014 or 2018; they order the columns of ratings-only files differently.
-        catalogue: ``taken`` keeps the items that ``reviews`` names; ``all`` adds the rest of ``metadata``.
-        drop_duplicates: drop rows equal in user, item, stars and time (the 2018 release holds some reviews twice).
 
     Raises:
         DataError: a file is missing or damaged, or a line does not fit; the message names file, line and value.
     """
     if release not in RATINGS_ONLY:
         raise DataError(f"{name}: release is {release!r}; expected 2014 or 2018")
-    if catalogue not in ("taken", "all"):
-        raise DataError(f"{name}: catalogue is {catalogue!r}; expected 'taken' or 'all'")
     reviews = Path(reviews)
     frame = read_ratings_only(reviews, release) if ".csv" in endings(reviews) else read_reviews(reviews)
     items, report = read_metadata(name, Path(metadata)) if metadata else (pd.DataFrame(columns=[Columns.RAW, Columns.TEXT]), Report())
@@ -51,12 +46,10 @@ def load(
     missing = pd.Index(taken).difference(known, sort=False)
     if metadata and len(missing):
         report += f"{name}: {len(missing):,} of {len(taken):,} items are not in {Path(metadata).name}; kept without text"
-    untaken = known[~known.isin(taken)]
-    if len(untaken):
-        report += f"{name}: {'kept' if catalogue == 'all' else 'left out'} {len(untaken):,} items of {Path(metadata).name} that nobody reviewed"
-    order = [*taken, *untaken] if catalogue == "all" else taken
-    items = items.set_index(Columns.RAW).reindex(order).fillna("").rename_axis(Columns.RAW).reset_index()
-    return build(name, frame, items, report=report, drop_duplicates=drop_duplicates)
+    if untaken := int((~known.isin(taken)).sum()):
+        report += f"{name}: left out {untaken:,} items of {Path(metadata).name} that nobody reviewed"
+    items = items.set_index(Columns.RAW).reindex(taken).fillna("").rename_axis(Columns.RAW).reset_index()
+    return build(name, frame, items, report=report)
 
 
 def read_reviews(path: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -408,21 +409,22 @@ def build(
     users: pd.DataFrame | None = None,
     clock: bool = True,
     report: Report = Report(),
-    drop_duplicates: bool = True,
 ) -> Dataset:
     """The steps that all loaders end with: drop rows that repeat another exactly, count what is odd, code and sort.
 
     Rows are equal if user, item, time and value are; where there is no clock a repeat can't be told from a second purchase,
     so all are kept. Users with one interaction and items without text are kept and counted.
+
+    Raises:
+        DataError: as ``Dataset.from_raw``.
     """
     if interactions.empty:
         raise DataError(f"{name}: no interactions; nothing to load")
     if clock:
         repeated = interactions.duplicated().to_numpy()
-        if repeated.any() and drop_duplicates:
-            interactions = interactions[~repeated]
         if repeated.any():
-            report += f"{name}: {'dropped' if drop_duplicates else 'kept'} {repeated.sum():,} rows that repeat another exactly"
+            interactions = interactions[~repeated]
+            report += f"{name}: dropped {repeated.sum():,} rows that repeat another exactly"
         time = interactions[Columns.TIME]
         back = (time.groupby(interactions[Columns.USER], sort=False).diff() < 0).sum()
         if back:
@@ -440,4 +442,4 @@ def build(
         "items without text (kept; a content model can't tell them apart)": int(items[Columns.TEXT].eq("").sum()),
     }
     lines += [f"{name}: {count:,} {what}" for what, count in odd.items() if count]
-    return Dataset(name, data.interactions, data.items, data.users, clock, None, data.report + Report(tuple(lines)))
+    return replace(data, report=data.report + Report(tuple(lines)))

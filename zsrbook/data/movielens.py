@@ -31,7 +31,7 @@ def load_100k(folder: Path, name: str = "ml-100k", text: str = "title") -> Datas
     """``u.data``, ``u.item`` (latin-1), ``u.user``: 100,000 ratings, 943 users with age, gender, occupation, zip; 1,682 films.
 
     Args:
-        text: ``title``, ``title+year`` or ``title+genres``: what the item says of itself.
+        text: ``title`` or ``title+genres``: what the item says of itself.
 
     Raises:
         DataError: a file is missing, damaged, or holds a line that does not fit; the message names it.
@@ -82,7 +82,6 @@ def catalogue(films: pd.DataFrame, text: str) -> pd.DataFrame:
     """Items with raw id, text, title, year (Int64, missing where the title has none) and genres."""
     ways = {
         "title": lambda title, genres: titles.readable(title),
-        "title+year": lambda title, genres: joined(titles.readable(title), f"({titles.year(title)})" if titles.year(title) else ""),
         "title+genres": lambda title, genres: joined(titles.readable(title), genres.replace("|", ", ")),
     }
     if text not in ways:

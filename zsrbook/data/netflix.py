@@ -21,22 +21,19 @@ ROWS_AT_ONCE = 2_000_000
 EPOCH = pd.Timestamp("1970-01-01")
 
 
-def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000, catalogue: str = "taken") -> Dataset:
+def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000) -> Dataset:
     """``movie_titles.csv`` with ``combined_data_*.txt`` or ``training_set/mv_*.txt``.
 
-    Items carry ``title`` and ``year``; text = the title. Users have no attributes. ``time`` is midnight UTC of the day.
-    Two passes: one counts ratings a day and finds the day of the cut, one keeps the rows up to it.
+    Items are the films that the kept ratings name, with ``title`` and ``year``; text = the title. Users have no attributes. ``time`` is
+    midnight UTC of the day. Two passes: one counts ratings a day and finds the day of the cut, one keeps the rows up to it.
 
     Args:
         first: how many ratings from the oldest on; None keeps all (then all must fit in memory).
-        catalogue: ``taken`` keeps the films that the kept ratings name; ``all`` keeps all 17,770 titles.
 
     Raises:
         DataError: a file is missing or a line does not fit (named), or there are fewer ratings than asked for.
     """
     folder = Path(folder)
-    if catalogue not in ("taken", "all"):
-        raise DataError(f"catalogue is {catalogue!r}; expected 'taken' or 'all'")
     paths = rating_files(folder)
     films = read_titles(folder / "movie_titles.csv")
     days = np.zeros(0, np.int64)
@@ -62,8 +59,7 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000, 
     last = (EPOCH + pd.Timedelta(days=cut)).date()
     at_cut = int((kept["day"] == cut).sum())
     report = Report((f"{name}: first {wanted:,} of {total:,} ratings; last day {last}, of which {at_cut:,} of {days[cut]:,} by film, then customer",))
-    if catalogue == "taken":
-        films = films[films[Columns.RAW].isin(pd.unique(interactions[Columns.ITEM]))]
+    films = films[films[Columns.RAW].isin(pd.unique(interactions[Columns.ITEM]))]
     return build(name, interactions, films, report=report)
 
 

@@ -24,26 +24,16 @@ from zsrbook.data.dataset import Columns, DataError, Dataset, Report
 from zsrbook.data.files import build, decode, endings, filled, header_names, is_utf8, numbers, open_raw, read_table, require
 
 
-def load(
-    interactions: Path,
-    items: Path | None = None,
-    users: Path | None = None,
-    name: str | None = None,
-    encoding: str = "utf-8",
-    missing_time: str = "error",
-) -> Dataset:
+def load(interactions: Path, items: Path | None = None, users: Path | None = None, name: str | None = None, encoding: str = "utf-8") -> Dataset:
     """The documented form, checked.
 
     Args:
         items: without it, the catalogue is what ``interactions`` names, and no item has text.
         name: default: the name of the interactions file, lower case.
-        missing_time: ``error``, or ``drop`` to drop (and count) rows whose time is empty.
 
     Raises:
         DataError: a column or value is missing, no number, or an id is unknown; the message names file, line and value.
     """
-    if missing_time not in ("error", "drop"):
-        raise DataError(f"missing_time is {missing_time!r}; expected 'error' or 'drop'")
     path = Path(interactions)
     name = name or path.name.split(".")[0].lower()
     report = Report()
@@ -51,11 +41,6 @@ def load(
     clock = Columns.TIME in frame
     if not clock:
         refuse_other_clock(path, frame)
-    if clock and missing_time == "drop":
-        empty = frame[Columns.TIME].isna() | frame[Columns.TIME].astype(str).str.strip().eq("")
-        frame = frame[~empty]
-        if empty.any():
-            report += f"{name}: dropped {empty.sum():,} rows without a time"
     rows = {
         Columns.USER: filled(path, frame[Columns.USER], "a user id"),
         Columns.ITEM: filled(path, frame[Columns.ITEM], "an item id"),
