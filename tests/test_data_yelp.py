@@ -95,6 +95,8 @@ def test_without_businesses(tmp_path):
     assert set(data.items["text"]) == {""}
     assert data.interactions.equals(whole.interactions)
     assert f"no {yelp.BUSINESSES} beside {yelp.REVIEWS}, so no business has a text" in str(data.report)
+    renamed = yelp.load((tmp_path / yelp.REVIEWS).rename(tmp_path / "reviews.json"))
+    assert f"no {yelp.BUSINESSES} beside reviews.json, so no business has a text" in str(renamed.report)
 
 
 def test_packed_forms_hold_the_same(tmp_path):

@@ -40,7 +40,7 @@ def load(reviews: Path, name: str = "yelp-open") -> Dataset:
     """
     reviews = Path(reviews)
     frame = read_reviews(reviews)
-    businesses = reviews.with_name(reviews.name.replace(REVIEWS, BUSINESSES))
+    businesses = reviews.with_name(BUSINESSES + (".gz" if reviews.suffix == ".gz" else ""))
     taken = pd.unique(frame[Columns.ITEM])
     if businesses.is_file() or reviews.parent.is_file():
         items, report = read_businesses(name, businesses, taken)
