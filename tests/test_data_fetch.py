@@ -92,7 +92,7 @@ def test_a_hash_that_nobody_knows_is_printed(server, data, monkeypatch):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"user,item\nu,b\n", "sha256 is .*; expected"),
+        (b"user,item\nu,b\n", r"^t\.csv from http://[\w.:]+/t\.csv: sha256 is .*; expected .*; nothing was kept"),
         ((CONTENT, 10_000), "could not be downloaded"),
         (b"<!DOCTYPE html><html>log in</html>", "sent a web page"),
         (None, "could not be downloaded .*404"),

@@ -49,7 +49,6 @@ class Archive:
 
     url: str
     md5: str | None = None
-    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ SOURCES = {
         MOVIELENS,
         "harper2015movielens",
         "https://grouplens.org/datasets/movielens/100k/",
-        Archive(f"{GROUPLENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723", 4_924_029),
+        Archive(f"{GROUPLENS}/ml-100k.zip", "0e33842e24a9c977be4e0107933c0723"),
     ),
     "ml-1m": Source(
         "ml-1m",
@@ -187,7 +186,7 @@ SOURCES = {
         MOVIELENS,
         "harper2015movielens",
         "https://grouplens.org/datasets/movielens/1m/",
-        Archive(f"{GROUPLENS}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", 5_917_549),
+        Archive(f"{GROUPLENS}/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"),
     ),
     "ml-latest-small": Source(
         "ml-latest-small",
@@ -199,7 +198,7 @@ SOURCES = {
         MOVIELENS,
         "harper2015movielens",
         "https://grouplens.org/datasets/movielens/latest/",
-        Archive(f"{GROUPLENS}/ml-latest-small.zip", None, 978_202),
+        Archive(f"{GROUPLENS}/ml-latest-small.zip"),
     ),
     "ml-10m-tags": Source(
         "ml-10m-tags",
@@ -210,7 +209,7 @@ SOURCES = {
         MOVIELENS,
         "harper2015movielens",
         "https://grouplens.org/datasets/movielens/10m/",
-        Archive(f"{GROUPLENS}/ml-10m.zip", "ce571fd55effeba0271552578f2648bd", 65_566_137),
+        Archive(f"{GROUPLENS}/ml-10m.zip", "ce571fd55effeba0271552578f2648bd"),
     ),
     "netflix-2m": Source(
         "netflix-prize",
@@ -513,10 +512,10 @@ def get(name: str, say: Callable[[str], None] = print) -> Path:
         DataError: no address, no connection, a broken-off download, another hash, or an archive that tries to write elsewhere.
     """
     source = source_of(name)
-    for file in source.files:
-        if file not in source.missing():
-            check(source.where / file.path, file)
     missing = source.missing()
+    for file in source.files:
+        if file not in missing:
+            check(source.where / file.path, file)
     if not missing:
         say(f"{name}: all files are in {source.where}")
         return source.where
@@ -546,23 +545,25 @@ def fetched(source: Source, missing: list[File], work: Path, say: Callable[[str]
     extract(packed, work / "content")
     found = {f: member(work / "content", f) for f in missing}
     for file, path in found.items():
-        check(path, file)
+        check(path, file, source.archive.url)
     return found
 
 
 def download_file(file: File, work: Path, say: Callable[[str], None]) -> Path:
     """From its address, else from its mirror; the last error if both fail."""
-    addresses = [a for a in (file.url, file.mirror) if a]
-    for address in addresses:
-        try:
-            path = download(address, work)
-            check(path, file)
-            return path
-        except DataError as error:
-            if address == addresses[-1]:
-                raise
-            say(f"{error}; trying {addresses[-1]}")
-    raise DataError(f"{file.path} has no address")
+
+    def checked(address: str) -> Path:
+        path = download(address, work)
+        check(path, file, address)
+        return path
+
+    try:
+        return checked(file.url)
+    except DataError as error:
+        if not file.mirror:
+            raise
+        say(f"{error}; trying {file.mirror}")
+    return checked(file.mirror)
 
 
 def download(url: str, work: Path) -> Path:
@@ -595,15 +596,19 @@ def sha256(path: Path) -> str:
     return digest(path, "sha256")
 
 
-def check(path: Path, file: File) -> None:
+def check(path: Path, file: File, address: str = "") -> None:
     """
+    Args:
+        address: where the file has just come from; if it is another one, it will be gone when that is read.
+
     Raises:
         DataError: the file has another sha256 than the registry knows.
     """
     if file.sha256 is not None and (seen := sha256(path)) != file.sha256:
         raise DataError(
-            f"{path}: sha256 is {seen}; expected {file.sha256} ({path.stat().st_size:,} bytes, expected {file.size or 0:,}): not the file that the"
-            f" book was made with; move it away and get it again"
+            f"{f'{file.path} from {address}' if address else path}: sha256 is {seen}; expected {file.sha256} ({path.stat().st_size:,} bytes,"
+            f" expected {file.size or 0:,}): not the file that the book was made with;"
+            f" {'nothing was kept; try again later' if address else 'move it away and get it again'}"
         )
 
 
