@@ -75,11 +75,13 @@ def test_run_writes_what_it_says(root):
 def test_files_of_ones_own_are_sent_to_where_they_can_be_used(root, tmp_path_factory, monkeypatch):
     shop = tmp_path_factory.mktemp("own") / "shop"
     shop.mkdir()
-    for file in (shop / "history.csv", shop.with_suffix(".csv")):
+    packed = shop.with_name("packed")
+    packed.mkdir()
+    for file in (shop / "history.csv", shop.with_suffix(".csv"), packed / "Interactions.CSV.gz"):
         file.write_text("user,item\nada,K1\n")
     monkeypatch.chdir(shop.parent)
     for command in (["zesrec", "zero-shot", "grocery"], ["mail", "clicks"], ["search", "judged"], ["prerec", "single"], ["preprec"]):
-        for own in ("shop", "shop.csv", "./shop", str(shop / "history.csv")):
+        for own in ("shop", "packed", "shop.csv", "./shop", str(shop / "history.csv")):
             said = " ".join(call("run", *command, own, exit_code=2).replace("│", " ").split())
             assert "is no data set that others have, too, as `run` needs; `python -m zsrbook export` learns from files of your own" in said
     monkeypatch.chdir(shop)  # an option that is not given is no file

@@ -44,7 +44,7 @@ Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System, p
 def public(name: str) -> str:
     """The name of a data set, and no file: what is recorded has to be there for others, too."""
     path = Path(name)
-    if name and (path.is_file() or len(path.parts) > 1 or {"history", "interactions"} & {file.stem for file in path.glob("*")}):
+    if name and (path.is_file() or len(path.parts) > 1 or (path.is_dir() and catalogue.own_table(path, "interactions"))):
         raise typer.BadParameter(
             f"{name!r} is no data set that others have, too, as `run` needs; `python -m zsrbook export` learns from files of your own, and"
             " book/your-own-catalogue.md shows how to judge a pair of them"
