@@ -60,7 +60,10 @@ def shared_items(source: Dataset, target: Dataset, by: str = "title") -> pd.Data
 
     Args:
         by: ``raw`` equal ids (never, where a side numbers its items itself); ``title`` equal ``titles.normalise``;
-            ``names`` any equal name of ``titles.names``, a.k.a. included; ``text`` equal texts but for case and white space.
+            ``names`` any equal name of ``titles.names``, a.k.a. included.
+
+    Raises:
+        DataError: ``by`` is another word.
     """
     if by == "raw" and not comparable(source.items[Columns.RAW].astype(str), target.items[Columns.RAW].astype(str)):
         return pd.DataFrame({"source": [], "target": []}, dtype=np.int64)
@@ -77,7 +80,6 @@ def keys(data: Dataset, by: str) -> pd.Series:
         "raw": lambda: data.items[Columns.RAW].astype(str),
         "title": lambda: short_texts(data).map(titles.normalise),
         "names": lambda: short_texts(data).map(lambda t: sorted(titles.names(t))),
-        "text": lambda: data.items[Columns.TEXT].astype(str).map(titles.spelling),
     }
     if by not in ways:
         raise DataError(f"by is {by!r}; expected one of {', '.join(ways)}")
