@@ -244,7 +244,7 @@ def read_shown(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 def read_ads(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     """The item fields by ascending ad, int64 with -1 for a missing brand; ``price`` float64 with NaN where it is missing."""
     frame = read_table(path)
-    columns = {field: cells(path, frame[name], field == "brand") for field, name in zip(LAYOUT.item, FILES[ADS][:-1], strict=False)}
+    columns = {field: cells(path, frame[name], field == "brand") for field, name in zip(LAYOUT.item[:-1], FILES[ADS][:-1], strict=True)}
     price = cells(path, frame["price"], True, whole=False)
     columns["price"] = np.where(price < 0, np.nan, price)
     once(path, frame["adgroup_id"], columns["adgroup"])

@@ -44,7 +44,7 @@ def generate(folder: Path, impressions: int = 100_000, behaviours: int = 1_000_0
     A million impressions and ten million behaviours take about 5 seconds; memory follows the users, not the rows.
 
     Returns:
-        The world behind them; user id u is row ``permutation(users)[u - 1]`` of its market, see ``people``.
+        The world behind them; the user in row r of its market has the id ``people(users, seed)[r]``.
 
     Raises:
         DataError: a number below 1.

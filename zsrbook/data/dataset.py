@@ -266,7 +266,11 @@ class Dataset:
         return replace(self, features=np.asarray(features, np.float32))
 
     def with_shuffled_features(self, seed: int) -> Dataset:
-        """The leak control: every item gets the vector of a random other item of the same catalogue."""
+        """The leak control: every item gets the vector of a random other item of the same catalogue.
+
+        Raises:
+            DataError: there are no vectors.
+        """
         if self.features is None:
             raise DataError(f"{self.name}: there are no item vectors to shuffle; call with_features first")
         order = np.random.default_rng(seed).permutation(self.n_items)

@@ -52,6 +52,9 @@ def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: in
         test: share of all users; 0 for a source, on which nobody is judged.
         valid: share of the remaining users.
         first: the earliest position that is a target, counted from 1; 2 asks for at least one item of history.
+
+    Raises:
+        DataError: there are too few users for these shares.
     """
     users = data.sequences().users
     order = np.random.default_rng(seed).permutation(len(users))
@@ -105,6 +108,9 @@ def at_least(data: Dataset, user: int = 1, item: int = 1, repeat: bool = True) -
     """Keep users and items with this many interactions, again and again until nothing changes (k-core), or once.
 
     The catalogue stays whole: an item without interactions can still be recommended. See ``compact`` to cut it.
+
+    Raises:
+        DataError: nothing is left.
     """
     kept = data
     while True:
@@ -191,7 +197,11 @@ def shuffle_ties(data: Dataset, seed: int = 0) -> Dataset:
 
 
 def thinned(data: Dataset, users: float = 1.0, items: float = 1.0, seed: int = 0) -> Dataset:
-    """Keep random users and random items, each with this share, and what remains of the histories where that is two interactions or more."""
+    """Keep random users and random items, each with this share, and what remains of the histories where that is two interactions or more.
+
+    Raises:
+        DataError: nothing is left.
+    """
     rng = np.random.default_rng(seed)
     kept = []
     for column, share in ((Columns.USER, users), (Columns.ITEM, items)):

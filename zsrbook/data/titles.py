@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 ARTICLES = "The|A|An|Le|La|Les|L'|Un|Une|Il|Lo|I|Gli|Uno|Una|El|Los|Las|Der|Die|Das|Ein|Eine|De|Het|Een|O|Os|As|Den|Det|En|Ett"
-YEAR = re.compile(r"\s*\((?:19|20|18)\d\d(?:\s*[-–]\s*(?:\d{2,4})?)?\)")
+YEAR = re.compile(r"\s*\(((?:19|20|18)\d\d)(?:\s*[-–]\s*(?:\d{2,4})?)?\)")
 ARTICLE = re.compile(rf"^(?P<rest>.*\S)\s*,\s+(?P<article>{ARTICLES})(?P<after>\s*\(.*)?$", re.IGNORECASE)
 PARENTHESIS = re.compile(r"\s*\(([^()]*)\)")
 ALSO = re.compile(r"^(?:a\.?\s?k\.?\s?a\.?|also known as)\s+", re.IGNORECASE)
@@ -24,7 +24,7 @@ def year(title: str) -> int | None:
     >>> year("2001: A Space Odyssey (1968)")
     1968
     """
-    found = re.findall(r"\(((?:19|20|18)\d\d)(?:\s*[-–]\s*(?:\d{2,4})?)?\)", title)
+    found = YEAR.findall(title)
     return int(found[-1]) if found else None
 
 

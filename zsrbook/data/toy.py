@@ -46,7 +46,7 @@ class ToySettings:
 
     users: tuple[int, int, int] = (6000, 2000, 2000)  #: users in each market
     items: tuple[int, int, int] = (360, 280, 300)  #: items in each market
-    history: float = 9.0  #: mean number of purchases a user (at least 2)
+    history: float = 9.0  #: mean number of purchases a user, each of whom has 2 at least
     tail: float = 0.7  #: the r-th most popular item has weight r^-tail; 0 makes all items equal
     structure: float = 1.0  #: 1: all habits and tastes; 0: independent draws from popularity
     again: float = 0.25  #: share of later purchases that are the anchor once more
@@ -126,7 +126,7 @@ class ToyWorld:
         self.settings = settings
         self.markets = tuple(MARKETS)
         self._built: dict[str, _Market] = {}
-        self._running: dict[str, np.ndarray] = {}  # (K, M + 1) of a market's purchases the log-likelihood so far, which each click oracle asks for
+        self._running: dict[str, np.ndarray] = {}  # (K, M + 1) log-likelihood of a market's purchases, summed up to each; kept for ``click_oracle``
 
     # -- data ---------------------------------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class ToyWorld:
             data: from ``clicks`` of this market, maybe with new users, maybe ``strict``.
         """
         built, n = self._market(market), len(self._market(market).users)
-        log = self._attribute_likelihood(built).copy()  # (users, K)
+        log = self._attribute_likelihood(built)  # (users, K)
         past = data.rows(TRAIN)
         past = past[data.users[data.user[past], 0] > 0]
         by_taste = built.clicked[:, data.item[past]]  # (K, training impressions)
