@@ -10,6 +10,7 @@ Ids are text. Without a ``time`` column, the order of the rows is the order of e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,7 +158,7 @@ def columns(path: Path, encoding: str) -> list[str]:
     decode(path, b"", encoding)  # refuses an unknown one
     with open_raw(path) as stream:
         text = stream.read(1 << 16).decode(encoding, "replace")
-    return header_names(path, text.removeprefix("\ufeff").partition("\n")[0], separator(path))
+    return header_names(path, re.split("[\r\n]", text.removeprefix("\ufeff"), maxsplit=1)[0], separator(path))
 
 
 def separator(path: Path) -> str:
