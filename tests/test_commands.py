@@ -413,6 +413,11 @@ def test_stability_is_refused_before_anything_is_drawn(small_worlds, monkeypatch
     )
 
 
+def test_a_number_of_workers_that_is_none_is_told_without_a_traceback(small_worlds, monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_WORKERS", "two")
+    assert "error: ZSRBOOK_WORKERS is 'two'" in call("run", "mail", "clicks-strict", "grocery", "--only", "Random", exit_code=1)
+
+
 @pytest.mark.parametrize("experiment", ["tails", "stability", "node2vec"])
 def test_what_has_no_rows_and_no_source_takes_none(small_worlds, experiment):
     assert "has no rows to choose from" in call("run", "prerec", experiment, "grocery", "--only", "PreRec", exit_code=2)

@@ -11,6 +11,7 @@ import torch
 
 from zsrbook import parallel
 from zsrbook.audience import watched
+from zsrbook.data.dataset import DataError
 from zsrbook.parallel import side_by_side
 from zsrbook.scale import cache_folder
 
@@ -129,7 +130,7 @@ def test_number_of_workers(monkeypatch, asked, tasks, workers):
 
 def test_number_of_workers_must_be_a_number(monkeypatch):
     monkeypatch.setenv("ZSRBOOK_WORKERS", "two")
-    with pytest.raises(ValueError, match="ZSRBOOK_WORKERS is 'two'; expected how many"):
+    with pytest.raises(DataError, match="ZSRBOOK_WORKERS is 'two'; expected how many"):
         side_by_side(whereabouts, [(0, 0.0)])
 
 

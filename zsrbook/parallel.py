@@ -19,6 +19,7 @@ import torch
 from rich.progress import track
 
 from zsrbook.audience import watched
+from zsrbook.data.dataset import DataError
 from zsrbook.training import process_count
 
 
@@ -26,11 +27,11 @@ def workers(tasks: int) -> int:
     """How many of so many tasks run at once: one on a GPU, and one where several processes share the run, whose rank others would take for theirs.
 
     Raises:
-        ValueError: ``ZSRBOOK_WORKERS`` is set, but not to a number.
+        DataError: ``ZSRBOOK_WORKERS`` is set, but not to a number.
     """
     asked = os.environ.get("ZSRBOOK_WORKERS", "").strip()
     if asked and not asked.isdecimal():
-        raise ValueError(f"ZSRBOOK_WORKERS is {asked!r}; expected how many processes may run at once. Unset it for one a core.")
+        raise DataError(f"ZSRBOOK_WORKERS is {asked!r}; expected how many processes may run at once. Unset it for one a core.")
     return 1 if torch.cuda.is_available() or process_count() > 1 else max(1, min(tasks, int(asked or os.cpu_count() or 1)))
 
 
@@ -42,7 +43,7 @@ def side_by_side(function: Callable[..., Any], tasks: Sequence[tuple], title: st
         tasks: its arguments, which travel to the process, so small ones.
 
     Raises:
-        ValueError: as ``workers``.
+        DataError: as ``workers``.
         whatever the function raises, once the runs under way have ended; those that had not begun are given up.
     """
     count = workers(len(tasks))

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, TypeVar
@@ -130,13 +130,6 @@ def recorded(
     yield from zesrec.ceiling(pair, experiment, protocol)
 
 
-def _batched(values: list[int], size: int) -> Iterator[list[int]]:
-    """``itertools.batched``, which Python 3.11 lacks."""
-    rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some
-
-
 def carried_on(
     chapter: ModuleType, experiment: str, target: str, scale: Scale, stamp: tuple[str | None, str], group: list[Row], version: str
 ) -> dict[str, RunRecord]:
@@ -161,8 +154,9 @@ def grown(known: dict[str, RunRecord], seeds: list[int], run: Callable[[list[int
     """
     done = next(iter(known.values())).seeds if known else []
     asked = [seed for seed in seeds if seed not in done]
-    for some in _batched(asked, workers(len(asked))):
-        for record in run(some):
+    at_once = workers(len(asked))
+    for begin in range(0, len(asked), at_once):
+        for record in run(asked[begin : begin + at_once]):
             known[record.method] = known[record.method].with_more_seeds(record) if record.method in known else record
             yield known[record.method]
 
