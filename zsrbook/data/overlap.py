@@ -111,12 +111,11 @@ def near_duplicates(source: Dataset, target: Dataset, threshold: float = NEAR) -
     return pd.DataFrame({"source": codes[0][which[found]], "target": codes[1][found], "similarity": best[found]})
 
 
-def without_shared(data: Dataset, other: Dataset, by: tuple[str, ...] = ("raw", "title"), users: bool = True, near: bool = False) -> Dataset:
-    """``data`` without the items that ``other`` has too, and without the users of ``other``; coded anew.
+def without_shared(data: Dataset, other: Dataset, by: tuple[str, ...] = ("raw", "title"), near: bool = False) -> Dataset:
+    """``data`` without the items that ``other`` has too, and without the users of ``other`` and all that they did; coded anew.
 
     Args:
         by: ways of ``shared_items`` in which an item counts as shared.
-        users: also drop shared users, with their whole histories.
         near: also drop items with a near-duplicate.
 
     Raises:
@@ -126,12 +125,13 @@ def without_shared(data: Dataset, other: Dataset, by: tuple[str, ...] = ("raw", 
     if near:
         gone.append(near_duplicates(other, data)["target"].to_numpy())
     gone = np.unique(np.concatenate([np.zeros(0, np.int64), *gone]))
-    known = shared_users(other, data) if users else np.zeros(0, np.int64)
+    known = shared_users(other, data)
     column = data.interactions[Columns.USER].to_numpy()
     kept = np.setdiff1d(np.arange(data.n_items), gone)
     rest = np.setdiff1d(np.arange(len(data.users)), known)
-    people, unknown = f" and {len(known):,} of {data.n_users:,} users", ""
-    if users and not comparable(active_users(other), active_users(data)):
+    if comparable(active_users(other), active_users(data)):
+        people, unknown = f" and {len(known):,} of {data.n_users:,} users", ""
+    else:
         people, unknown = "", "; users can't be compared, so none was dropped"
     note = f"{data.name}: dropped {len(gone):,} of {data.n_items:,} items{people} that {other.name} has too{unknown}"
     left = select_items(data.where(~np.isin(column, known)), kept, note, rest)
