@@ -6,7 +6,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError, Dataset
-from zsrbook.data.search import SearchData, Vocabulary, kinds_by_words, links_in_sequences, matrix_of, strongest
+from zsrbook.data.search import SearchData, Vocabulary, kinds_by_words, links_in_sequences, links_of, strongest
 
 
 def corpus(n: int = 4, links: tuple[tuple[int, int], ...] = ((0, 1), (1, 0), (2, 3))) -> SearchData:
@@ -14,7 +14,7 @@ def corpus(n: int = 4, links: tuple[tuple[int, int], ...] = ((0, 1), (1, 0), (2,
     row, column = np.array(links).T
     queries = pd.DataFrame({"text": ["word1", "common"], "kind": "all"})
     relevance = pd.DataFrame({"query": [0, 1, 1], Columns.ITEM: [1, 0, 2], "grade": 1})
-    return SearchData("tiny", items, matrix_of(row, column, n), queries, relevance)
+    return SearchData("tiny", items, links_of(row, column, n), queries, relevance)
 
 
 def shop(histories: list[list[str]]) -> Dataset:
@@ -85,11 +85,11 @@ def test_errors_name_what_is_wrong() -> None:
     with pytest.raises(DataError, match="item 1 is judged twice for query 0"):
         SearchData("bad", data.items, data.links, data.queries, pd.concat([data.relevance, data.relevance[:1]]))
     with pytest.raises(DataError, match=r"links of shape \(3, 3\) for 4 items"):
-        SearchData("bad", data.items, matrix_of(np.array([0]), np.array([1]), 3), data.queries, data.relevance)
+        SearchData("bad", data.items, links_of(np.array([0]), np.array([1]), 3), data.queries, data.relevance)
 
 
 def test_links_to_items_that_are_not_there_and_texts_that_are_none_are_told():
     with pytest.raises(DataError, match="links: neighbour code 9 at place 1; expected 0 to 2"):
-        matrix_of(np.array([1, 0]), np.array([2, 9]), 3)
+        links_of(np.array([1, 0]), np.array([2, 9]), 3)
     with pytest.raises(DataError, match=r"text 1 is None; expected a string, which may be empty \(1 such of 3\)"):
         Vocabulary.of(["red", None, "red"])

@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError
-from zsrbook.data.search import SearchData, matrix_of
+from zsrbook.data.search import SearchData, links_of
 from zsrbook.models import search
 from zsrbook.models.retriever import Retriever, compare
 from zsrbook.models.search import STL, ZSL_ME, ZSL_TE, Ensemble, Rescaled, SquareSettings, in_turns, omega_at_scale, rewired_links, shuffled_links
@@ -30,7 +30,7 @@ def search_data(texts: list[str], row: np.ndarray, column: np.ndarray, queries: 
     items = pd.DataFrame({Columns.RAW: [f"r{i}" for i in range(len(texts))], "title": "", Columns.TEXT: texts})
     table = pd.DataFrame(list(log), columns=["query", Columns.ITEM]).astype(np.int64).assign(**{Columns.TIME: 0.0})
     none = pd.DataFrame({"query": [], Columns.ITEM: [], "grade": []})
-    return SearchData("made", items, matrix_of(np.asarray(row), np.asarray(column), len(texts)), pd.DataFrame({"text": queries}), none, table)
+    return SearchData("made", items, links_of(np.asarray(row), np.asarray(column), len(texts)), pd.DataFrame({"text": queries}), none, table)
 
 
 @cache
@@ -240,7 +240,7 @@ def test_only_ordered_encoders_read_order_and_none_reads_bigrams_but_bow(encoder
 def test_links_predict_in_the_direction_that_is_asked_for():
     data = uneven()
     for direction, links in (("transposed", data.links.T), ("symmetric", data.links.maximum(data.links.T))):
-        other = data.linked(matrix_of(*links.tocoo().coords, 30), "other")
+        other = data.linked(links_of(*links.tocoo().coords, 30), "other")
         for form, settings in ((ZSL_TE, SQUARE), (ZSL_ME, SQUARE), (SoftmaxTE, replace(SOFTMAX, training=replace(ADAM, epochs=1)))):
             asked, literal = form(replace(settings, direction=direction)).fit(data), form(settings).fit(other)
             np.testing.assert_allclose(asked.items, literal.items, atol=1e-6)

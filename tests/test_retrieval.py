@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError
-from zsrbook.data.search import SearchData, matrix_of
+from zsrbook.data.search import SearchData, links_of
 from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.bootstrap import interval
 from zsrbook.evaluation.retrieval import METRICS, SearchProtocol, evaluate, judge, rank_relevant, sharing
@@ -173,7 +173,7 @@ def test_errors_of_ranks_name_the_pair():
     with pytest.raises(ValueError, match="item 2 is relevant to query 0 but no candidate of it; 1 such pairs of 2"):
         ranked([[0.0, 1.0, 2.0]], [[1, 2]], pool=np.array([0, 1]))
     with pytest.raises(ValueError, match="item 1 is relevant to query 0"):
-        ranked([[0.0, 1.0, 2.0]], [[1, 2]], without=matrix_of(np.array([0]), np.array([1]), 3))
+        ranked([[0.0, 1.0, 2.0]], [[1, 2]], without=links_of(np.array([0]), np.array([1]), 3))
     with pytest.raises(ValueError, match=r"scores of shape \(1, 3\) for 1 queries and 4 items"):
         rank_relevant(lambda codes: np.zeros((1, 3)), np.array([0]), np.array([0]), 4)
 
@@ -211,7 +211,7 @@ def data():
     queries = pd.DataFrame({"text": list("0123"), "kind": ["music", "sport", "music", "sport"]})
     relevance = pd.DataFrame({"query": [0, 0, 1, 2, 2], Columns.ITEM: [0, 1, 2, 1, 3], "grade": 1})
     log = pd.DataFrame({"query": [0, 0, 3], Columns.ITEM: [5, 4, 4], Columns.TIME: [1, 2, 3]})
-    links = matrix_of(np.array([0, 0, 1, 4, 5]), np.array([1, 2, 0, 5, 4]), n)
+    links = links_of(np.array([0, 0, 1, 4, 5]), np.array([1, 2, 0, 5, 4]), n)
     return SearchData("tiny", items, links, queries, relevance, log)
 
 

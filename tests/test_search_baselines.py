@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import Columns, DataError
-from zsrbook.data.search import SearchData, Vocabulary, matrix_of
+from zsrbook.data.search import SearchData, Vocabulary, links_of
 from zsrbook.models import search_baselines
 from zsrbook.models.retriever import compare
 from zsrbook.models.search_baselines import (
@@ -37,7 +37,7 @@ def search_data(texts=TEXTS):
     items = pd.DataFrame({"raw": [str(i) for i in range(n)], "title": "", Columns.TEXT: texts})
     log = pd.DataFrame({"query": [0, 0, 0], Columns.ITEM: [2, 2, 1], Columns.TIME: [0, 1, 2]})
     relevance = pd.DataFrame({"query": [], Columns.ITEM: [], "grade": []}, dtype=int)
-    links = matrix_of(np.array([0, 1, 2]), np.array([1, 0, 1]), n)
+    links = links_of(np.array([0, 1, 2]), np.array([1, 0, 1]), n)
     return SearchData("tiny", items, links, pd.DataFrame({"text": ["car"], "kind": "all"}), relevance, log)
 
 

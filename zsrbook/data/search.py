@@ -18,8 +18,8 @@ import snowballstemmer
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-from zsrbook.data import matrix
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report, check_codes
+from zsrbook.data.matrix import matrix_of
 
 #: neighbours that an item keeps, at most (section 5 of the paper)
 TOP = 250
@@ -75,7 +75,7 @@ class SearchData:
         pairs = np.unique(pair)
         gone = np.random.default_rng(seed).permutation(pairs)[: round(share * len(pairs))]
         out = np.isin(pair, gone)
-        kept, held = (matrix_of(coo.row[mask], coo.col[mask], self.n_items) for mask in (~out, out))
+        kept, held = (links_of(coo.row[mask], coo.col[mask], self.n_items) for mask in (~out, out))
         note = f"{self.name}: {held.nnz:,} of {self.links.nnz:,} links held out (seed {seed})"
         return replace(self, links=kept, held_out=held, report=self.report + note)
 
@@ -96,13 +96,13 @@ class SearchData:
         return digest.hexdigest()
 
 
-def matrix_of(row: np.ndarray, column: np.ndarray, n: int) -> csr_array:
+def links_of(row: np.ndarray, column: np.ndarray, n: int) -> csr_array:
     """(n, n) csr of ones at these places, sorted; a place that is named twice is one all the same.
 
     Raises:
         DataError: a link from or to an item that is not there.
     """
-    return matrix.matrix_of(row, column, (n, n), "links", ("item", "neighbour"))
+    return matrix_of(row, column, (n, n), "links", ("item", "neighbour"))
 
 
 def links_in_sequences(data: Dataset, top: int = TOP) -> csr_array:
@@ -126,7 +126,7 @@ def strongest(strength: csr_array, top: int) -> csr_array:
     order = np.lexsort((column, -weight, row))
     first = np.searchsorted(row[order], row[order])
     kept = order[np.arange(len(order)) - first < top]
-    return matrix_of(row[kept], column[kept], strength.shape[0])
+    return links_of(row[kept], column[kept], strength.shape[0])
 
 
 def kinds_by_words(texts: Sequence[str], queries: Sequence[str], relevance: pd.DataFrame) -> np.ndarray:

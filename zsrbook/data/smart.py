@@ -19,7 +19,7 @@ import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Report
 from zsrbook.data.files import GET_AGAIN, joined, read_lines
-from zsrbook.data.search import SearchData, matrix_of
+from zsrbook.data.search import SearchData, links_of
 
 #: how two documents of CACM may belong together, and the number that says so in the middle of a line of ``.X``
 RELATIONS = {"coupling": 4, "citation": 5, "co-citation": 6}
@@ -159,14 +159,14 @@ def assemble(name: str, documents: list[Record], lines: pd.DataFrame, asked: Pat
             "authors": [record.text("A") for record in documents],
         }
     )
-    matrix = matrix_of(lines["row"].to_numpy(), lines["column"].to_numpy(), len(documents))
-    linked = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
+    links = links_of(lines["row"].to_numpy(), lines["column"].to_numpy(), len(documents))
+    linked = (links.sum(axis=0) + links.sum(axis=1)) > 0
     odd = {
         "documents without an abstract": sum(not record.text("W") for record in documents),
         "documents without any text (kept; only links can find them)": int(items[Columns.TEXT].eq("").sum()),
         "documents without a link (kept)": int((~linked).sum()),
     }
-    report += f"{name}: {matrix.nnz:,} links touch {linked.sum():,} documents"
+    report += f"{name}: {links.nnz:,} links touch {linked.sum():,} documents"
     for what, count in odd.items():
         if count:
             report += f"{name}: {count:,} {what}"
@@ -186,7 +186,7 @@ def assemble(name: str, documents: list[Record], lines: pd.DataFrame, asked: Pat
     if relevance.empty:
         raise DataError(f"{judged}: judges no query of {asked.name} that has words; the two files do not belong together")
     report += f"{name}: {len(relevance):,} relevant pairs of {kept.sum():,} queries; left out {(~answered).sum():,} queries that nobody judged"
-    return SearchData(name, items, matrix, texts[kept].reset_index(drop=True), relevance, report=report)
+    return SearchData(name, items, links, texts[kept].reset_index(drop=True), relevance, report=report)
 
 
 def kind(query: Record) -> str:

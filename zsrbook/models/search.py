@@ -117,9 +117,9 @@ class SquareSettings(SearchSettings):
 def omega_at_scale(data: SearchData) -> float:
     """The ω₀ at which an item's negatives weigh against its links as in the paper: 0.001 · 17,714,821 to 176. At most 1.
 
-    >>> from zsrbook.data.search import matrix_of
+    >>> from zsrbook.data.search import links_of
     >>> items, none = pd.DataFrame({"text": ["a"] * 4000}), pd.DataFrame({"query": [], "item": [], "text": []})
-    >>> ring = matrix_of(np.arange(4000), (np.arange(4000) + 1) % 4000, 4000)
+    >>> ring = links_of(np.arange(4000), (np.arange(4000) + 1) % 4000, 4000)
     >>> round(omega_at_scale(SearchData("ring", items, ring, none, none)), 4)
     0.0252
     """
