@@ -45,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Archive:
-    """A ``.zip`` that holds a source's files; its publisher gives an MD5."""
+    """A ``.zip`` that holds a source's files, and the MD5 that its publisher gives, None where there is none."""
 
     url: str
     md5: str | None = None

@@ -87,7 +87,11 @@ def coded(column: pd.Series) -> np.ndarray:
 
 
 def never_taken(user: np.ndarray, item: np.ndarray, n_items: int, seed: int) -> np.ndarray:
-    """(N,) for each interaction a random item that its user never took; all such items are equally likely."""
+    """(N,) for each interaction a random item that its user never took; all such items are equally likely.
+
+    Raises:
+        DataError: a user took (nearly) all there is.
+    """
     rng = np.random.default_rng(seed)
     taken = np.unique(user.astype(np.int64) * n_items + item)
     drawn = rng.integers(n_items, size=len(user))
