@@ -291,6 +291,10 @@ def test_seeds_repeat_exactly_in_any_company(records, rows):
         assert all(same_ranks(scored(SPEC, [row], 0)[row.name][0][way], records[way, row.name].ranks[0]) for way in WAYS)
 
 
+def test_a_row_without_chance_has_one_seed_whichever_are_asked_for():
+    assert {r.method: r.seeds for r in search.run(SPEC, [3, 2], only("Popular", "Random"))} == {"Popular": [2], "Random": [3, 2]}
+
+
 def test_rows_that_stand_on_a_model_fit_it_once_and_count_its_seconds(monkeypatch):
     class Slow(Spy):
         def fit(self, data: SearchData) -> Self:

@@ -417,9 +417,9 @@ def _knows_apart(data: SearchData) -> bool:
 
 
 def run(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> list[RunRecord]:
-    """One record a row and experiment; seeds side by side."""
+    """One record a row and experiment; seeds side by side. A row without chance has the lowest seed alone."""
     rows, seeds = list(rows), list(seeds)
-    tasks = [(spec, some, seed) for seed in seeds if (some := [row for row in rows if row.chance or seed == 0])]
+    tasks = [(spec, some, seed) for seed in seeds if (some := [row for row in rows if row.chance or seed == min(seeds)])]
     runs: dict[str, dict[int, Run]] = {row.name: {} for row in rows}
     for (_, _, seed), found in zip(tasks, side_by_side(scored, tasks, f"search in {spec.name}"), strict=True):
         for name, one in found.items():
