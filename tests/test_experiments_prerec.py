@@ -252,6 +252,10 @@ def test_clusters_of_one_seed_agree_with_themselves():
     assert 0 < other["adjusted Rand index"].iloc[0] < 1
 
 
+def test_agreement_is_told_by_the_seeds_that_were_asked_for():
+    assert prerec.stability(GROCERY, iter((2, 5)))[["seed", "other seed"]].to_numpy().tolist() == [[2, 5]]
+
+
 def test_stability_is_recorded_as_the_mean_over_the_other_seeds():
     pairs, record = prerec.stability(GROCERY, (0, 1, 2)), prerec.stability_record(GROCERY, (0, 1, 2))
     assert record.seeds == [0, 1, 2]

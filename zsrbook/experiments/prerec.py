@@ -831,9 +831,8 @@ def described(split: MatrixSplit, seed: int, scale: Scale) -> Statistics:
 def stability(spec: Spec, seeds: Iterable[int] = range(3)) -> pd.DataFrame:
     """How far two seeds agree: the adjusted Rand index of the clusters of nodes, and the share of nodes whose bins of size and of density agree
     to within one."""
-    found = [described(load(spec), seed, spec.scale) for seed in seeds]
-    rows = []
-    for (a, first), (b, second) in combinations(enumerate(found), 2):
+    found, rows = [(seed, described(load(spec), seed, spec.scale)) for seed in seeds], []
+    for (a, first), (b, second) in combinations(found, 2):
         linked = first.clusters >= 0
         bins = [np.concatenate([d.users, d.items])[linked].astype(int) for d in (first, second)]
         near = (np.abs(bins[0] - bins[1]) <= 1).mean(0)
