@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from zsrbook.data.dataset import Columns
+from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.ranks import rank_targets
 from zsrbook.experiments import choices, preprec, prerec, prerec_tables
@@ -166,7 +166,13 @@ def test_what_run_is_asked_for_becomes_tasks():
     assert preprec.tasks("pantry", "", Scale.TOY) == [(PANTRY, None)]
     assert preprec.tasks("pantry", "films", Scale.TOY) == [(PANTRY, Spec("films", Scale.TOY))]
     assert preprec.tasks("all", "", Scale.TOY) == [(GROCERY, None), (PANTRY, GROCERY)]
-    assert preprec.tasks("all", "films", Scale.TOY) == []
+    for data, source, scale, match in (
+        ("pantry", "pantry", Scale.TOY, "leave --source out"),
+        ("all", "films", Scale.TOY, "no transfer from films"),
+        ("all", "", Scale.PAPER, "at paper scale the chapter has no data"),
+    ):
+        with pytest.raises(DataError, match=match):
+            preprec.tasks(data, source, scale)
     for scale, pairs in preprec.PAIRS.items():
         if scale is not Scale.TOY:
             assert {name for pair in pairs for name in pair} <= set(preprec.DATA[scale])

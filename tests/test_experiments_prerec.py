@@ -186,6 +186,8 @@ def test_what_run_is_asked_for_becomes_tasks():
     assert [s.label for s, _ in prerec.tasks("open", "grocery", "", Scale.TOY)][-1] == "grocery-split1"
     with pytest.raises(DataError, match="leave --source out"):
         prerec.tasks("single", "grocery", "pantry", Scale.TOY)
+    with pytest.raises(DataError, match="say another --source"):
+        prerec.tasks("transfer", "pantry", "pantry", Scale.TOY)
 
 
 def test_a_page_takes_from_the_records_what_still_holds(monkeypatch, single):

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from zsrbook.data.dataset import Sequences
+from zsrbook.data.dataset import DataError, Sequences
 from zsrbook.data.splits import Split, at_least, compact, split_leave_one_out, subset_of_users, without_repeats
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.metrics import average, sampled
@@ -106,11 +106,20 @@ def load(spec: Spec) -> Split:
 
 
 def tasks(data: str, source: str, scale: Scale) -> list[tuple[Spec, Spec | None]]:
-    """(target, source) of what ``run preprec`` is asked for; source None where a model stays at home."""
+    """(target, source) of what ``run preprec`` is asked for; source None where a model stays at home.
+
+    Raises:
+        DataError: source and target are one, or the chapter has nothing of the kind at this scale.
+    """
+    if source and source == data:
+        raise DataError(f"{source} is source and target of a transfer; leave --source out to stay at home")
     if data != "all":
         return [(Spec(data, scale), Spec(source, scale) if source else None)]
-    pairs = [(Spec(to, scale), Spec(of, scale)) for of, to in PAIRS[scale] if source in ("", of)]
-    return pairs if source else [*((Spec(name, scale), None) for name in DATA[scale]), *pairs]
+    homes = [] if source else [(Spec(name, scale), None) for name in DATA[scale]]
+    found = [*homes, *((Spec(to, scale), Spec(of, scale)) for of, to in PAIRS[scale] if source in ("", of))]
+    if not found:
+        raise DataError(f"at {scale} scale the chapter has no {f'transfer from {source}' if source else 'data'}; name a data set in place of all")
+    return found
 
 
 # ---------------------------------------------------------------- rows

@@ -746,12 +746,14 @@ def tasks(experiment: str, data: str, source: str, scale: Scale) -> list[tuple[S
     """(target, source) of what ``run prerec`` is asked for; source None but for a transfer.
 
     Raises:
-        DataError: a source where nothing is transferred; or data whose level nobody published.
+        DataError: a source where nothing is transferred, or that is the target, too; or data whose level nobody published.
     """
     if experiment == "level" and data != "ml-1m":
         raise DataError(f"level is held against numbers that are published for ml-1m alone, but {data!r} was given; say ml-1m, at small scale")
     if source and experiment not in CARRYING:
         raise DataError(f"{experiment} has no source, but {source!r} was given; leave --source out")
+    if source and source == data:
+        raise DataError(f"{source} is source and target of a transfer; say another --source")
     targets = [Spec(name, scale, recbole=experiment == "level") for name in (DATA[scale] if data == "all" else (data,))]
     if experiment in CARRYING:
         return [(t, Spec(s, scale)) for t in targets for s in ((source,) if source else DATA[scale]) if s != t.name]
