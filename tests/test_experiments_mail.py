@@ -15,7 +15,7 @@ from scipy.stats import norm, ttest_1samp
 from zsrbook import claims
 from zsrbook.claims import verdicts
 from zsrbook.data.clicks import TEST, TRAIN, ClickData
-from zsrbook.data.dataset import Sequences
+from zsrbook.data.dataset import DataError, Sequences
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import gauc
 from zsrbook.evaluation.bootstrap import relative
@@ -99,6 +99,12 @@ def test_rows_of_the_tables_are_there_once():
     assert {*printed, *mail.TABLE_3, *mail.BASELINES, *mail.BASELINES.values()} <= set(NAMES)
     assert {row.on.name for row in ROWS if row.on} <= set(NAMES)
     assert [row.name for row in ROWS if row.shuffled] == ["MAIL-Base (shuffled)"]
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "ml-1m-clicks", "alimama"])
+def test_data_without_clicks_are_named_as_they_were_asked_for(name):
+    with pytest.raises(DataError, match=f"{name} has no clicks at small scale; there are ml-100k-stars, "):
+        load(Spec(name, Scale.SMALL))
 
 
 def test_rows_travel_to_other_processes():

@@ -26,7 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, normalize
 from zsrbook import claims
 from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import GROUPS, TEST, TRAIN, ClickData, windows_before
-from zsrbook.data.dataset import Columns
+from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.bootstrap import Estimate, difference, relative
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
@@ -138,6 +138,8 @@ def load(spec: Spec) -> ClickData:
         data = catalogue.load_clicks(spec.name)
     else:
         source, _, click = spec.name.rpartition("-")
+        if click not in movielens_clicks.MEANING:
+            raise DataError(f"{spec.name} has no clicks at {spec.scale} scale; there are {', '.join(DATA[spec.scale])}")
         data = movielens_clicks.clicks(catalogue.load(source), click, LONGEST)
     data = data.made_new(NEW)
     return data.strict() if spec.strict else data
