@@ -536,6 +536,7 @@ def test_item_map_shows_all_items_of_a_small_catalogue(pair):
 def test_results_run_seed_0_at_toy_scale_and_are_looked_up_above(pair, table2, monkeypatch):
     recorded, other = table2["ZESRec-G"], replace(table2["ZESRec-G"], source="films")
     monkeypatch.setattr(zesrec, "find", lambda **asked: [recorded, other, table2["POP"]])
+    monkeypatch.setattr(seeds, "SEEDS", recorded.seeds)
     worse = {name: [0.01] for name in recorded.metrics}
     live = replace(recorded, seeds=[0], metrics=worse, ranks={0: recorded.ranks[1]}, config=recorded.config | {"curve": [(9.0, 9.0)]})
     asked = []
@@ -560,6 +561,11 @@ def test_results_run_seed_0_at_toy_scale_and_are_looked_up_above(pair, table2, m
         asked.clear()
         assert zesrec.results("zero-shot", pair, lambda seeds, stale=stale: run(seeds, stale)) == [recorded]
         assert asked == [[0], seeds.SEEDS], "what the records do not hold is run in full"
+
+    monkeypatch.setattr(seeds, "SEEDS", [0, 1, 2])
+    asked.clear()
+    zesrec.results("zero-shot", pair, run)
+    assert asked == [[0], [0, 1, 2]], "two seeds of three are too few"
 
     small = replace(pair, spec=replace(pair.spec, scale=Scale.SMALL))
     assert zesrec.results("zero-shot", small, lambda seeds: pytest.fail("hours of work")) == [recorded, table2["POP"]]

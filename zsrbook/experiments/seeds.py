@@ -53,9 +53,9 @@ def precisions_chosen(config: Mapping) -> Iterator[str]:
 def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]], list[RunRecord]]) -> list[RunRecord]:
     """The records of an experiment with all their seeds.
 
-    At toy scale seed 0 of every row runs now, and the other seeds come from the records, which hold all five; where they hold less, or
-    were made with other data or other settings, all five run now. At a larger scale all of it was recorded, since running it takes
-    hours; where nothing was, there is nothing.
+    At toy scale seed 0 of every row runs now, and the other seeds come from the records, which hold all five, or one where chance plays no
+    part; where they hold another number, or were made with other data or other settings, all five run now. At a larger scale all of it was
+    recorded, since running it takes hours; where nothing was, there is nothing.
 
     Args:
         recorded: what the records hold of it.
@@ -64,7 +64,7 @@ def shown(recorded: Iterable[RunRecord], scale: Scale, run: Callable[[list[int]]
     recorded = list(recorded)
     if scale is not Scale.TOY:
         return recorded
-    known = {(r.experiment, r.method, r.pair): r for r in recorded}
+    known = {(r.experiment, r.method, r.pair): r for r in recorded if len(r.seeds) == 1 or len(r.seeds) >= len(SEEDS)}
     live = run(SEEDS[:1])
     joined = [with_seeds_of(r, known.get((r.experiment, r.method, r.pair))) for r in live]
     return run(SEEDS) if None in joined else joined
