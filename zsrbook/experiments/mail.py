@@ -589,9 +589,13 @@ def lifts(records: Iterable[RunRecord]) -> pd.DataFrame:
     """
     named, rows = {r.method: r for r in records}, []
     for base, ours in ARMS.items():
-        for group in ("new", "old") if {base, ours} <= named.keys() else ():
+        if not {base, ours} <= named.keys():
+            continue
+        pair = named[ours], named[base]
+        seeds = [seed for seed in pair[0].seeds if seed in pair[1].seeds]
+        for group in ("new", "old"):
             for what in ("click", "conversion"):
-                a, b = _paired(named[ours], named[base], f"{what} ({group})")
+                a, b = (np.array([r.metrics[f"{what} ({group})"][r.seeds.index(seed)] for seed in seeds]) for r in pair)
                 rows.append((base, group, what, b.mean(), a.mean(), *_over_seeds(a / b - 1), visits_needed(b.mean(), a.mean())))
     return pd.DataFrame(rows, columns=["tower", "users", "what", "without MAIL", "with MAIL", "lift", "low", "high", "visits"])
 
@@ -712,12 +716,6 @@ def margins(records: Iterable[RunRecord], others: Iterable[str], metric: str = "
     named = {r.method: r for r in records}
     there = [other for other in others if {"MAIL-Base", other} <= named.keys()]
     return {other: difference(named["MAIL-Base"].per_user(metric), named[other].per_user(metric)) for other in there}
-
-
-def _paired(ours: RunRecord, base: RunRecord, metric: str) -> np.ndarray:
-    """(2, seeds) the metric of both rows on the seeds that both have."""
-    a, b = (dict(zip(r.seeds, r.metrics[metric], strict=True)) for r in (ours, base))
-    return np.array([(a[seed], b[seed]) for seed in a if seed in b]).T
 
 
 def _over_seeds(values: np.ndarray) -> tuple[float, float, float]:
