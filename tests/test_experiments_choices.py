@@ -102,7 +102,7 @@ def test_the_table_of_a_chapter_has_words_and_signs(recipe, otherwise):
 def test_data_sets_stand_side_by_side_with_a_star_where_zero_is_out():
     columns = ["id", "pair", "effect", "low", "high"]
     rows = [("a-1", "x", 0.1, 0.05, 0.15), ("a-1", "y", -0.02, -0.03, 0.01), ("a-2", "y", -0.2, -0.3, -0.1)]
-    found = choices.across(pd.DataFrame(rows, columns=columns), {"a-1": "one", "a-2": "two"})
+    found = choices.by_pair(pd.DataFrame(rows, columns=columns), {"a-1": "one", "a-2": "two"})
     assert found.columns.tolist() == ["x", "y"]
     assert found.loc[("a-1", "one")].tolist() == ["+0.100*", "-0.020"]
     assert found.loc[("a-2", "two")].tolist() == ["", "-0.200*"]

@@ -197,7 +197,7 @@ def test_decisions_undone_are_measured_against_the_row_as_it_is(home):
     assert (effects["effect"] != 0).any()
     for record in found:
         assert not list(record.contradictions())
-    assert (choices.across(effects, preprec.WORDS).reset_index()["what changes"].isin(preprec.WORDS.values())).all()
+    assert (choices.by_pair(effects, preprec.WORDS).reset_index()["what changes"].isin(preprec.WORDS.values())).all()
 
 
 def test_popularity_of_the_training_part_moves_no_weight_and_knows_less():

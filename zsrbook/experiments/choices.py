@@ -75,11 +75,11 @@ def table(found: pd.DataFrame, words: Mapping[str, str], digits: int = 3) -> pd.
     return pd.DataFrame(columns).set_axis(what_changes).style
 
 
-def across(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
-    """``effects`` on several data sets side by side, as text; a star where the interval leaves zero out.
+def by_pair(found: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
+    """``effects`` on several pairs side by side, as text; a star where the interval leaves zero out.
 
     Returns:
-        index ``id``, ``what changes``; one column a data set, empty where a choice was not run.
+        index ``id``, ``what changes``; one column a pair, which is one data set where nothing is carried, empty where a choice was not run.
     """
     clear = (found["low"] > 0) | (found["high"] < 0)
     cells = found["effect"].map("{:+.3f}".format) + clear.map({True: "*", False: ""})

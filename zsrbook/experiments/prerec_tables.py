@@ -143,14 +143,14 @@ def cell(record: RunRecord, metric: str = "NDCG@20") -> str:
     return text + (f" ({len(record.seeds)})" if len(record.seeds) > 1 else "")
 
 
-def across(found: Mapping[str, Iterable[RunRecord]], metric: str = "NDCG@20") -> pd.DataFrame:
+def by_data(found: Mapping[str, Iterable[RunRecord]], metric: str = "NDCG@20") -> pd.DataFrame:
     """Index method, one column a data set, each ``cell``; ``–`` where nothing was recorded."""
     return pd.DataFrame({name: {r.method: cell(r, metric) for r in records} for name, records in found.items()}, dtype=object).fillna("–")
 
 
 def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.DataFrame:
-    """Every row of the table of a single data set, on each data set, as ``across`` has it; ``too large`` where a row is left out."""
-    found = across({name: results("single", Spec(name, scale)) for name in names}, metric)
+    """Every row of the table of a single data set, on each data set, as ``by_data`` has it; ``too large`` where a row is left out."""
+    found = by_data({name: results("single", Spec(name, scale)) for name in names}, metric)
     there = dict.fromkeys([*found.index, *(method for name in found for method in LEFT_OUT.get(name, {}))])
     usual = [row.name for row in systems(Spec("", scale)) if row.name in there]
     found = found.reindex([*usual, *(method for method in there if method not in usual)]).fillna("–")
