@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from zsrbook.data.dataset import DataError, Sequences
+from zsrbook.data.dataset import Columns, DataError, Sequences
 from zsrbook.data.splits import Split, at_least, compact, split_leave_one_out, subset_of_users, without_repeats
 from zsrbook.evaluation.bootstrap import difference
 from zsrbook.evaluation.metrics import average, sampled
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.experiments import prerec
-from zsrbook.experiments.seeds import as_config, record_of, shown
+from zsrbook.experiments.seeds import as_config, record_of, seeded, shown
 from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import Popularity, RecentPopularity, RecentPopularitySettings
 from zsrbook.models.preprec import FULL, AsCode, PopularityClock, PrepRec, PrepRecSettings
@@ -158,8 +158,8 @@ class System:
 @lru_cache(maxsize=32)
 def fitted(spec: Spec, seed: int, settings: PrepRecSettings | None) -> tuple[PrepRec, float]:
     """PrepRec as trained on a data set, and the seconds that it took; every target is served by the same weights. None: with ``SETTINGS``."""
-    began, split, settings = time.perf_counter(), load(spec), settings or SETTINGS[spec.scale]
-    model = PrepRec(replace(settings, training=replace(settings.training, seed=seed))).fit(split.train, split.valid)
+    began, split = time.perf_counter(), load(spec)
+    model = PrepRec(seeded(settings or SETTINGS[spec.scale], seed)).fit(split.train, split.valid)
     return model, time.perf_counter() - began
 
 
@@ -179,8 +179,7 @@ def without_history(target: Spec, source: Spec | None, seed: int) -> NoHistory:
 
 def untrained(target: Spec, source: Spec | None, seed: int) -> PrepRec:
     """Weights as they are drawn."""
-    settings = SETTINGS[target.scale]
-    model = PrepRec(replace(settings, training=replace(settings.training, seed=seed)))
+    model = PrepRec(seeded(SETTINGS[target.scale], seed))
     model.build()
     model.bind(load(target).test.data)
     return model
@@ -388,7 +387,7 @@ def courses(spec: Spec, among: float = 0.1) -> pd.DataFrame:
     data = load(spec).test.data
     coarse = PopularityClock.of(data, SETTINGS[spec.scale]).coarse
     table, begin = coarse.table[1:] * (100 / FULL), len(coarse.windows) // 4
-    often = np.argsort(-np.bincount(data.interactions["item"], minlength=data.n_items), kind="stable")[: max(3, round(among * data.n_items))]
+    often = np.argsort(-np.bincount(data.interactions[Columns.ITEM], minlength=data.n_items), kind="stable")[: max(3, round(among * data.n_items))]
     often = often[table[begin, often] > 0]
     change, spread = table[-1, often] - table[begin, often], table[begin:, often].std(0)
     chosen = {"rose most": often[change.argmax()], "fell most": often[change.argmin()], "steadiest": often[spread.argmin()]}

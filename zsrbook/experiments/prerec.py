@@ -31,7 +31,7 @@ from zsrbook.evaluation.heavy_tails import ccdf, fit_tail, gini
 from zsrbook.evaluation.matrix import MatrixProtocol, Targets, evaluate
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.experiments.prerec_baselines import GRIDS, LEVEL, in_words, recbole_split
-from zsrbook.experiments.seeds import SEEDS, Key, as_config, complete, record_of, stamp_of
+from zsrbook.experiments.seeds import SEEDS, Key, as_config, complete, record_of, seeded, stamp_of
 from zsrbook.models.collaborative import BPRSettings, EASESettings, ItemKNNSettings, MostPop
 from zsrbook.models.matrix import MatrixModel, degrees
 from zsrbook.models.neural_collaborative import LightGCNSettings, MultVAESettings, NeuMFSettings
@@ -237,7 +237,7 @@ class Truth(MatrixModel):
 
 
 def prerec(seed: int, settings: PreRecSettings) -> PreRec:
-    return PreRec(replace(settings, features=replace(settings.features, seed=seed), training=replace(settings.training, seed=seed)))
+    return PreRec(seeded(replace(settings, features=replace(settings.features, seed=seed)), seed))
 
 
 def prerec_row(name: str, settings: PreRecSettings, **more: bool) -> System:
@@ -249,16 +249,15 @@ def no_seed(seed: int, model: Callable[..., MatrixModel], settings: object = Non
     return model() if settings is None else model(settings)
 
 
-def seeded(seed: int, model: Callable[..., MatrixModel], settings: object) -> MatrixModel:
+def with_seed(seed: int, model: Callable[..., MatrixModel], settings: object) -> MatrixModel:
     """A model whose settings name the seed, themselves or in their ``training``."""
-    training = getattr(settings, "training", None)
-    return model(replace(settings, seed=seed) if training is None else replace(settings, training=replace(training, seed=seed)))
+    return model(seeded(settings, seed) if hasattr(settings, "training") else replace(settings, seed=seed))
 
 
 def row_of(name: str, model: Callable[..., MatrixModel], settings: object = None) -> System:
     """A recommender with these settings; chance plays a part where they name a seed."""
     drawn = any(hasattr(settings, part) for part in ("seed", "training"))
-    make = partial(seeded if drawn else no_seed, model=model, settings=settings)
+    make = partial(with_seed if drawn else no_seed, model=model, settings=settings)
     return System(name, make, {} if settings is None else as_config(settings), chance=drawn)
 
 
@@ -452,7 +451,7 @@ def mixed(spec: Spec) -> list[System]:
 
 def level_rows(spec: Spec) -> list[System]:
     """The baselines with the settings at which they are held against RecBole's numbers."""
-    return [row_of(name, made.func, *made.args) for name, made in LEVEL.items()]
+    return [row_of(name, *model) for name, model in LEVEL.items()]
 
 
 #: how the names of trials without the guard end
@@ -774,7 +773,8 @@ def results(experiment: str, spec: Spec, live: Iterable[str] = (), source: Spec 
     """
     recorded = find(paper=PAPER, source=source and source.label, target=spec.label, scale=spec.scale)
     known = {(r.experiment, r.method): r for r in recorded if (r.source is None) == (source is None)}
-    rows = [row for row in ROWS[experiment](source or spec) if only is None or row.name in set(only)]
+    wanted = None if only is None else set(only)
+    rows = [row for row in ROWS[experiment](source or spec) if wanted is None or row.name in wanted]
     if spec.scale is not Scale.TOY:
         return [known[key] for row in rows for key in made_by(experiment, row) if key in known]
 

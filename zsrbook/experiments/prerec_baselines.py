@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -32,15 +31,15 @@ GRIDS: dict[str, tuple[Callable[..., MatrixModel], Sequence[Any]]] = {
     "Mult-VAE": (MultVAE, [MultVAESettings(dropout=dropout, beta=beta) for dropout, beta in product((0.5, 0.7), (0.2, 1.0))]),
 }
 
-#: the settings at which each is held against RecBole's numbers: theirs where they carry over, else what tuning on the same split led to
-LEVEL: dict[str, partial[MatrixModel]] = {
-    "MostPop": partial(MostPop),
-    "ItemKNN": partial(ItemKNN, ItemKNNSettings(neighbours=250, shrinkage=1.2)),
-    "EASE": partial(EASE, EASESettings(lam=1000.0)),
-    "BPR-MF": partial(BPRMF, BPRSettings(learning_rate=0.02, lam=0.01)),
-    "NeuMF": partial(NeuMF, NeuMFSettings(decay=1e-5)),
-    "LightGCN": partial(LightGCN, LightGCNSettings(layers=2, decay=1e-3)),
-    "Mult-VAE": partial(MultVAE, MultVAESettings()),
+#: each and the settings at which it is held against RecBole's numbers: theirs where they carry over, else what tuning on the same split led to
+LEVEL: dict[str, tuple[Callable[..., MatrixModel], Any]] = {
+    "MostPop": (MostPop, None),
+    "ItemKNN": (ItemKNN, ItemKNNSettings(neighbours=250, shrinkage=1.2)),
+    "EASE": (EASE, EASESettings(lam=1000.0)),
+    "BPR-MF": (BPRMF, BPRSettings(learning_rate=0.02, lam=0.01)),
+    "NeuMF": (NeuMF, NeuMFSettings(decay=1e-5)),
+    "LightGCN": (LightGCN, LightGCNSettings(layers=2, decay=1e-3)),
+    "Mult-VAE": (MultVAE, MultVAESettings()),
 }
 
 
