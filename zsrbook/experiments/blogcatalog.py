@@ -24,6 +24,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.evaluation.matrix import MatrixProtocol
+from zsrbook.experiments.seeds import record_of
 from zsrbook.models.node2vec import Node2VecSettings, embed
 from zsrbook.parallel import side_by_side
 from zsrbook.records import RunRecord
@@ -77,23 +78,22 @@ def run(data: LabelledGraph, seeds: Sequence[int] = (0, 1, 2), draws: int = 10) 
 def records(data: LabelledGraph, seeds: Sequence[int], draws: int = 10) -> list[RunRecord]:
     """``run`` as records, one a variant: ``macro``, ``micro``, and ``seconds`` of the embedding."""
     digest = sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in (data.graph.indptr, data.graph.indices, data.labels)))
-    found = []
-    for name, rows in run(data, seeds, draws).groupby("variant", sort=False):
-        record = RunRecord(
+    return [
+        record_of(
+            dict.fromkeys(rows["seed"].tolist()),
+            rows[["macro", "micro", "seconds"]].to_dict("records"),
+            rows["seconds"].sum(),
+            MatrixProtocol(),  # a record must have one; these are labels of nodes, of half of them
             paper="prerec",
             experiment="node2vec",
             target=data.name,
             method=name,
             scale=Scale.SMALL,
-            protocol=MatrixProtocol().settings(),  # a record must have one; these are labels of nodes, of half of them
             config=asdict(VARIANTS[name]) | {"draws": draws},
-            seeds=rows["seed"].tolist(),
-            metrics={metric: rows[metric].tolist() for metric in ("macro", "micro", "seconds")},
             data_sha256=digest.hexdigest(),
-            minutes=round(rows["seconds"].sum() / 60, 3),
         )
-        found.append(record)
-    return found
+        for name, rows in run(data, seeds, draws).groupby("variant", sort=False)
+    ]
 
 
 def _of_variant(data: LabelledGraph, name: str, seed: int, draws: int) -> dict[str, float | str]:
