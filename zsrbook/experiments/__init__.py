@@ -1,1 +1,1 @@
-"""What stands behind each table and figure: one module a paper, plus the command that runs and records them."""
+"""What stands behind each table and figure: modules for each paper, what these share, and the command that runs and records them."""

@@ -1,13 +1,13 @@
 """The experiments of the MAIL chapter: Tables 1 to 3, Figures 5 and 6, the online test of section 4.5, the argument of section 3.3.
 
-Each gives run records, of clicks with the rank of every test impression, so that tables, intervals and claims can be computed from them,
-whether they just ran or were recorded earlier.
+Those that train give run records, those of Tables 2 and 3 with the rank of every test impression, so that tables, intervals and claims can be
+computed from them, whether they just ran or were recorded earlier.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache, partial
 from typing import Protocol as Shape
@@ -696,7 +696,7 @@ def one_class(ranks: ClickRanks) -> pd.DataFrame:
     return pd.DataFrame(rows).T.astype({"users": int, "skipped": int})
 
 
-def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BASELINES, metrics: Iterable[str] = METRICS) -> pd.DataFrame:
+def improvements(records: Iterable[RunRecord], baselines: Mapping[str, str] = BASELINES, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Relative improvement over the baseline in percent (Eq. 18), from metrics that are not rounded, with 95 % intervals.
 
     Returns:
@@ -730,7 +730,7 @@ WHOLE = {name: "MAIL-Base" for name in TABLE_3[:-1]}
 
 
 def improvement_table(
-    records: Iterable[RunRecord], printed: pd.DataFrame, baselines: Mapping[str, str] = BASELINES, metrics: Iterable[str] = METRICS
+    records: Iterable[RunRecord], printed: pd.DataFrame, baselines: Mapping[str, str] = BASELINES, metrics: Sequence[str] = METRICS
 ) -> pd.DataFrame:
     """``improvements`` as the paper sets them (RI), beside its own, worked out from the numbers that it prints.
 

@@ -119,8 +119,8 @@ def summaries(scale: Scale, names: Iterable[str] | None = None) -> pd.DataFrame:
 
 
 def recorded_summaries(names: Iterable[str], scale: Scale) -> pd.DataFrame:
-    """What the records tell of data sets that are not at hand: how unequal and how heavy-tailed their marginals are, how many candidates a user
-    has at the median, and how far popularity alone gets, one row each; without those of which something is not recorded."""
+    """What the records tell of data sets that are not at hand: how unequal and how heavy-tailed their marginals are, how many candidates
+    a held-out one stands among at the median, and how far popularity alone gets, one row each; without those of which something is not recorded."""
     rows = {}
     for name in names:
         fits = {r.method: r for r in find(paper=PAPER, experiment="tails", target=name, scale=scale)}
@@ -159,7 +159,7 @@ def board(names: Iterable[str], scale: Scale, metric: str = "NDCG@20") -> pd.Dat
     return found
 
 
-def shares(names: Iterable[str], scale: Scale, ours: str, base: str, metrics: Iterable[str]) -> pd.DataFrame:
+def shares(names: Iterable[str], scale: Scale, ours: str, base: str, metrics: Sequence[str]) -> pd.DataFrame:
     """What one method reaches of another at home, by several ways of ranking: one row a data set that has both, one column a metric."""
     rows = {}
     for name in names:
@@ -234,15 +234,15 @@ def by_luck(records: Iterable[RunRecord], metric: str = "NDCG@20") -> pd.DataFra
     """
     rows = {}
     for record in records:
-        protocol, values = protocol_of(record.protocol), {"expected": [], "first": [], "last": []}
+        protocol, reached = protocol_of(record.protocol), {"expected": [], "first": [], "last": []}
         for ranks in record.ranks.values():
             level = pd.DataFrame({"user": ranks.user, "greater": ranks.greater}).groupby(["user", "greater"])["user"]
             among, own = level.cumcount().to_numpy(), level.transform("size").to_numpy()  # those to be found that share a score
             for name, above in {"first": among, "last": ranks.ties - (own - 1) + among}.items():
                 decided = replace(ranks, greater=(ranks.greater + above).astype(np.int32), ties=np.zeros_like(ranks.ties))
-                values[name].append(protocol.summary(decided, (metric,))[metric])
-            values["expected"].append(protocol.summary(ranks, (metric,))[metric])
-        rows[record.method] = {name: float(np.mean(found)) for name, found in values.items()}
+                reached[name].append(protocol.summary(decided, (metric,))[metric])
+            reached["expected"].append(protocol.summary(ranks, (metric,))[metric])
+        rows[record.method] = {name: float(np.mean(found)) for name, found in reached.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -281,7 +281,7 @@ def open_questions(spec: Spec, metric: str = "NDCG@20") -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def dial(records: Iterable[RunRecord], negatives: Iterable[int], metric: str = "NDCG@10") -> pd.DataFrame:
+def dial(records: Iterable[RunRecord], negatives: Sequence[int], metric: str = "NDCG@10") -> pd.DataFrame:
     """A metric against so many sampled negatives, up to all, worked out from the ranks: how the order of methods depends on the sample.
 
     Returns:
@@ -357,8 +357,7 @@ def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str 
     for record in ours:
         if record.target in base:
             below = base[record.target]
-            theirs = below.per_user(metric)
-            found = relative(record.per_user(metric), theirs)
+            found = relative(record.per_user(metric), below.per_user(metric))
             percent = (100 * x for x in (found.value, found.low, found.high))
             rows.append((record.source or record.target, record.target, record.method, record.mean(metric), below.mean(metric), *percent))
     return pd.DataFrame(rows, columns=["source", "target", "method", "value", "base", "gain", "low", "high"])
@@ -483,7 +482,6 @@ def foretelling(grid: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
     logs, n, rows = np.log(summaries.clip(lower=1e-9)), len(summaries), []
     every = factorial(n) <= 999
     orders = list(permutations(range(n))) if every else list(np.random.default_rng(0).permuted(np.tile(np.arange(n), (999, 1)), axis=1))
-
     ends = [logs.index.get_indexer(pairs[side]) for side in ("source", "target")]
 
     def ranked(x: np.ndarray) -> np.ndarray:

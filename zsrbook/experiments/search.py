@@ -202,9 +202,9 @@ def softmax_row(name: str, model: type, settings: SoftmaxSettings, **changes) ->
 
 def on_top(name: str, make: Callable[..., Retriever], *on: System, **config) -> System:
     """A row that is made of fitted models."""
-    parts = {f"of {row.name}": row.config for row in on}
+    below = {f"of {row.name}": row.config for row in on}
     return System(
-        name, partial(without_seed, make=partial(make, **config)), parts | config, on, any(r.chance for r in on), log=any(r.log for r in on)
+        name, partial(without_seed, make=partial(make, **config)), below | config, on, any(r.chance for r in on), log=any(r.log for r in on)
     )
 
 
@@ -694,8 +694,8 @@ def subset(data: SearchData, keep: np.ndarray) -> SearchData:
 def _alike(before: np.ndarray, now: np.ndarray) -> float:
     """Mean cosine between rows, of those that are not zero in either."""
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
-    kept = lengths > 0
-    return float(((before * now).sum(1)[kept] / lengths[kept]).mean())
+    there = lengths > 0
+    return float(((before * now).sum(1)[there] / lengths[there]).mean())
 
 
 # ---------------------------------------------------------------- what the chapter shows

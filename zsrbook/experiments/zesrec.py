@@ -1,7 +1,7 @@
 """The experiments of the ZESRec chapter: Table 1, Table 2, Figures 2 and 3, the case studies of Figures 4 to 6, Table 3.
 
-Each function takes a ``Pair`` and gives run records with all ranks, so that tables, intervals and claims can be computed from
-what it returns, whether it just ran or was recorded earlier.
+Those that train take a ``Pair`` and give run records with all ranks, so that tables, intervals and claims can be computed from them, whether
+they just ran or were recorded earlier.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
@@ -485,10 +485,7 @@ def ranked(
     spec: PairSpec, names: list[str], seed: int, protocol: Protocol, checkpoints: Path | None = None
 ) -> dict[str, tuple[RankTable, float, dict]]:
     """The runs of some rows that share a model, for one seed; what ``rows_side_by_side`` sends to a process."""
-    bench, rows = (
-        Bench(pair_of(spec), checkpoints),
-        {row.name: row for rows in ROWS.values() for row in rows(spec.scale)},
-    )
+    bench, rows = Bench(pair_of(spec), checkpoints), {row.name: row for rows_of in ROWS.values() for row in rows_of(spec.scale)}
     return {name: bench.ranks(rows[name], seed, protocol) for name in names}
 
 
@@ -557,11 +554,11 @@ def case_studies(model: ZESRec, pair: Pair, source_users: int = 10_000, seed: in
             ranks, vectors = np.zeros(0, np.int32), torch.zeros(0, 1)
         counts[side] |= {f"sixth item in the top {k}": (ranks <= k).sum() for k in (1, 5, 20)}
         sides[side] = fold.sequences, torch.nn.functional.normalize(vectors, dim=1), ranks
-    within = next((k for k in (1, 5, 20) if all((ranks <= k).any() for _, _, ranks in sides.values())), None)
-    if within is None:
+    top = next((k for k in (1, 5, 20) if all((ranks <= k).any() for _, _, ranks in sides.values())), None)
+    if top is None:
         return [], pd.DataFrame(counts)
     (source, u_source, r_source), (target, u_target, r_target) = sides["source"], sides["target"]
-    keep_source, keep_target = np.flatnonzero(r_source <= within), np.flatnonzero(r_target <= within)
+    keep_source, keep_target = np.flatnonzero(r_source <= top), np.flatnonzero(r_target <= top)
     likeness = u_target[keep_target] @ u_source[keep_source].T
     best, at = likeness.max(1)
     studies = []
@@ -570,7 +567,7 @@ def case_studies(model: ZESRec, pair: Pair, source_users: int = 10_000, seed: in
     return sorted(studies, key=lambda s: -s.similarity), pd.DataFrame(counts)
 
 
-def habit_records(bench: Bench, rows: Iterable[System], seeds: Iterable[int]) -> list[RunRecord]:
+def habit_records(bench: Bench, rows: Iterable[System], seeds: Sequence[int]) -> list[RunRecord]:
     """The three patterns of the case studies as numbers: the test purchases that only one habit of the toy world explains."""
     pair, rows, world = bench.pair, list(rows), toy_world(bench.pair.spec.structure)
     test = pair.target_split.test
@@ -833,7 +830,7 @@ def cost(points: Mapping[str, tuple[int, ...]] = COSTS, seed: int = 0) -> pd.Dat
 
 
 def in_short(scale: Scale) -> str:
-    """What the records say of the paper, in four sentences; the numbers are looked up, never written."""
+    """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
     sentences = []
     toy = {r.method: r.mean("Recall@20") for r in _recorded(Scale.TOY, *PAIRS[Scale.TOY][0])}
     if {"Bayes-optimal", "POP", UNTRAINED, "ZESRec-G", "ZESRec-G (tuned)"} <= toy.keys():
@@ -849,10 +846,10 @@ def in_short(scale: Scale) -> str:
             f"In the toy world, where the best possible score is known, {paper} with the paper's settings closes {closed[paper]:.0%} of the way from"
             f" popularity to that score, {tuned} {closed[tuned]:.0%}, and a neighbour in text space that learns nothing {closed[UNTRAINED]:.0%}."
         )
-    pairs = {pair: {r.method: r.mean("Recall@20") for r in _recorded(Scale.SMALL, *pair)} for pair in PAIRS[Scale.SMALL]}
     rivals = {"popularity": "POP", "the untrained neighbour": UNTRAINED}
     wins, known = dict.fromkeys(rivals, 0), 0
-    for rows in pairs.values():
+    for pair in PAIRS[Scale.SMALL]:
+        rows = {r.method: r.mean("Recall@20") for r in _recorded(Scale.SMALL, *pair)}
         ours = [value for name, value in rows.items() if name.startswith("ZESRec") and "shuffled" not in name]
         if ours and rows.keys() >= set(rivals.values()):
             known += 1
