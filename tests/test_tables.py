@@ -219,7 +219,7 @@ def test_several_data_sets_stand_side_by_side_by_kind_of_method():
     body = page.partition("<thead>")[2]
     assert re.findall(r'scope="row(?:group)?"[^>]*>([^<]+)<', body) == ["learned", "ZESRec-H", "ZESRec-G", "not learned", "Bayes-optimal", "POP"]
     assert "grocery →<br>pantry" in body
-    assert re.search(r">ZESRec-H</th><td><strong>0\.\d{3}</strong><br><small>± 0\.\d{3} \(\d\)</small></td><td>–</td>", body), (
+    assert re.search(r">ZESRec-H</th><td><strong>0\.\d{3}</strong><br><small>±\u00a00\.\d{3} \(\d\)</small></td><td>–</td>", body), (
         "best, with seeds, and a dash"
     )
     assert re.search(r">Bayes-optimal</th><td>0\.", body), "the ceiling is not printed as the best"

@@ -67,7 +67,7 @@ class Table:
                 digits = 4 if "AUC" in metric else 3  # as the papers print them
                 cells.append(_bold("" if pd.isna(paper) else f"{paper:.{digits}f}", paper == best[metric, "paper"]))
                 ours_is_best = ours == best[metric, "ours"]
-                cells.append("–" if pd.isna(ours) else _bold(f"{ours:.{digits}f}", ours_is_best) + _half_below(low, high, digits))
+                cells.append("–" if pd.isna(ours) else _bold(f"{ours:.{digits}f}", ours_is_best) + half_below(low, high, digits))
             tds = "".join(f'<td style="text-align:right;white-space:nowrap">{c}</td>' for c in cells)
             # the verdict stands under the name, where it leaves the numbers their room
             name = f"{html.escape(str(method))}<br><small>{html.escape(row['verdict', ''])}</small>"
@@ -103,7 +103,7 @@ class Measured:
         for method, row in self.frame.iterrows():
             cells = []
             for m in metrics:
-                cells.append(_bold(f"{row[m, 'ours']:.3f}", row[m, "ours"] == best[m]) + _half_below(row[m, "low"], row[m, "high"]))
+                cells.append(_bold(f"{row[m, 'ours']:.3f}", row[m, "ours"] == best[m]) + half_below(row[m, "low"], row[m, "high"]))
                 # bold would say too much: a difference whose interval holds 0 is grey
                 gap, clear = row[m, "difference"], row[m, "below"] > 0 or row[m, "above"] < 0
                 cells.append("–" if pd.isna(gap) else f"{gap:+.3f}" if clear else f'<span style="opacity:.65">({gap:+.3f})</span>')
@@ -155,7 +155,7 @@ def across(groups: Mapping[str, Sequence[str]], columns: Mapping[str, Mapping[st
         record, value = columns[where][method], values[where][method]
         _, low, high, _ = estimate([(1.0, record)], metric)
         seeds = f" ({len(record.seeds)})" if len(record.seeds) > 1 else ""
-        return f"<td>{_bold(f'{value:.3f}', value == best[where])}{_half_below(low, high, more=seeds)}</td>"
+        return f"<td>{_bold(f'{value:.3f}', value == best[where])}{half_below(low, high, more=seeds)}</td>"
 
     parts = []
     for kind, methods in groups.items():
@@ -174,6 +174,12 @@ def stacked(value: float, low: float, high: float, digits: int = 3) -> str:
     """A difference and below it its interval, as HTML for the cell of a table that is wide as it is."""
     number = f"{{:+.{digits}f}}".format
     return f'{number(value)}<br><span class="zsr-interval">{number(low)} to {number(high)}</span>'
+
+
+def half_below(low: float, high: float, digits: int = 3, more: str = "") -> str:
+    """Half of an interval, as HTML for the line below its value; nothing where it is not known, but for what ``more`` says."""
+    half = f"±\N{NO-BREAK SPACE}{(high - low) / 2:.{digits}f}" if high - low < float("inf") else ""
+    return f"<br><small>{half}{more}</small>" if half or more else ""
 
 
 def paper_numbers(name: str, folder: Path = PAPERS) -> pd.DataFrame:
@@ -331,12 +337,6 @@ def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFra
 
 def _side(above: bool, below: bool) -> str:
     return "above" if above else "below" if below else "level with"
-
-
-def _half_below(low: float, high: float, digits: int = 3, more: str = "") -> str:
-    """Half of an interval, in a line below the value; nothing where it is not known."""
-    half = f"± {(high - low) / 2:.{digits}f}" if high - low < float("inf") else ""
-    return f"<br><small>{half}{more}</small>" if half or more else ""
 
 
 def _bold(text: str, best: bool) -> str:
