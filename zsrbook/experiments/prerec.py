@@ -61,10 +61,10 @@ DATA = {
     Scale.SMALL: (*FIVE, "ciao", "filmtrust", "flixster", "beauty", "toys"),
     Scale.PAPER: FIVE,
 }
-#: toy markets whose statistics are not those of the others: the market that they are made from, what is changed, and in words
+#: toy markets whose statistics are not those of the others: the market that they are made from, and what is changed
 OTHER_STATISTICS = {
-    "even": ("pantry", {"tail": 0.0}, "all items equally popular, habits and tastes as elsewhere"),
-    "crowd": ("pantry", {"structure": 0.0}, "no habits and no tastes: everybody draws from one popularity"),
+    "even": ("pantry", {"tail": 0.0}),  # all items equally popular, habits and tastes as elsewhere
+    "crowd": ("pantry", {"structure": 0.0}),  # no habits and no tastes: everybody draws from one popularity
 }
 #: users that are judged, at most; more of them by mixtures, whose gains are small
 MOST = {Scale.TOY: None, Scale.SMALL: 1000, Scale.PAPER: None}
@@ -113,12 +113,18 @@ def toy_world(**changes: float) -> ToyWorld:
     return ToyWorld(ToySettings(**({"users": (3000, 3000, 3000), "history": 30.0, "tail": 1.0, "taste": 3.0} | changes)))
 
 
+def toy_market(name: str) -> tuple[ToyWorld, str]:
+    """The world that a toy market is in, and its name there."""
+    market, changes = OTHER_STATISTICS.get(name, (name, {}))
+    return toy_world(**changes), market
+
+
 def raw(spec: Spec) -> Dataset:
     """The interactions as they are, of one data set or one toy market."""
     if spec.scale is not Scale.TOY:
         return catalogue.load(spec.name)
-    market, changes, _ = OTHER_STATISTICS.get(spec.name, (spec.name, {}, ""))
-    return replace(toy_world(**changes).dataset(market), name=spec.name)
+    world, market = toy_market(spec.name)
+    return replace(world.dataset(market), name=spec.name)
 
 
 @lru_cache(maxsize=16)
@@ -222,9 +228,8 @@ class Truth(MatrixModel):
         self.spec = spec
 
     def fit(self, train, valid=None):
-        market, changes, _ = OTHER_STATISTICS.get(self.spec.name, (self.spec.name, {}, ""))
-        self.world, self.market = toy_world(**changes), market
-        everything = pd.Index(self.world.dataset(market).items[Columns.RAW])
+        self.world, self.market = toy_market(self.spec.name)
+        everything = pd.Index(self.world.dataset(self.market).items[Columns.RAW])
         self.places = everything.get_indexer(binary(raw(self.spec), self.spec.core).items[Columns.RAW])
         self.everything = len(everything)
         self.bind(train)

@@ -790,7 +790,7 @@ def curve(record: RunRecord, cuts: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame({k: {"value": e.value, "low": e.low, "high": e.high} for k, e in found.items()}).T.rename_axis("K")
 
 
-def cases(data: SearchData, better: Retriever, worse: Retriever, n: int = 3, kind: str | None = None) -> pd.DataFrame:
+def cases(data: SearchData, better: Retriever, worse: Retriever, n: int = 3) -> pd.DataFrame:
     """The queries in which one method finds most that another does not, among the top R, R being how many are relevant.
 
     Returns:
@@ -800,7 +800,6 @@ def cases(data: SearchData, better: Retriever, worse: Retriever, n: int = 3, kin
     values = [rules.per_query(evaluate(model, data, rules), "Recall@R")["mean"] for model in (better, worse)]
     frame = pd.DataFrame({"better": values[0], "worse": values[1]}).rename_axis("query").reset_index()
     frame["text"], frame["kind"] = (data.queries[c].to_numpy()[frame["query"]] for c in ("text", "kind"))
-    frame = frame if kind is None else frame[frame["kind"] == kind]
     return frame.iloc[(frame["worse"] - frame["better"]).argsort(kind="stable")[:n]].reset_index(drop=True)
 
 
