@@ -64,7 +64,7 @@ ACTIONS = ("pv", "cart", "fav", "buy")
 LAYOUT = Layout(
     ("user", *PROFILE), ("pid", "hour", "weekday"), ("adgroup", "cate", "campaign", "customer", "brand", "price"), ("cate", "brand", "btag")
 )
-PAPER_ROWS = 6_000_000  #: impressions in Table 1 of MAIL
+PAPER_ROWS = 6_000_000  #: impressions, as section 4.1 of MAIL counts them
 DAY, BEIJING = 86_400, 8 * 3600  #: seconds; Beijing is 8 hours ahead of UTC
 DAYS = 8  #: of impressions
 OLDEST = 31 * DAY  #: before the first impression; the log begins two weeks before it
@@ -98,7 +98,7 @@ def load(folder: Path, name: str = "alimama", longest: int = 100, paper_size: bo
 
     Args:
         longest: behaviours before an impression, at most.
-        paper_size: a random sample of 6 million impressions, as Table 1 of MAIL counts; users, items and behaviours stay whole.
+        paper_size: a random sample of 6 million impressions, as section 4.1 of MAIL counts; users, items and behaviours stay whole.
         seed: of that sample.
 
     Raises:

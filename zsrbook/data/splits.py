@@ -46,7 +46,7 @@ class Split:
 
 
 def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: int = 0, first: int = 2) -> Split:
-    """Whole users to test and train; a share of the training users is set apart for validation (ZESRec, section 4.1).
+    """Whole users to test and train (ZESRec, section 4.1); a share of the training users is set apart for validation.
 
     Args:
         test: share of all users; 0 for a source, on which nobody is judged.

@@ -1,4 +1,4 @@
-"""How click predictions are judged: AUC and GAUC of new and of old users apart (MAIL, section 4.2).
+"""How click predictions are judged: AUC and GAUC of new and of old users apart (MAIL, section 4.1.3).
 
 All that these metrics need of a score is its rank among the test impressions, so that is what is kept: two bytes an impression.
 """
@@ -19,7 +19,7 @@ from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.ranks import write_seeds
 from zsrbook.training import check_words
 
-#: what the MAIL paper reports (section 4.2)
+#: what the MAIL paper reports (Table 2)
 METRICS = ("AUC (new)", "GAUC (new)", "AUC (old)", "GAUC (old)")
 #: classes of scores that are told apart; scores are put into as many of equal size where there are more
 LEVELS = 65_536

@@ -56,7 +56,7 @@ NEW = 0.4
 IMPRESSIONS = 120_000
 
 TABLE_3 = ("BaseDNN", "MAIL-None", "MAIL-Single", "MAIL-Dual", "MAIL-Base")
-#: whose improvement over whom the paper prints (section 4.2)
+#: whose improvement over whom the paper prints (Table 2)
 BASELINES = {"LLAE": "Emblr", "MetaEmb": "BaseDNN", "MAIL-Base": "BaseDNN", "MAIL-DMR": "DMR"}
 
 

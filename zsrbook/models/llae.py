@@ -22,7 +22,7 @@ How the paper is read here, where it leaves a choice:
   up in pieces, and are exact.
 - Sums run over all impressions, as written; β = 30 therefore counts for less in larger data.
 - Emblr adds up, so a predicted behaviour moves all impressions of a new user by one amount: it tells users apart, and so may move AUC,
-  but never the order of a user's items, and so not GAUC. The paper's table has GAUC move by 0.7 %, so its Emblr or its LLAE was another.
+  but never the order of a user's items, and so not GAUC. MAIL's Table 2 has GAUC move by 0.7 %, so its Emblr or its LLAE was another.
 - λ and r have the least log loss on validation impressions of old users whose behaviour is hidden: no new user has a part in it.
 
 The cost is N (k² + k d + d²) for the sums, once, and k³ for each solution.

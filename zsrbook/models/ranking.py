@@ -1,4 +1,4 @@
-"""Click prediction: what every ranking tower shares, and the two plainest towers, Emblr and BaseDNN (MAIL, section 3.4).
+"""Click prediction: what every ranking tower shares, and the two plainest towers, Emblr and BaseDNN (MAIL, sections 3.2.3 and 4.1.2).
 
 A tower reads four groups of embedded fields, of the user, of what the user did, of the context and of the item, and gives the log-odds
 of a click. It knows nothing of where the behaviour comes from: that is what lets MAIL hand it a made-up one.
@@ -104,7 +104,7 @@ def pooled(x: Embedded) -> Tensor:
 
 
 class Emblr(Tower):
-    """Logistic regression on the pooled embeddings (section 4.2)."""
+    """Logistic regression on the pooled embeddings (section 4.1.2)."""
 
     def __init__(self, space: Space):
         super().__init__()
