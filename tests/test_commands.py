@@ -116,6 +116,26 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(root, tmp_path_factory, mon
     assert not list(cache.rglob("*.pt"))
 
 
+def test_rows_that_end_leave_what_others_had_begun(root, tmp_path_factory, monkeypatch):
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(commands, "cache_folder", lambda: cache)
+    monkeypatch.setitem(zesrec.SIZED, Scale.TOY, zesrec.SIZED[Scale.TOY] | {"width": 8, "training": Training(epochs=1)})
+    asked = ("run", "zesrec", "zero-shot", "grocery", "pantry", "--seeds", "1", "--only")
+
+    def stopped(*args, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", stopped)
+        CliRunner().invoke(app, [*asked, "GRU4Rec"])
+    begun = list(cache.rglob("*.pt"))
+    assert len(begun) == 1
+    call(*asked, "ZESRec-G")
+    assert list(cache.rglob("*.pt")) == begun
+    call(*asked, "GRU4Rec")
+    assert not list(cache.rglob("*.pt"))
+
+
 def test_of_several_processes_the_first_alone_writes_and_takes_checkpoints_away(root, tmp_path_factory, monkeypatch):
     cache, waited = tmp_path_factory.mktemp("cache"), []
     monkeypatch.setattr(commands, "cache_folder", lambda: cache)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from itertools import chain, groupby
 from pathlib import Path
 from types import ModuleType
@@ -85,10 +86,8 @@ def run_zesrec(
         records.check_clean()
         version = records.code_version()  # what runs is the code as it is now, whatever is committed meanwhile
         keep = Keeper(version, seeds, force)
-        checkpoints = cache_folder() / "runs" / f"{version}-{experiment}-{source}-{target}-{scale}"
-        for record in recorded(experiment, source, target, scale, chosen, rows, checkpoints, keep):
+        for record in recorded(experiment, source, target, scale, chosen, rows, keep):
             keep(record, "Recall@20")
-        drop(checkpoints)
 
 
 def drop(checkpoints: Path) -> None:
@@ -100,9 +99,7 @@ def drop(checkpoints: Path) -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def recorded(
-    experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], checkpoints: Path, keep: Keeper
-) -> Iterator[RunRecord]:
+def recorded(experiment: str, source: str, target: str, scale: Scale, seeds: range, rows: list[zesrec.System], keep: Keeper) -> Iterator[RunRecord]:
     """The records of an experiment, each as soon as some of its seeds are there, so that a long run that stops early keeps what it has."""
     pair = pair_of(experiment, source, target, scale)
 
@@ -122,11 +119,15 @@ def recorded(
         known.append(carried_on(zesrec, experiment, pair.target.name, scale, stamp, group, keep.version))
     keep.look(map(place, rows), chain.from_iterable(some.values() for some in known))
     for group, there in zip(groups, known, strict=True):
+        # a folder a model, so that rows that end leave what others had begun
+        learned = sha256(repr(group[0].model).encode()).hexdigest()[:16]
+        checkpoints = cache_folder() / "runs" / "-".join((keep.version, experiment, source, target, scale, learned))
 
-        def run(some: list[int], group: list[zesrec.System] = group) -> list[RunRecord]:
+        def run(some: list[int], group: list[zesrec.System] = group, checkpoints: Path = checkpoints) -> list[RunRecord]:
             return zesrec.rows_side_by_side(pair, some, group, experiment, protocol, checkpoints)
 
         yield from grown(there, group[0].seeds(seeds), run)
+        drop(checkpoints)
     yield from zesrec.ceiling(pair, experiment, protocol)
 
 
