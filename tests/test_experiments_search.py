@@ -709,6 +709,27 @@ def test_kinds_split_the_labels_by_query(data):
     assert np.average(found[found["method"] == "LSI"]["value"], weights=weight) == pytest.approx(named["LSI"].mean("Recall@R"))
 
 
+def test_clicks_are_split_by_what_the_older_log_holds(data):
+    runs = search.run(SPEC, [0, 1], only("LSI", "SMC"))
+    found = search.by_memory(runs, data, ["SMC", "nobody", "LSI"])
+    assert list(dict.fromkeys(found["method"])) == ["SMC", "LSI"]
+    older, newer = search.parts(data)
+    held = {*zip(older.log["query"], older.log[Columns.ITEM], strict=True)}
+    met = [pair in held for pair in zip(newer.log["query"], newer.log[Columns.ITEM], strict=True)]
+    named = {r.method: r for r in runs if r.experiment == "log"}
+    for method, both in found.groupby("method"):
+        assert dict(zip(both["met"], both["pairs"], strict=True)) == {True: sum(met), False: len(met) - sum(met)}
+        assert np.average(both["value"], weights=both["pairs"]) == pytest.approx(named[method].mean("Recall@10"))
+    row = only("LSI")[0]
+    model = row.make(0).fit(older)
+    scores = model.scores(newer.queries["text"].tolist())
+    hits = [(scores[q] > scores[q, i]).sum() < 10 for q, i in zip(newer.log["query"], newer.log[Columns.ITEM], strict=True)]
+    told = found[found["method"] == "LSI"].set_index("met")["value"]
+    assert told[True] == pytest.approx(np.mean([hit for hit, known in zip(hits, met, strict=True) if known]))
+    with pytest.raises(DataError, match="other data"):
+        search.by_memory([replace(named["SMC"], data_sha256="0")], data, ["SMC"])
+
+
 def test_queries_are_split_by_the_answers_that_share_a_word(data):
     runs = search.run(SPEC, [0, 1], only("LSI", "ZSL_TE"))
     named = {way: {r.method: r for r in runs if r.experiment == way} for way in ("labels", "apart")}

@@ -150,7 +150,7 @@ def kinds_by_words(texts: Sequence[str], queries: Sequence[str], relevance: pd.D
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Unigrams and bigrams of texts, as a set: how often a word stands in a text is not counted (section 5 of the paper).
+    """Unigrams and bigrams of texts (section 5 of the paper), as a set: how often a word stands in a text is not counted.
 
     Attributes:
         vectorizer: fitted.

@@ -790,6 +790,30 @@ def curve(record: RunRecord, cuts: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame({k: {"value": e.value, "low": e.low, "high": e.high} for k, e in found.items()}).T.rename_axis("K")
 
 
+def by_memory(records: Iterable[RunRecord], data: SearchData, methods: Sequence[str], metric: str = "Recall@10") -> pd.DataFrame:
+    """The newest part of the log in two: pairs of a query and an item that the older part holds as well, and others (lesson 2 of section 6).
+
+    Returns:
+        one row a method and part: ``method``, ``met``, ``pairs``, ``value``, ``low``, ``high``; a part without pairs has none.
+
+    Raises:
+        DataError: a record is of other data.
+    """
+    older, newer = parts(data)
+    pair = ["query", Columns.ITEM]
+    judged = newer.log[pair].sort_values(pair)  # as ranks are kept
+    met = pd.MultiIndex.from_frame(judged).isin(pd.MultiIndex.from_frame(older.log[pair]))
+    named, rows = {r.method: r for r in records if r.experiment == "log"}, []
+    for r in (named[method] for method in methods if method in named and named[method].ranks):
+        if r.data_sha256 != data.sha256:
+            raise DataError(f"{r.path} is of other data than the log that should split it")
+        for known, mask in ((True, met), (False, ~met)):
+            if mask.any():
+                found = interval(JUDGED["log"].per_user({seed: table.where(mask) for seed, table in r.ranks.items()}, metric))
+                rows.append((r.method, known, int(mask.sum()), found.value, found.low, found.high))
+    return pd.DataFrame(rows, columns=["method", "met", "pairs", "value", "low", "high"])
+
+
 def cases(data: SearchData, better: Retriever, worse: Retriever, n: int = 3) -> pd.DataFrame:
     """The queries in which one method finds most that another does not, among the top R, R being how many are relevant.
 

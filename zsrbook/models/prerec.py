@@ -3,7 +3,8 @@
 Only the abstract and a summary of the paper could be had, so this is a **reconstruction**: what is stated is marked [S], and every other
 choice is ours and stands in the register of deviations (prerec-1 and on).
 
-Users and items of different matrices share no id, but they can be described in the same words [S]:
+Users and items of different matrices share no id, but they can be described in the same words [S]. That each is binned is stated, and that
+clusters are binned by size and density; percentiles, densities, the operator b and what becomes of a pair that is no edge are ours.
 
 * **activity**: how many ones a user or an item has, as a bin of its percentile,
 * **co-occurrence**: nodes are embedded by Node2Vec on the bipartite graph and clustered; a node is described by the bins of its cluster's
@@ -11,8 +12,8 @@ Users and items of different matrices share no id, but they can be described in 
 * **interaction**: a pair is the vector ``E = b(n_u, n_i)`` of its two nodes; the vectors of all ones are clustered, and a pair is described by
   the bins of size and density of the cluster that it falls into.
 
-Two MLPs read them, one the nodes' bins, one the pair's, trained with BPR [S]: ``s(u, i) = c f(u, i) + (1 − c) g(u, i)``. Nothing but these MLPs
-moves to another matrix. All bins are percentiles within one matrix, so that bin 9 is "the most active tenth" everywhere.
+MLPs read them, trained with BPR [S]; here they are two, one for the nodes' bins and one for the pair's: ``s(u, i) = c f(u, i) + (1 − c) g(u, i)``.
+Nothing but these MLPs moves to another matrix. All bins are percentiles within one matrix, so that bin 9 is "the most active tenth" everywhere.
 
 A one in the training matrix helps to make the very cluster that describes it, and a negative does not; a model would learn that, and not
 find it where it serves. So a share of the ones, the *questions*, is kept out of the statistics and is all that BPR learns from.

@@ -1,7 +1,7 @@
 """What every search must be held against: words that match, words that go together, frozen sentences, both at once, popularity and chance.
 
-Of what was searched for only ``PopularItems`` by the log learns; all others are as zero-shot as the methods of the paper. None of them is in
-the paper.
+Of what was searched for only ``PopularItems`` by the log learns; all others are as zero-shot as the methods of the paper. None of them is a row
+of the paper, though the production system of its live test also matches words.
 """
 
 from __future__ import annotations
