@@ -319,7 +319,7 @@ def test_closer_compares_data_sets(tmp_path):
     ratios = [a.mean("Recall@20") / b.mean("Recall@20") for a, b in (here, x)]
     assert on_x.text == "Recall@20 of A over B above the same on x"
     assert on_x.detail.startswith(f"A / B on grocery → pantry − A / B on x = +{ratios[0] - ratios[1]:.4f} [+0.")
-    assert on_x.detail.endswith("needs more than 0; users resampled, and the spread of seeds, each data set apart")
+    assert on_x.detail.endswith("needs more than 0; the spread of users and of seeds, each data set apart")
     outcomes = {f.text[-1]: f.outcome for f in judge(claim, [*here, *x, *y], "toy").findings}
     assert outcomes["x"] == Outcome.REPRODUCED
     assert outcomes["y"] != Outcome.REPRODUCED

@@ -13,8 +13,8 @@ from zsrbook.data.clicks import TEST, TRAIN, VALID, split_in_time, windows_befor
 from zsrbook.data.dataset import DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import auc, auc_by_user
-from zsrbook.evaluation.bootstrap import PerUser, interval
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
+from zsrbook.evaluation.intervals import PerUser, interval
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.intervals import difference
 from zsrbook.experiments import choices
 from zsrbook.records import find
 

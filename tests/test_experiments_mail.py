@@ -18,8 +18,8 @@ from zsrbook.data.clicks import TEST, TRAIN, ClickData
 from zsrbook.data.dataset import DataError, Sequences
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.auc import gauc
-from zsrbook.evaluation.bootstrap import relative
 from zsrbook.evaluation.clicks import METRICS, ClickRanks
+from zsrbook.evaluation.intervals import relative
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
 from zsrbook.experiments import mail
 from zsrbook.experiments.mail import Spec, System, as_record, deviating, fitted, load, strangers, systems, visits

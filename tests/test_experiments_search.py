@@ -22,7 +22,7 @@ from tiny import WORDS
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData
 from zsrbook.data.toy import ToyWorld
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.intervals import difference
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import METRICS
 from zsrbook.experiments import search

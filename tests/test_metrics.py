@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import hypergeom
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
 
-from zsrbook.evaluation import auc, bootstrap, metrics, protocol, ranks
+from zsrbook.evaluation import auc, intervals, metrics, protocol, ranks
 from zsrbook.evaluation.metrics import GAINS, TieRule, average, by_user, recall_at, sampled, values
 from zsrbook.evaluation.ranks import RankTable
 
@@ -136,7 +136,7 @@ def test_unknown_rules_are_refused():
         average(table, np.ones(1), "both")
 
 
-@pytest.mark.parametrize("module", [ranks, metrics, auc, bootstrap, protocol], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [ranks, metrics, auc, intervals, protocol], ids=lambda m: m.__name__)
 def test_docstring_examples_run(module):
     result = doctest.testmod(module)
     assert result.attempted

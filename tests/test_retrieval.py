@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, links_of
 from zsrbook.evaluation import retrieval
-from zsrbook.evaluation.bootstrap import interval
+from zsrbook.evaluation.intervals import interval
 from zsrbook.evaluation.retrieval import METRICS, SearchProtocol, evaluate, judge, rank_relevant, sharing
 from zsrbook.models.retriever import Retriever, VectorRetriever
 from zsrbook.records import RunRecord, protocol_of
@@ -295,7 +295,7 @@ def test_ranks_keep_all_that_the_metrics_need(data, judged, tmp_path):
     for metric in protocol.metrics:
         found = protocol.per_user(tables, metric)
         assert found.value == pytest.approx(np.mean([protocol.summary(table)[metric] for table in tables.values()]))
-        estimate = interval(found, resamples=50)
+        estimate = interval(found)
         assert np.isnan(estimate.low) or estimate.low <= estimate.value <= estimate.high
 
 

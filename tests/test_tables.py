@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_claims import record_of
 
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.intervals import difference
 from zsrbook.evaluation.protocol import METRICS, Protocol
 from zsrbook.records import ADDRESS, REPOSITORY, RecordError, find
 from zsrbook.tables import PAPERS, across, beside, measured, paper_numbers, stacked

@@ -30,7 +30,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
-from zsrbook.evaluation.bootstrap import contrast, ratio_difference
+from zsrbook.evaluation.intervals import contrast, ratio_difference
 from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
 
@@ -560,7 +560,7 @@ def _in_variant(method: str, variant: str) -> str:
 def estimate(terms: Sequence[tuple[float, RunRecord]], metric: str) -> tuple[float, float, float, str]:
     """A weighted sum of records' metrics with its 95 % interval, and in words what the interval rests on.
 
-    With ranks: over users and seeds, paired (``bootstrap.contrast``). Without: Student's t over the seeds; one seed gives an infinite interval.
+    With ranks: over users and seeds, paired (``intervals.contrast``). Without: Student's t over the seeds; one seed gives an infinite interval.
 
     Raises:
         ValueError: the records were judged on different data, or by different protocols.
@@ -603,7 +603,7 @@ def estimate_closer(
 def _chances(records: Iterable[RunRecord]) -> str:
     """What an interval with ranks holds, in words."""
     several = any(len(record.seeds) > 1 for record in records)
-    return "users resampled, and the spread of seeds" if several else "users resampled; one seed, so the chance of training is left out"
+    return "the spread of users and of seeds" if several else "the spread of users; one seed, so the chance of training is left out"
 
 
 def _refuse_unlike(records: Sequence[RunRecord]) -> None:

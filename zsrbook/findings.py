@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from zsrbook.evaluation.bootstrap import relative
+from zsrbook.evaluation.intervals import relative
 from zsrbook.experiments import mail, prerec, search, zesrec
 from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from zsrbook.cache import whole, write_whole
-from zsrbook.evaluation.bootstrap import PerUser
 from zsrbook.evaluation.clicks import ClickProtocol, ClickRanks
+from zsrbook.evaluation.intervals import PerUser
 from zsrbook.evaluation.matrix import MatrixProtocol
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable

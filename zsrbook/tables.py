@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsrbook.claims import SUSPICIOUS, estimate, framed, lookup
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.intervals import difference
 from zsrbook.evaluation.protocol import METRICS
 from zsrbook.records import REPOSITORY, RUNS, RecordError, RunRecord, find, protocol_of
 

@@ -14,7 +14,7 @@ class GroupedAUC:
 
     Attributes:
         value: the mean of the users' AUC, weighted by their impressions.
-        by_user: index ``user``; ``mean`` the user's AUC, ``count`` impressions, ``sum`` their product: what the bootstrap takes.
+        by_user: index ``user``; ``mean`` the user's AUC, ``count`` impressions, ``sum`` their product: what intervals take.
         skipped: users with clicks only or non-clicks only, for whom AUC is not defined.
     """
 
@@ -68,7 +68,7 @@ def gauc(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> GroupedAU
 
 
 def auc_by_user(labels: np.ndarray, scores: np.ndarray, users: np.ndarray) -> pd.DataFrame:
-    """AUC over all rows, and how much each user moves it, in the form that the bootstrap takes.
+    """AUC over all rows, and how much each user moves it, in the form that intervals take.
 
     AUC is no mean over users, but to first order it moves like one: a positive moves it by how far the share of negatives below it
     exceeds AUC, and a negative likewise (the placements of DeLong et al. 1988, summed within a user as Obuchowski 1997 does for clusters).

@@ -15,7 +15,7 @@ import pandas as pd
 
 from zsrbook.data.clicks import GROUPS, TEST, ClickData
 from zsrbook.evaluation.auc import auc_by_user, gauc
-from zsrbook.evaluation.bootstrap import PerUser
+from zsrbook.evaluation.intervals import PerUser
 from zsrbook.evaluation.ranks import write_seeds
 from zsrbook.training import check_words
 
@@ -157,5 +157,5 @@ class ClickProtocol:
         return {name: float(frame["sum"].sum() / frame["count"].sum()) for name, frame in frames.items()}
 
     def per_user(self, ranks: Mapping[int, ClickRanks], metric: str) -> PerUser:
-        """A metric user by user and seed by seed, for the bootstrap."""
+        """A metric user by user and seed by seed, for intervals."""
         return PerUser.of({seed: table.by_user(metric) for seed, table in ranks.items()})

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import MatrixSplit, rows_of
-from zsrbook.evaluation.bootstrap import PerUser
+from zsrbook.evaluation.intervals import PerUser
 from zsrbook.evaluation.metrics import is_metric, sampled, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.evaluation.retrieval import judge, rank_relevant, runs_of
@@ -111,7 +111,7 @@ class MatrixProtocol:
         return {name: float(self.by_user(table, name)["mean"].mean()) for name in metrics}
 
     def per_user(self, tables: Mapping[int, RankTable], metric: str) -> PerUser:
-        """A metric user by user and seed by seed, for the bootstrap."""
+        """A metric user by user and seed by seed, for intervals."""
         return PerUser.of({seed: self.by_user(table, metric) for seed, table in tables.items()})
 
     save = staticmethod(save_ranks)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from zsrbook.data.dataset import Columns
 from zsrbook.data.splits import Fold
-from zsrbook.evaluation.bootstrap import PerUser
+from zsrbook.evaluation.intervals import PerUser
 from zsrbook.evaluation.metrics import Average, TieRule, average, by_user, is_metric, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, rank_targets, save_ranks
 from zsrbook.models.base import Recommender
@@ -100,7 +100,7 @@ class Protocol:
         return {name: average(table, values(table, name, self.ties), self.average) for name in metrics}
 
     def per_user(self, tables: Mapping[int, RankTable], metric: str) -> PerUser:
-        """A metric user by user and seed by seed, for the bootstrap."""
+        """A metric user by user and seed by seed, for intervals."""
         return PerUser.of({seed: by_user(table, values(table, metric, self.ties)) for seed, table in tables.items()}, self.average)
 
     save = staticmethod(save_ranks)

@@ -22,7 +22,7 @@ from scipy.special import digamma
 
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
-from zsrbook.evaluation.bootstrap import PerUser
+from zsrbook.evaluation.intervals import PerUser
 from zsrbook.evaluation.metrics import by_user, is_metric, parse, values
 from zsrbook.evaluation.ranks import RankTable, load_ranks, save_ranks
 from zsrbook.models.retriever import Retriever
@@ -300,7 +300,7 @@ class SearchProtocol:
         return {name: float(frame["sum"].sum() / frame["count"].sum()) for name, frame in frames.items()}
 
     def per_user(self, tables: Mapping[int, RankTable], metric: str) -> PerUser:
-        """A metric query by query and seed by seed, for the bootstrap."""
+        """A metric query by query and seed by seed, for intervals."""
         return PerUser.of({seed: self.per_query(table, metric) for seed, table in tables.items()})
 
     save = staticmethod(save_ranks)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.intervals import difference
 from zsrbook.records import RunRecord, find
 from zsrbook.tables import stacked
 

@@ -22,6 +22,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.toy import ToyWorld
+from zsrbook.evaluation.intervals import influence, variance_over_people
 
 #: candidates that the zero-shot model adds (section 5.4)
 CANDIDATES = 100
@@ -31,8 +32,6 @@ ARMS = ("control", "treatment")
 LENGTHS = ("all", "1", "2", "3+")
 #: means over queries: with a click or more; clicks; followed by a refined query; of which a page was turned; mean grade of the first page
 METRICS = ("Query Coverage", "User Interaction", "Query Refinement", "Next-page CTR", "Relevance")
-
-_BLOCK = 4096  # people whose bootstrap weights are drawn at once: 32 MB at 1000 resamples
 
 
 @dataclass(frozen=True)
@@ -220,39 +219,38 @@ def ab_test(
     return pd.concat(frames, ignore_index=True)
 
 
-def lifts(log: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Relative differences of the metrics, with a bootstrap over people, who are what was assigned: Poisson(1) weights, each arm its own.
+def lifts(log: pd.DataFrame) -> pd.DataFrame:
+    """Relative differences of the metrics. What was assigned are people, so they are what varies; intervals are symmetric in the logarithm.
 
     Args:
         log: as from ``ab_test``.
 
     Returns:
         index ``length``, ``metric``; columns ``control``, ``treatment`` (means over queries), and in percent of control ``lift``, ``error``
-        (standard error), ``low``, ``high`` (95 % interval); ``p`` (two-sided, of no difference).
+        (standard error), ``low``, ``high`` (95 % interval); ``p`` (two-sided, of no difference). What never happens in one arm alone
+        has no error, interval or p (NaN).
     """
-    rng, arms = np.random.default_rng(seed), []
+    means, variances = [], []
     for name in ARMS:
         rows = log[log["arm"] == name]
         people, person = np.unique(rows["user"], return_inverse=True)
         values = np.column_stack([rows[list(METRICS)], np.ones(len(rows))])
         parts = (_groups(rows["length"].to_numpy())[:, :, None] * values[:, None, :]).reshape(len(rows), -1)
         sums = csr_array((np.ones(len(rows)), (person, np.arange(len(rows))))) @ parts
-        total = np.zeros((1 + resamples, sums.shape[1]))
-        total[0] = sums.sum(0)
-        for block in range(0, len(people), _BLOCK):
-            part = sums[block : block + _BLOCK]
-            total[1:] += rng.poisson(1.0, (resamples, len(part))).astype(float) @ part
-        arms.append(total.reshape(1 + resamples, len(LENGTHS), -1))
-    with np.errstate(invalid="ignore", divide="ignore"):  # no query of this length, or nothing that happened after one: no ratio
-        control, treatment = (total[..., :-1] / total[..., -1:] for total in arms)
-        change = 100 * (treatment / control - 1)
-    change[~np.isfinite(change)] = np.nan
-    lift, found = change[0], pd.DataFrame(change[1:].reshape(resamples, -1))
-    low, high = found.quantile(0.025), found.quantile(0.975)
-    p = (1 + (np.abs(change[1:] - lift) >= np.abs(lift) - 1e-9).sum(0)) / (1 + np.isfinite(change[1:]).sum(0))
-    columns = {"control": control[0], "treatment": treatment[0], "lift": lift, "error": found.std(), "low": low, "high": high, "p": p}
-    index = pd.MultiIndex.from_product([LENGTHS, METRICS], names=["length", "metric"])
-    return pd.DataFrame({name: np.ravel(column) for name, column in columns.items()}, index)
+        sums = sums.reshape(len(people), len(LENGTHS), -1)
+        found, counts = sums[..., :-1], sums[..., -1:]
+        with np.errstate(invalid="ignore"):  # no query of this length
+            means.append((found.sum(0) / counts.sum(0)).ravel())
+        variances.append(variance_over_people(influence(found, counts)).ravel())
+    control, treatment = means
+    with np.errstate(invalid="ignore", divide="ignore"):  # nothing that happened after a query: no ratio
+        ratio = treatment / control
+        log_ratio, spread = np.log(ratio), np.sqrt(variances[0] / control**2 + variances[1] / treatment**2)
+        low, high = (100 * np.expm1(log_ratio + tail * norm.ppf(0.975) * spread) for tail in (-1, 1))
+        p = np.where(np.isnan(ratio) | (ratio == 1), 1.0, 2 * norm.sf(np.abs(log_ratio) / spread))
+    lift = np.where(np.isfinite(ratio), 100 * (ratio - 1), np.nan)
+    columns = {"control": control, "treatment": treatment, "lift": lift, "error": 100 * ratio * spread, "low": low, "high": high, "p": p}
+    return pd.DataFrame(columns, pd.MultiIndex.from_product([LENGTHS, METRICS], names=["length", "metric"]))
 
 
 def live(
@@ -272,8 +270,8 @@ def live(
     log = ab_test(traffic, control, treatment, people, searcher, seed)
     rng = np.random.default_rng(seed)
     sample = pd.concat([log[log["arm"] == arm].sample(SAMPLE, replace=True, random_state=rng) for arm in ARMS])
-    raters = lifts(sample.assign(user=np.arange(len(sample))), seed=seed).loc[[("all", "Relevance")]].rename({"Relevance": RATED})
-    found = pd.concat([lifts(log, seed=seed), raters])
+    raters = lifts(sample.assign(user=np.arange(len(sample)))).loc[[("all", "Relevance")]].rename({"Relevance": RATED})
+    found = pd.concat([lifts(log), raters])
     before, after = (expected(traffic, scores, searcher)[list(METRICS)].stack() for scores in (control, treatment))
     found["truth"] = 100 * (after / before - 1)
     found.loc[("all", RATED), "truth"] = found.loc[("all", "Relevance"), "truth"]

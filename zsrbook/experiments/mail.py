@@ -28,8 +28,8 @@ from zsrbook.data import catalogue, movielens_clicks
 from zsrbook.data.clicks import GROUPS, TEST, TRAIN, ClickData, windows_before
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
-from zsrbook.evaluation.bootstrap import Estimate, difference, relative
 from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
+from zsrbook.evaluation.intervals import Estimate, difference, relative
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
 from zsrbook.models.dmr import DMR, DMRSettings

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from zsrbook.data.dataset import Columns, DataError, Sequences
 from zsrbook.data.splits import Split, at_least, compact, split_leave_one_out, subset_of_users, without_repeats
-from zsrbook.evaluation.bootstrap import difference
+from zsrbook.evaluation.intervals import difference
 from zsrbook.evaluation.metrics import average, sampled
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.experiments import prerec

@@ -21,8 +21,8 @@ from zsrbook import claims
 from zsrbook.claims import estimate
 from zsrbook.data.dataset import DataError
 from zsrbook.data.matrix import MatrixSplit, rows_of
-from zsrbook.evaluation.bootstrap import PerUser, difference, relative
 from zsrbook.evaluation.heavy_tails import gini
+from zsrbook.evaluation.intervals import PerUser, difference, relative
 from zsrbook.evaluation.matrix import against_sample, alone
 from zsrbook.evaluation.metrics import values
 from zsrbook.evaluation.ranks import RankTable

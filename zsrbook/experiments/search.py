@@ -28,7 +28,7 @@ from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation import retrieval
-from zsrbook.evaluation.bootstrap import difference, interval
+from zsrbook.evaluation.intervals import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
@@ -750,7 +750,7 @@ def gaps(records: Iterable[RunRecord], pairs: Iterable[tuple[str, str]], metric:
         pairs: names of two rows; left out where either was not recorded, or the two on different data.
 
     Returns:
-        one row a pair that is there: ``a``, ``b``, ``difference``, ``low``, ``high``, ``p``, ``detectable``; see ``bootstrap.difference``.
+        one row a pair that is there: ``a``, ``b``, ``difference``, ``low``, ``high``, ``p``, ``detectable``; see ``intervals.difference``.
     """
     named, rows = {r.method: r for r in records}, []
     for a, b in pairs:

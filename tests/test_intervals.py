@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import sem, ttest_1samp
+from scipy.stats import t as student
 
-from zsrbook.evaluation.bootstrap import PerUser, contrast, difference, interval, ratio_difference, relative
+from zsrbook.evaluation.intervals import PerUser, contrast, difference, interval, ratio_difference, relative, variance_over_people
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.evaluation.ranks import RankTable
 
@@ -26,7 +28,7 @@ def test_interval_covers_a_micro_average_19_times_in_20():
         counts = rng.integers(1, 30, 150)
         taste = rng.beta(2, 6, 150)  # users differ, and so the rows of one user go together
         sums = rng.binomial(counts, taste)
-        found = interval(per_user(sums, counts[:, None]), resamples=300)
+        found = interval(per_user(sums, counts[:, None]))
         hits += found.low <= 0.25 <= found.high
     assert 0.91 <= hits / 300 <= 0.985
 
@@ -36,7 +38,7 @@ def test_interval_covers_when_seeds_and_users_both_vary():
     hits = 0
     for _ in range(200):
         quality = 0.3 + 0.05 * rng.normal(size=(200, 1)) + 0.01 * rng.normal(size=(1, 5)) + 0.1 * rng.normal(size=(200, 5))
-        found = interval(per_user(quality), resamples=300)
+        found = interval(per_user(quality))
         hits += found.low <= 0.3 <= found.high
     assert 0.88 <= hits / 200 <= 0.99
 
@@ -45,14 +47,14 @@ def test_interval_covers_when_seeds_and_users_both_vary():
     ("seeds", "of_seeds", "of_users", "least"), [(5, 0.02, 0.02, 0.92), (5, 0.02, 0.2, 0.92), (3, 0.02, 0.02, 0.92), (2, 0.02, 0.1, 0.86)]
 )
 def test_a_difference_covers_the_truth_where_few_seeds_vary_much(seeds, of_seeds, of_users, least):
-    """Nothing is different, but training moves a whole method up or down; five resampled seeds would miss 0 in every eighth case."""
+    """Nothing is different, but training moves a whole method up or down; resampling five seeds would miss 0 in every eighth case."""
     rng = np.random.default_rng(12)
 
     def judged():
         taste = rng.random((150, 1))
         return [per_user(taste + of_users * rng.normal(size=(150, seeds)) + of_seeds * rng.normal(size=(1, seeds))) for _ in range(2)]
 
-    found = [difference(*judged(), resamples=200) for _ in range(400)]
+    found = [difference(*judged()) for _ in range(400)]
     assert least <= np.mean([f.low <= 0 <= f.high for f in found]) <= 0.995
 
 
@@ -86,7 +88,7 @@ def test_a_ratio_keeps_its_interval_above_minus_one_and_covers_the_truth():
         taste, training = rng.gamma(2, 0.2, (80, 1)), np.exp(0.3 * rng.normal(size=(1, 5)) - 0.045)
         return per_user(0.5 * taste * training), per_user(taste)
 
-    found = [relative(*judged(), resamples=200) for _ in range(300)]
+    found = [relative(*judged()) for _ in range(300)]
     assert all(-1 < f.low < f.value < f.high for f in found)
     assert 0.9 <= np.mean([f.low <= -0.5 <= f.high for f in found]) <= 0.99
     nothing = relative(per_user(np.zeros(9)), per_user(np.ones(9)))
@@ -105,7 +107,7 @@ def test_p_value_is_uniform_without_a_difference_and_small_with_one():
     p = []
     for _ in range(200):
         taste = rng.random(120)
-        p.append(difference(per_user(taste + 0.1 * rng.normal(size=120)), per_user(taste + 0.1 * rng.normal(size=120)), resamples=200).p)
+        p.append(difference(per_user(taste + 0.1 * rng.normal(size=120)), per_user(taste + 0.1 * rng.normal(size=120))).p)
     assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.10
     assert 0.4 <= np.mean(p) <= 0.6
     taste = rng.random(500)
@@ -130,7 +132,7 @@ def test_equal_methods_do_not_differ():
 def test_detectable_difference_is_found_8_times_in_10():
     rng = np.random.default_rng(6)
     size = difference(per_user(rng.normal(size=200)), per_user(np.zeros(200))).detectable
-    found = [difference(per_user(size + rng.normal(size=200)), per_user(np.zeros(200)), resamples=200).p < 0.05 for _ in range(200)]
+    found = [difference(per_user(size + rng.normal(size=200)), per_user(np.zeros(200))).p < 0.05 for _ in range(200)]
     assert 0.68 <= np.mean(found) <= 0.92
 
 
@@ -150,15 +152,15 @@ def test_difference_of_ratios_covers_the_truth_and_pairs_within_a_data_set():
         taste = rng.gamma(2, 0.2, users)
         return per_user(ratio * taste + 0.05 * rng.normal(size=users)), per_user(taste + 0.05 * rng.normal(size=users))
 
-    found = [ratio_difference(judged(0.9, 150), judged(0.6, 250), resamples=300) for _ in range(300)]
+    found = [ratio_difference(judged(0.9, 150), judged(0.6, 250)) for _ in range(300)]
     assert 0.91 <= np.mean([f.low <= 0.3 <= f.high for f in found]) <= 0.985
     assert np.mean([f.value for f in found]) == pytest.approx(0.3, abs=0.003)
     # unpaired, the spread of taste alone would make the interval of one ratio 0.3 wide
     assert np.mean([f.high - f.low for f in found]) < 0.08
 
 
-def test_data_sets_of_one_shape_are_resampled_apart():
-    """The same draws for both would let equal data sets cancel, and the difference would seem to be sure."""
+def test_data_sets_of_one_shape_are_taken_apart():
+    """Pairing the users of two data sets would let equal ones cancel, and the difference would seem to be sure."""
     rng = np.random.default_rng(11)
     a, b = per_user(rng.random(200)), per_user(rng.random(200))
     found = ratio_difference((a, b), (a, b))
@@ -176,10 +178,24 @@ def test_ratios_that_make_no_sense_are_refused():
         ratio_difference((one, one), (one, per_user(np.ones(8))))
 
 
-def test_equal_seeds_give_equal_intervals():
-    method = per_user(np.random.default_rng(8).random((100, 3)))
-    assert interval(method, seed=4) == interval(method, seed=4)
-    assert interval(method, seed=4) != interval(method, seed=5)
+def test_what_endless_draws_of_people_would_find_is_found_without_a_draw():
+    """Two methods in three seeds, users with very unequal numbers of predictions, 20,000 paired draws of users."""
+    rng = np.random.default_rng(8)
+    counts = np.repeat(rng.geometric(0.1, (400, 1)), 3, axis=1)
+    taste = rng.beta(1, 4, (400, 1))
+    a, b = (per_user(rng.binomial(counts, np.minimum(1, taste * better)), counts) for better in (1.2, 1.0))
+    found = variance_over_people(a.influence - b.influence)
+    for weights in (rng.multinomial(400, np.full(400, 1 / 400), 20_000), rng.poisson(1.0, (20_000, 400))):
+        drawn = [((weights @ method.sums) / (weights @ method.counts)).mean(1) for method in (a, b)]
+        assert found == pytest.approx(np.var(drawn[0] - drawn[1]), rel=0.05)
+
+
+def test_without_seeds_and_with_one_prediction_a_user_it_is_students_test():
+    taste = np.random.default_rng(16).random(30)
+    found = interval(per_user(taste))
+    low, high = student.interval(0.95, 29, taste.mean(), sem(taste))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert found.p == pytest.approx(ttest_1samp(taste, 0).pvalue)
 
 
 def test_a_method_without_chance_pairs_with_one_of_many_seeds():
@@ -199,7 +215,7 @@ def test_other_predictions_are_refused():
     for pair in ((a, changing), (changing, a)):
         with pytest.raises(ValueError, match="same test set"):
             difference(*pair)
-    with pytest.raises(ValueError, match="nothing to resample"):
+    with pytest.raises(ValueError, match="nothing to take an interval of"):
         PerUser.of({})
 
 

@@ -1,19 +1,20 @@
 """Intervals and tests that hold both chances of a run: which people happen to be in the test, and which seed trained the model.
 
-People are resampled (bootstrap), all methods on the same ones. Seeds are too few for that: five that are resampled would seem to spread a
-fifth less than they do, and percentiles know nothing of how little five numbers tell of their spread. So seeds enter by the variance of
-their mean, paired where methods share them, and the interval is that of Student's t, with the degrees of freedom of a sum of two variances
-of which each is only estimated (Satterthwaite, Biometrics Bulletin 1946). What is chance of one person in one seed alone is in both parts, so
-intervals lean to the wide side. With one seed the chance of training is not known, and left out.
+All metrics here are ratios of two sums over people, so what drawing people anew (the bootstrap) would find in endless draws is known to first
+order without a draw: a person's influence is how far the metric moves with one more like them, and the variance of the metric is the sum
+of the squared influences (the infinitesimal jackknife: Efron, The Jackknife, the Bootstrap and Other Resampling Plans, SIAM 1982, chapter 6).
+Methods that are judged on the same people pair by adding their influences person by person.
 
-People get Poisson(1) weights, so a resample is one matrix product, and a micro average is a ratio of two resampled sums.
+Seeds enter by the variance of their mean, paired where methods share them, and the interval is that of Student's t, with the degrees of
+freedom of a sum of two variances of which each is only estimated (Satterthwaite, Biometrics Bulletin 1946). What is chance of one person in
+one seed alone is in both parts, so intervals lean to the wide side. With one seed the chance of training is not known, and left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from statistics import fmean, variance
 
 import numpy as np
@@ -22,13 +23,11 @@ from scipy.stats import t as student
 
 from zsrbook.evaluation.metrics import Average
 
-#: float32 sums are off by a few 1e-7, so a variance as small as the square of that is none
-_ROUNDING = 1e-13
-#: users whose weights are drawn, and kept for the next method, at once: 4 MB at 1000 resamples
-_BLOCK = 4096
+#: sums are off by some 1e-15, so a variance as small as the square of that is none
+_ROUNDING = 1e-26
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, so that resamples can be cached
+@dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class PerUser:
     """A metric of one method, user by user and seed by seed.
 
@@ -54,7 +53,7 @@ class PerUser:
             ValueError: no seed, or a seed without users.
         """
         if not frames or any(frame.empty for frame in frames.values()):
-            raise ValueError("there is nothing to resample: no seed, or a seed without users")
+            raise ValueError("there is nothing to take an interval of: no seed, or a seed without users")
         users = np.unique(np.concatenate([frame.index.to_numpy() for frame in frames.values()]))
         sums, counts = np.zeros((2, len(users), len(frames)))
         for column, frame in enumerate(frames.values()):
@@ -73,13 +72,18 @@ class PerUser:
         """The mean over all seeds."""
         return fmean(self.by_seed.values())
 
+    @cached_property
+    def influence(self) -> np.ndarray:
+        """(U,) how far the mean over the seeds moves with one more of each user."""
+        return influence(self.sums, self.counts).mean(1)
+
 
 @dataclass(frozen=True)
 class Estimate:
     """A number with its 95 % interval.
 
     Attributes:
-        value: the estimate itself, not the mean of its resamples.
+        value: the estimate.
         low, high: the interval.
         p: two-sided p-value of the hypothesis that the true value is 0.
         detectable: the smallest true difference from 0 that this test would find in 8 of 10 repetitions.
@@ -92,7 +96,31 @@ class Estimate:
     detectable: float
 
 
-def interval(method: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
+def influence(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """How far each ratio of sums over people moves with one more of each person, to first order.
+
+    Args:
+        sums, counts: (U, ...) what each person adds to the numerator and to the denominator.
+
+    Returns:
+        as ``sums``; adds up to 0 over people. NaN where nothing was counted.
+    """
+    total = counts.sum(0)
+    with np.errstate(invalid="ignore"):
+        return (sums - sums.sum(0) / total * counts) / total
+
+
+def variance_over_people(moves: np.ndarray) -> np.ndarray:
+    """The variance that a number has because other people might have been in the test.
+
+    Args:
+        moves: (U, ...) each person's influence on it.
+    """
+    people = len(moves)
+    return (moves**2).sum(0) * (people / max(1, people - 1))
+
+
+def interval(method: PerUser) -> Estimate:
     """The mean over seeds with its interval.
 
     >>> one = pd.DataFrame({"sum": [1.0, 0.0] * 200, "count": 1, "mean": [1.0, 0.0] * 200})
@@ -100,27 +128,25 @@ def interval(method: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
     >>> found.value, 0.44 < found.low < 0.46, 0.54 < found.high < 0.56
     (0.5, True, True)
     """
-    return contrast([(1.0, method)], resamples, seed)
+    return contrast([(1.0, method)])
 
 
-def difference(a: PerUser, b: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """``a`` minus ``b``, paired: both are judged on the same resampled users, and seeds where they have the same.
+def difference(a: PerUser, b: PerUser) -> Estimate:
+    """``a`` minus ``b``, paired: user by user, and seed by seed where they have the same.
 
     Raises:
         ValueError: the two were not judged on the same predictions.
     """
-    return contrast([(1.0, a), (-1.0, b)], resamples, seed)
+    return contrast([(1.0, a), (-1.0, b)])
 
 
-def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed: int = 0) -> Estimate:
-    """A weighted sum of methods, such as ``a - 0.9 b``, all on the same resampled users.
+def contrast(terms: Sequence[tuple[float, PerUser]]) -> Estimate:
+    """A weighted sum of methods, such as ``a - 0.9 b``, all judged on the same users.
 
     Methods of several seeds are compared on those that all of them have, if these are two or more; else each on its own.
 
     Args:
         terms: (weight, method) pairs.
-        resamples: how many.
-        seed: equal seeds give equal intervals.
 
     Raises:
         ValueError: the methods were not judged on the same predictions.
@@ -129,14 +155,13 @@ def contrast(terms: Sequence[tuple[float, PerUser]], resamples: int = 1000, seed
     weights = [weight for weight, _ in terms]
     seeds = _shared([method for _, method in terms])
     value = sum(w * fmean(found.values()) for w, found in zip(weights, seeds, strict=True))
-    people = sum(weight * _resampled(method, resamples, seed) for weight, method in terms)
-    return _estimate(value, [_of_people(people, terms[0][1]), *_of_seeds(weights, seeds)])
+    return _estimate(value, [_of_people(terms), *_of_seeds(weights, seeds)])
 
 
-def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUser], resamples: int = 1000, seed: int = 0) -> Estimate:
+def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUser]) -> Estimate:
     """``a / b`` on one data set minus ``a / b`` on another: whether a method keeps closer to another one here than there.
 
-    Within a data set the two methods are paired; the two data sets share no user and are resampled apart. Spreads are those of the
+    Within a data set the two methods are paired; the two data sets share no user, so their variances add. Spreads are those of the
     ratio's linear part.
 
     Raises:
@@ -148,17 +173,17 @@ def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUse
     >>> found.value, round(found.low, 6), round(found.high, 6)
     (0.5, 0.5, 0.5)
     """
-    (first, spread), (second, other) = _ratio(*here, resamples, seed), _ratio(*there, resamples, seed + 1)
+    (first, spread), (second, other) = _ratio(*here), _ratio(*there)
     return _estimate(first - second, spread + other)
 
 
-def relative(ours: PerUser, base: PerUser, resamples: int = 1000, seed: int = 0) -> Estimate:
+def relative(ours: PerUser, base: PerUser) -> Estimate:
     """``ours / base - 1`` on one data set; users and seeds are paired. The interval is symmetric in the logarithm of the ratio.
 
     Raises:
         ValueError: as ``ratio_difference``.
     """
-    ratio, parts = _ratio(ours, base, resamples, seed)
+    ratio, parts = _ratio(ours, base)
     found = _estimate(ratio - 1, parts)
     if ratio <= 0:
         return found
@@ -170,7 +195,7 @@ def relative(ours: PerUser, base: PerUser, resamples: int = 1000, seed: int = 0)
 Spread = tuple[float, float]
 
 
-def _ratio(a: PerUser, b: PerUser, resamples: int, seed: int) -> tuple[float, list[Spread]]:
+def _ratio(a: PerUser, b: PerUser) -> tuple[float, list[Spread]]:
     """``a / b``, and the variances of its linear part, which are those of ``(a - ratio b) / b``."""
     _refuse_others([a, b])
     seeds = _shared([a, b])
@@ -178,8 +203,7 @@ def _ratio(a: PerUser, b: PerUser, resamples: int, seed: int) -> tuple[float, li
     if not under:
         raise ValueError("there is no ratio to a method that scores 0")
     weights = 1 / under, -over / under**2
-    people = sum(weight * _resampled(method, resamples, seed) for weight, method in zip(weights, (a, b), strict=True))
-    return over / under, [_of_people(people, a), *_of_seeds(weights, seeds)]
+    return over / under, [_of_people(zip(weights, (a, b), strict=True)), *_of_seeds(weights, seeds)]
 
 
 def _shared(methods: Sequence[PerUser]) -> list[dict[int, float]]:
@@ -194,10 +218,10 @@ def _shared(methods: Sequence[PerUser]) -> list[dict[int, float]]:
     return [{s: x for s, x in m.by_seed.items() if s in shared} if len(m.by_seed) > 1 else m.by_seed for m in methods]
 
 
-def _of_people(found: np.ndarray, method: PerUser) -> Spread:
-    """From the (resamples,) values of resampled people."""
-    found = found[np.isfinite(found)]  # a resample of very few users may have drawn none
-    return float(found.var(ddof=1)), max(1, len(method.users) - 1)
+def _of_people(terms: Iterable[tuple[float, PerUser]]) -> Spread:
+    """The variance of a weighted sum of methods over people."""
+    moves = sum(weight * method.influence for weight, method in terms)
+    return float(variance_over_people(moves)), max(1, len(moves) - 1)
 
 
 def _of_seeds(weights: Sequence[float], seeds: Sequence[Mapping[int, float]]) -> list[Spread]:
@@ -233,22 +257,3 @@ def _estimate(value: float, parts: Sequence[Spread]) -> Estimate:
     return Estimate(
         float(value), float(value - tail * error), float(value + tail * error), float(p), float((tail + student.isf(0.2, freedom)) * error)
     )
-
-
-@lru_cache(maxsize=1024)
-def _resampled(method: PerUser, resamples: int, seed: int) -> np.ndarray:
-    """(resamples,) the mean over seeds on each draw of people. Methods with equally many users get the same draws of them: so they pair."""
-    n_users, n_seeds = method.sums.shape
-    both = np.concatenate([method.sums, method.counts], axis=1).astype(np.float32)
-    total = np.zeros((resamples, 2 * n_seeds))
-    for block in range(0, n_users, _BLOCK):
-        rows = both[block : block + _BLOCK]
-        total += _people(block // _BLOCK, resamples, seed)[:, : len(rows)].astype(np.float32) @ rows
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a resample of very few users drew none
-        return (total[:, :n_seeds] / total[:, n_seeds:]).mean(1)
-
-
-@lru_cache(maxsize=16)
-def _people(block: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, _BLOCK) uint8: how often each user of a block is drawn."""
-    return np.random.default_rng([seed, 0, block]).poisson(1.0, (resamples, _BLOCK)).astype(np.uint8)
