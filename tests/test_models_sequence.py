@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from zsrbook.data.dataset import Sequences
+from zsrbook.models import sequence
 from zsrbook.models.sequence import GAP_EDGES, GRU, HRNN, TCN, USER_NETWORKS
 
 B, L, D = 3, 12, 5
@@ -99,6 +101,22 @@ def test_gru_follows_its_equations(steps):
     network = shaken(GRU(D, dropout=0.2))
     expected = np.stack([plain_gru(network.cells, row) for row in array(steps)])
     np.testing.assert_allclose(array(network(steps, None)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [1, 3, 1024])
+def test_histories_are_read_as_one_step_after_the_other_gives_them(monkeypatch, together):
+    """Histories of all lengths, the empty one among them, items that come back, and items that nobody took."""
+    monkeypatch.setattr(sequence, "_TOGETHER", together)
+    rng = np.random.default_rng(0)
+    network = shaken(GRU(D, dropout=0.2))
+    start, items = torch.randn(D), torch.randn(9, D)
+    sequences = Sequences.of([rng.integers(7, size=n) for n in (4, 0, 11, 1, 4, 30, 0)])
+    found = network.read(start, items, sequences)
+    pieces = [
+        array(torch.cat([start[None], items[torch.as_tensor(own, dtype=torch.int64)]])) for own in np.split(sequences.items, sequences.starts[1:-1])
+    ]
+    np.testing.assert_allclose(array(found), np.concatenate([plain_gru(network.cells, piece) for piece in pieces]), atol=1e-5)
+    assert network.read(start, items, sequences.take(np.array([], int))).shape == (0, D)
 
 
 def test_tcn_follows_its_equations(steps):

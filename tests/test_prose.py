@@ -1023,19 +1023,18 @@ def test_what_ties_are_worth_is_told_of_fewer_seeds_than_other_tables_have():
 def test_what_the_page_on_speed_says_of_the_recorded_table():
     says(
         "bench",
-        "In the table that was recorded for the book, five rows miss theirs",
+        "In the table that was recorded for the book, four rows miss theirs",
         "take 4 % longer than they may",
         "Their products alone need nearly half of it",
         "where texts share words, as in ZSL_TE, it is seven times as fast",
         "costs more than four times DMR on two cores, where the goal is at most twice",
         "of that it gets two fifths",
         "1.9 times DMR in the median of five rounds",
-        "is six times as fast as a loop, not ten",
         "after one pass that takes a quarter of gensim's time, tell the topics of bloggers a little less well (by 4 %)",
     )
     says("search", "for ZSL_TE much, while for STL sixteen cores are as good")
     table = [row for row in json.loads((REPOSITORY / "book" / "bench.json").read_text(encoding="utf-8")) if row["ratio"] is not None]
-    assert sum(row["ratio"] < row["goal"] for row in table) == 5
+    assert sum(row["ratio"] < row["goal"] for row in table) == 4
 
     def row(begin: str) -> dict:
         (found,) = (r for r in table if r["name"].startswith(begin))
@@ -1051,7 +1050,5 @@ def test_what_the_page_on_speed_says_of_the_recorded_table():
     assert dmr["goal"] == 0.5
     assert dmr["of_floor"] == pytest.approx(0.4, abs=0.05)
     assert 1 / row("training of MAIL-DMR on a graphics card")["ratio"] == pytest.approx(1.9, abs=0.05)
-    newest = row("full-catalogue ranks, newest item of each user, ml-1m")
-    assert (newest["ratio"], newest["goal"]) == pytest.approx((6, 10), abs=0.5)
     assert row("training of Node2Vec")["ratio"] == pytest.approx(4, abs=0.5)
     assert row("macro-F1 of Node2Vec")["ratio"] == pytest.approx(0.96, abs=0.005)

@@ -8,13 +8,18 @@ Shape legend: B users in the batch, L longest history in it, d width of item and
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from zsrbook.data.dataset import Sequences
+
 #: edges of the gap buckets of HRNN, in seconds: a minute, ten, an hour, six, a day, a week, a month, a year
 GAP_EDGES = (60.0, 600.0, 3600.0, 21600.0, 86400.0, 604800.0, 2592000.0, 31536000.0)
+#: histories that ``GRU.read`` takes through a step together: enough to fill a product, few enough to stay in cache
+_TOGETHER = 1024
 
 
 def states_of(cells: nn.GRU, inputs: Tensor) -> Tensor:
@@ -44,6 +49,46 @@ class GRU(nn.Module):
     def forward(self, steps: Tensor, times: Tensor | None) -> Tensor:
         """(B, L + 1, d) start vector and item vectors, (B, L) times unused → (B, L + 1, d) user vectors."""
         return self.dropout(states_of(self.cells, self.dropout(steps)))
+
+    @torch.no_grad()
+    def read(self, start: Tensor, items: Tensor, sequences: Sequences) -> Tensor:
+        """The user vectors of many histories, as ``forward`` gives them without dropout, on CPUs in a third to half of the time.
+
+        What an item adds to the gates is worked out once an item, not once a time that it was taken; and all histories take a step
+        together, longest first, so that those that have ended cost nothing. One layer.
+
+        Args:
+            start: (d,) the vector before every history.
+            items: (I, d) item vectors.
+
+        Returns:
+            (N + U, d) in the layout of ``VectorRecommender.user_vectors``.
+        """
+        ((of_inputs, of_states, bias, state_bias),) = self.cells.all_weights  # rows: reset gate, update gate, candidate
+        d, used = len(start), np.unique(sequences.items)
+        code = np.zeros(len(items), np.int64)
+        code[used] = np.arange(1, 1 + len(used))
+        # the reset gate scales what comes from the state, so of the candidate alone the state's bias can't be added here
+        bias = bias + torch.cat([state_bias[: 2 * d], torch.zeros_like(state_bias[2 * d :])])
+        gates = torch.addmm(bias, torch.cat([start[None], items[torch.as_tensor(used)]]), of_inputs.T)  # (1 + items that occur, 3 d)
+        first = sequences.starts[:-1] + np.arange(len(sequences))  # where each history's first vector goes
+        inputs = np.zeros(len(sequences.items) + len(sequences), np.int64)
+        inputs[np.arange(len(sequences.items)) + sequences.rows + 1] = code[sequences.items]
+        out = torch.empty(len(inputs), d)
+        order = np.argsort(-sequences.lengths, kind="stable")
+        for rows in np.split(order, range(_TOGETHER, len(order), _TOGETHER)):
+            steps = sequences.lengths[rows] + 1
+            alive = np.searchsorted(-steps, -np.arange(steps.max(initial=0)), side="left")  # histories that have a step 0, 1, …
+            place = np.concatenate([first[rows[:n]] + k for k, n in enumerate(alive)]) if len(alive) else np.zeros(0, np.int64)
+            states, state = torch.empty(len(place), d), torch.zeros(len(rows), d)
+            takes = torch.as_tensor(inputs[place]).split(alive.tolist())
+            for n, take, new in zip(alive, takes, states.split(alive.tolist()), strict=True):
+                own, old = gates[take], state[:n] @ of_states.T
+                reset, update = own[:, : 2 * d].add_(old[:, : 2 * d]).sigmoid_().chunk(2, dim=1)
+                candidate = own[:, 2 * d :].addcmul_(reset, old[:, 2 * d :].add_(state_bias[2 * d :])).tanh_()
+                state = torch.lerp(candidate, state[:n], update, out=new)
+            out[torch.as_tensor(place)] = states
+        return out
 
 
 class TCN(nn.Module):
