@@ -179,6 +179,12 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         train(Line(), batches, replace(QUICK, learning_rate=0.2), checkpoint=tmp_path / "run.pt")
 
 
+@pytest.mark.parametrize("none", [[], [(torch.zeros(0, 3), torch.zeros(0))]])
+def test_nothing_to_train_on_is_an_error_that_says_so(none):
+    with pytest.raises(ValueError, match="my model: there is nothing to train on; epoch 0 has no batch, or none with a target"):
+        train(Line(), lambda epoch: none, QUICK, title="my model")
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_not_finite_is_an_error_that_says_where(bad):
     def broken(epoch):

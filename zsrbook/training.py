@@ -137,7 +137,8 @@ def train(
 
     Raises:
         FloatingPointError: the loss, in training or on validation, is no longer finite; says in which epoch, and what to turn down.
-        ValueError: the checkpoint was written under other settings; or there are several processes, and no ``shares``.
+        ValueError: there is nothing to train on; or the checkpoint was written under other settings; or there are several processes, and no
+            ``shares``.
     """
     if not shares and process_count() > 1:
         raise ValueError(
@@ -186,6 +187,8 @@ def train(
                 for optimizer in optimizers:
                     optimizer.step()
                 total, count = total + sums[0], count + sums[1]
+            if not count:
+                raise ValueError(f"{title}: there is nothing to train on; epoch {epoch} has no batch, or none with a target")
             mean = finite(float(total / count), f"{title}: the training loss", epoch, settings)
             network.eval()
             judged = finite(validate(), f"{title}: the validation loss", epoch, settings) if validate else mean
