@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
@@ -41,7 +41,7 @@ from zsrbook.data.splits import (
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.evaluation.protocol import Protocol, evaluate
 from zsrbook.evaluation.ranks import RankTable, rank_targets
-from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, shown, stamp_of
+from zsrbook.experiments.seeds import SEEDS, Key, as_config, complete, record_of, seeded, shown, stamp_of
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import Recommender, Wrapper
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
@@ -409,7 +409,7 @@ def configuration(model: Recommender) -> dict:
     unsaid = ", ".join(sorted(inspect.signature(learner).parameters.keys() - {"seed"}))
     if unsaid and not is_dataclass(settings):
         raise RecordError(f"{learner.__name__} takes {unsaid}, which no record could tell; keep what it is made with in its settings, a dataclass")
-    settings = asdict(settings) if is_dataclass(settings) else {}
+    settings = as_config(settings) if is_dataclass(settings) else {}
     curve = [(round(row["train"], 4), round(row["valid"], 4)) for row in getattr(model, "curve", [])]
     return settings | ({"curve": curve} if curve else {})
 
@@ -670,14 +670,15 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, dict]]:
         "zes-17": ("Adagrad's sums begin at 0.01", {"training": replace(training, accumulator=0.01)}),
         "zes-18": ("text dropout of 0.5", {"text_dropout": 0.5}),
         "zes-19": ("half of the log popularity left behind", {"popularity": 0.5}),
+        "zes-27": ("a session ends after half an hour", {"users": "hrnn", "session_gap": 1800.0}),
+        "zes-28": ("no sessions, only pauses", {"users": "hrnn", "session_gap": None}),
     }
 
 
-def deviating(scale: Scale, network: str = "gru") -> list[System]:
-    """The paper's recipe with one choice at a time changed."""
-    name = NETWORKS[network][1]
-    changed = {f"{name} ({key})": changes for key, (_, changes) in deviation_settings(scale).items()}
-    return [zesrec_row(method, paper_settings(scale, users=network, **changes)) for method, changes in changed.items()]
+def deviating(scale: Scale) -> list[System]:
+    """The paper's recipe with one choice at a time changed: of ZESRec-G, and of ZESRec-H where a choice is about sessions."""
+    changed = {f"{NETWORKS[changes.get('users', 'gru')][1]} ({key})": changes for key, (_, changes) in deviation_settings(scale).items()}
+    return [zesrec_row(method, paper_settings(scale, **changes)) for method, changes in changed.items()]
 
 
 #: λ of the later version's offsets, beside the 10 of zes-13 and zes-14

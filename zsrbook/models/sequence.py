@@ -138,10 +138,10 @@ class HRNN(nn.Module):
     time since the step before (log-spaced buckets), one if it opens a session, and a linear summary of the session before,
     which is the state that a first pass without summaries reached at that session's end (no gradient flows into it).
     Beside the item vector and not added to it: at a rate of 0.1 the context grows in a few steps to several times the length of
-    an item vector, and drowns it.
+    an item vector, and drowns it. ``session_gap``: seconds of pause that end a session; None: nothing does.
     """
 
-    def __init__(self, width: int, dropout: float, context: int = 16, session_gap: float = 86400.0):
+    def __init__(self, width: int, dropout: float, context: int = 16, session_gap: float | None = 86400.0):
         super().__init__()
         self.session_gap = session_gap
         self.gap = nn.Embedding(len(GAP_EDGES) + 1, context)
@@ -157,7 +157,7 @@ class HRNN(nn.Module):
         context = steps.new_zeros(*steps.shape[:2], len(self.opens))  # (B, L + 1, c); the start vector has none
         if times is not None and times.shape[1] > 0:
             gaps = torch.diff(times, dim=1, prepend=times[:, :1])  # (B, L), 0 for the first item
-            opens = gaps > self.session_gap
+            opens = torch.zeros_like(gaps, dtype=torch.bool) if self.session_gap is None else gaps > self.session_gap
             context = F.pad(self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens, (0, 0, 1, 0))
             with torch.no_grad():
                 states = states_of(self.cells, torch.cat([steps, context], dim=2))  # (B, L + 1, d); states[:, k] has read k items

@@ -30,7 +30,7 @@ from zsrbook.data.splits import Fold
 from zsrbook.models.base import VectorRecommender, check_targets, features_of
 from zsrbook.models.sequence import GRU, USER_NETWORKS
 from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
-from zsrbook.training import Processes, Training, check_words, pick_device, train
+from zsrbook.training import LATER, Processes, Training, check_words, pick_device, train
 
 #: histories from which on ``GRU.read`` is the faster way on a CPU
 _MANY = 16
@@ -50,6 +50,7 @@ class ZESRecSettings:
     text_dropout: float = 0.0  #: of the text vectors while training, so that no single direction of them names an item; DEC
     popularity: float = 0.0  #: γ; while training, γ log(how often it was taken) is added to an item's score, and left behind; DEC
     levels: int = 4  #: of the TCN, whose step sees the last 1 + 4 (2^levels - 1) items; DEC
+    session_gap: float | None = field(default=86400.0, metadata=LATER)  #: of HRNN: a longer pause, in seconds, ends a session; None: none does; DEC
     max_length: int = 256  #: longer histories are trained in pieces of this length; DEC
     batch_targets: int = 2048  #: targets a step; DEC
     sampled_above: int = 50_000  #: items above which the softmax is sampled; DEC
@@ -137,7 +138,7 @@ class NextItemNetwork(nn.Module):
         self.settings = settings
         self.n_targets = n_targets  # in an epoch
         self.items = items
-        more = {"levels": settings.levels} if settings.users == "tcn" else {}
+        more = {"tcn": {"levels": settings.levels}, "hrnn": {"session_gap": settings.session_gap}}.get(settings.users, {})
         self.users = USER_NETWORKS[settings.users](settings.width, settings.dropout, **more)
         self.start = nn.Parameter(torch.empty(settings.width).uniform_(-0.1, 0.1))  # stands before every history
         self.register_buffer("log_popularity", log_popularity, persistent=False)  # (I,) log of the share of interactions
