@@ -137,6 +137,13 @@ def pairs() -> dict[tuple[str, str], dict[str, RunRecord]]:
     return {at: named for at, named in found.items() if named}
 
 
+def test_where_a_session_ends_tells_nothing():
+    says("zesrec", "Where a session ends can't be told from chance here, nor can leaving sessions out.")
+    found = choices.recorded("zesrec", "toy").set_index("id").loc[["zes-27", "zes-28"]]
+    assert ((found["low"] < 0) & (found["high"] > 0)).all()
+    assert (found["seeds"] == 5).all()
+
+
 def near() -> dict[str, RunRecord]:
     source, target = zesrec.PAIRS[Scale.TOY][0]
     return rows("zesrec", "zero-shot", target, "toy", source)
