@@ -33,7 +33,7 @@ from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
 from zsrbook.training import LATER, Processes, Training, check_words, pick_device, train
 
 #: histories from which on ``GRU.read`` is the faster way on a CPU
-_MANY = 16
+_MANY = 32
 
 
 @dataclass(frozen=True)
