@@ -81,7 +81,7 @@ def test_every_record_of_a_choice_differs_from_its_recipe_in_few_settings():
             row = r.method.rpartition(" (")[0]
             if (r.pair, r.scale, row) in settings:
                 here, there = _flat(r.config), settings[r.pair, r.scale, row]
-                moved = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
+                moved = [name for name in here.keys() | there.keys() if here.get(name, "not there") != there.get(name, "not there")]
                 assert 1 <= len(moved) <= 3, f"{r.path} differs in {moved}"
 
 

@@ -192,12 +192,14 @@ def test_settings_differ_where_they_say():
 
 def test_each_deviation_changes_what_it_says_and_nothing_else():
     changes = zesrec.deviation_settings(Scale.TOY)
-    others = zesrec.deviating(Scale.TOY, "tcn")
-    assert [s.name for s in others] == [f"ZESRec-T ({key})" for key in changes]
-    paper = asdict(row("ZESRec-T").make(0).settings)
-    for system, (_, fields) in zip(others, changes.values(), strict=True):
+    of = {key: "ZESRec-H" if "users" in fields else "ZESRec-G" for key, (_, fields) in changes.items()}
+    rows = zesrec.deviating(Scale.TOY)
+    assert [s.name for s in rows] == [f"{name} ({key})" for key, name in of.items()]
+    for system, name, (_, fields) in zip(rows, of.values(), changes.values(), strict=True):
+        paper = asdict(row(name).make(0).settings)
         assert system.learns_from == "source"
-        assert {k for k, v in asdict(system.make(0).settings).items() if v != paper[k]} == set(fields)
+        assert {k for k, v in asdict(system.make(0).settings).items() if v != paper[k]} == set(fields) - {"users"}
+        assert fields.get("users", "gru") == paper["users"]
 
 
 @pytest.mark.parametrize("scale", Scale)

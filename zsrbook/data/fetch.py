@@ -637,7 +637,7 @@ def extract(archive: Path, into: Path) -> None:
                 inside(archive, info.filename, stat.S_ISLNK(info.external_attr >> 16))
             if broken := packed.testzip():
                 raise DataError(f"{archive}: member {broken} is damaged; get it again")
-            packed.extractall(into)
+            packed.extractall(into, [info for info in packed.infolist() if PurePosixPath(info.filename).parts])  # Python 3.12.1 stops at "./"
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         shutil.rmtree(into, ignore_errors=True)
         raise DataError(f"{archive}: can't be unpacked ({error}); get it again") from error
