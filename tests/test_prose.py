@@ -337,21 +337,24 @@ def test_mail_helps_in_front_of_dmr_in_some_comparisons_and_in_front_of_basednn_
         "In front of DMR it seems to help in some",
     )
     assert not any(mail_side(named, "MAIL-Base", "BaseDNN") > 0 for named in clicks().values())
-    assert not any(mail_side(named, "MAIL-Base", part) > 0 for named in clicks().values() for part in ("MAIL-Single", "MAIL-Dual"))
+    assert not any(mail_side(named, "MAIL-Base", part) > 0 for named in clicks().values() for part in ("MAIL-Single", "MAIL-Dual") if part in named)
     assert 1 in [mail_side(named, "MAIL-DMR", "DMR") for named in clicks().values()]
 
 
 def test_a_strangers_attributes_do_as_well_for_stars_and_worse_for_films_that_were_seen():
     says(
         "mail",
-        "Where a click means four stars the two can't be told apart, on MovieLens-100K or on MovieLens-1M",
+        "Where a click means four stars the two can't be told apart, on MovieLens-100K or, under the strict protocol, on MovieLens-1M",
         "a stranger's attributes do about as well there",
         "attributes do tell something, and MAIL does worse with a stranger's",
+        "So it does on MovieLens-1M under the paper's protocol, in a run of one seed",
     )
     assert {name for name, _ in clicks() if name.endswith("-stars")} == {"ml-100k-stars", "ml-1m-stars"}
-    for (name, _), named in clicks().items():
-        assert mail_side(named, "MAIL-Base", "MAIL-Base (shuffled)") == (0 if name.endswith("-stars") else 1)
-        if name.endswith("-stars"):
+    assert len(clicks()["ml-1m-stars", "clicks"]["MAIL-Base"].seeds) == 1
+    for (name, experiment), named in clicks().items():
+        alike = name.endswith("-stars") and (name, experiment) != ("ml-1m-stars", "clicks")
+        assert mail_side(named, "MAIL-Base", "MAIL-Base (shuffled)") == (0 if alike else 1)
+        if alike:
             assert abs(gap(named["MAIL-Base"], named["MAIL-Base (shuffled)"], "GAUC (new)").value) < 0.002
 
 
@@ -360,7 +363,7 @@ def test_one_percent_is_at_the_edge_of_movielens_100k_and_has_no_room_in_moviele
         "mail",
         "lie at the edge of what MovieLens-100K can show, or beyond it",
         "MovieLens-1M has ten times the impressions",
-        "at four stars under the strict protocol its interval leaves no room for one percent",
+        "at four stars its intervals leave no room for one percent",
     )
     impressions = {at: len(named["BaseDNN"].ranks[0].user) for at, named in clicks().items()}
     for at, named in clicks().items():
@@ -369,7 +372,7 @@ def test_one_percent_is_at_the_edge_of_movielens_100k_and_has_no_room_in_moviele
         if at[0].startswith("ml-100k"):
             assert found.detectable > 0.8 * percent
         else:
-            assert at == ("ml-1m-stars", "clicks-strict")
+            assert at[0] == "ml-1m-stars"
             assert impressions[at] == pytest.approx(10 * impressions["ml-100k-stars", "clicks-strict"], rel=0.1)
             assert found.high < percent
 
@@ -377,11 +380,18 @@ def test_one_percent_is_at_the_edge_of_movielens_100k_and_has_no_room_in_moviele
 def test_under_the_papers_protocol_dmr_is_weak_and_there_mail_helps_it_most():
     says(
         "mail",
+        "With its paper's settings, DMR is a weak baseline on MovieLens-100K",
         "it stands below Emblr, a logistic regression, on new users of both kinds of click, by more than the interval",
         "it is there that MAIL seems to help it most",
+        "Under the strict protocol DMR falls below Emblr again, and again MAIL helps it",
+        "DMR is level with Emblr, and MAIL does not help it: by AUC MAIL-DMR can't be told from DMR, and by GAUC it is worse",
         "with the paper's settings, DMR is a weak tower",
     )
     theirs, strict = ({at: named for at, named in clicks().items() if at[1] == experiment} for experiment in ("clicks", "clicks-strict"))
+    larger = theirs.pop(("ml-1m-stars", "clicks")), strict["ml-1m-stars", "clicks-strict"]
+    assert [mail_side(named, "DMR", "Emblr") for named in larger] == [0, -1]
+    assert [mail_side(named, "MAIL-DMR", "DMR") for named in larger] == [0, 1]
+    assert mail_side(larger[0], "MAIL-DMR", "DMR", "GAUC (new)") == -1
     assert {name.rpartition("-")[2] for name, _ in theirs} == {"stars", "watched"}
     assert all(mail_side(named, "DMR", "Emblr") < 0 for named in theirs.values())
     least, most = (
@@ -415,7 +425,8 @@ def test_llae_leaves_the_order_within_a_user_as_it_is(scale):
     says("mail", "its GAUC can't move, and does not")
     for r in find(paper="mail", method="LLAE", scale=scale):
         base = rows("mail", r.experiment, r.target, scale)["Emblr"]
-        assert [r.mean(f"GAUC ({group})") for group in ("new", "old")] == pytest.approx([base.mean(f"GAUC ({group})") for group in ("new", "old")])
+        for metric in ("GAUC (new)", "GAUC (old)"):  # the same but for ties of scores that rounding makes or breaks
+            assert r.mean(metric) == pytest.approx(base.mean(metric), rel=1e-5)
 
 
 def test_gains_are_larger_under_the_strict_protocol_and_surely_so_for_mail_dmr_alone():
