@@ -5,9 +5,10 @@ order without a draw: a person's influence is how far the metric moves with one 
 of the squared influences (the infinitesimal jackknife: Efron, The Jackknife, the Bootstrap and Other Resampling Plans, SIAM 1982, chapter 6).
 Methods that are judged on the same people pair by adding their influences person by person.
 
-Seeds enter by the variance of their mean, paired where methods share them, and the interval is that of Student's t, with the degrees of
-freedom of a sum of two variances of which each is only estimated (Satterthwaite, Biometrics Bulletin 1946). What is chance of one person in
-one seed alone is in both parts, so intervals lean to the wide side. With one seed the chance of training is not known, and left out.
+Seeds are too few for that: five would seem to spread a fifth less than they do. They enter by the variance of their mean, paired where methods
+share them, and the interval is that of Student's t, with the degrees of freedom of a sum of two variances of which each is only estimated
+(Satterthwaite, Biometrics Bulletin 1946). What is chance of one person in one seed alone is in both parts, so intervals lean to the wide
+side. With one seed the chance of training is not known, and left out.
 """
 
 from __future__ import annotations
