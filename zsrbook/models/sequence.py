@@ -65,21 +65,20 @@ class GRU(nn.Module):
             (N + U, d) in the layout of ``VectorRecommender.user_vectors``.
         """
         ((of_inputs, of_states, bias, state_bias),) = self.cells.all_weights  # rows: reset gate, update gate, candidate
-        d, used = len(start), np.unique(sequences.items)
-        code = np.zeros(len(items), np.int64)
-        code[used] = np.arange(1, 1 + len(used))
+        d, (used, local) = len(start), np.unique(sequences.items, return_inverse=True)
         # the reset gate scales what comes from the state, so of the candidate alone the state's bias can't be added here
         bias = bias + torch.cat([state_bias[: 2 * d], torch.zeros_like(state_bias[2 * d :])])
         gates = torch.addmm(bias, torch.cat([start[None], items[torch.as_tensor(used)]]), of_inputs.T)  # (1 + items that occur, 3 d)
         first = sequences.starts[:-1] + np.arange(len(sequences))  # where each history's first vector goes
         inputs = np.zeros(len(sequences.items) + len(sequences), np.int64)
-        inputs[np.arange(len(sequences.items)) + sequences.rows + 1] = code[sequences.items]
+        inputs[np.arange(len(sequences.items)) + sequences.rows + 1] = 1 + local
         out = torch.empty(len(inputs), d)
         order = np.argsort(-sequences.lengths, kind="stable")
-        for rows in np.split(order, range(_TOGETHER, len(order), _TOGETHER)):
+        for begin in range(0, len(order), _TOGETHER):
+            rows = order[begin : begin + _TOGETHER]
             steps = sequences.lengths[rows] + 1
-            alive = np.searchsorted(-steps, -np.arange(steps.max(initial=0)), side="left")  # histories that have a step 0, 1, …
-            place = np.concatenate([first[rows[:n]] + k for k, n in enumerate(alive)]) if len(alive) else np.zeros(0, np.int64)
+            alive = np.searchsorted(-steps, -np.arange(steps[0]), side="left")  # histories that have a step 0, 1, …
+            place = np.concatenate([first[rows[:n]] + k for k, n in enumerate(alive)])
             states, state = torch.empty(len(place), d), torch.zeros(len(rows), d)
             takes = torch.as_tensor(inputs[place]).split(alive.tolist())
             for n, take, new in zip(alive, takes, states.split(alive.tolist()), strict=True):
@@ -157,7 +156,7 @@ class HRNN(nn.Module):
         context = steps.new_zeros(*steps.shape[:2], len(self.opens))  # (B, L + 1, c); the start vector has none
         if times is not None and times.shape[1] > 0:
             gaps = torch.diff(times, dim=1, prepend=times[:, :1])  # (B, L), 0 for the first item
-            opens = torch.zeros_like(gaps, dtype=torch.bool) if self.session_gap is None else gaps > self.session_gap
+            opens = gaps > (torch.inf if self.session_gap is None else self.session_gap)
             context = F.pad(self.gap(torch.bucketize(gaps, self.edges)) + opens.unsqueeze(-1) * self.opens, (0, 0, 1, 0))
             with torch.no_grad():
                 states = states_of(self.cells, torch.cat([steps, context], dim=2))  # (B, L + 1, d); states[:, k] has read k items
