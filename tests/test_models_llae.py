@@ -197,7 +197,10 @@ def test_what_can_not_be_learned_from_is_refused(data, base):
     early = data.subset(data.fold != VALID)
     with pytest.raises(DataError, match="no validation impression of an old user to choose among 16 settings by"):
         LLAE(base).fit(early)
-    assert len(LLAE(base, LLAESettings(reconstruct=(0.1,), ranks=(4,))).fit(early).tried) == 1
+    model = LLAE(base, LLAESettings(reconstruct=(0.1,), ranks=(4,))).fit(early)
+    assert len(model.tried) == 1
+    with pytest.raises(DataError, match=r"hour \(26 codes\).*, but the model was fitted on data with .*hour \(25"):
+        model.scores(replace(data, vocabularies=data.vocabularies | {"hour": 26}), data.rows(TEST))
     with pytest.raises(ValueError, match="each above 0"):
         LLAESettings(reconstruct=(0.0,))
     with pytest.raises(ValueError, match="each 1 or above"):

@@ -425,6 +425,12 @@ def test_it_learns_and_every_loss_falls(clicks, fitted):
     assert auc(clicks.click[rows], fitted.scores(clicks, rows)) > 0.55
 
 
+def test_data_whose_codes_mean_something_else_get_no_scores(clicks, fitted):
+    others = ToyWorld(ToySettings(users=(301, 1, 1), items=(60, 40, 40))).clicks("grocery", 4000, longest=6)
+    with pytest.raises(DataError, match=r"vocabularies user \(302 codes\).*, but the model was fitted on data with user \(301 codes\)"):
+        fitted.scores(others, others.rows(TEST))
+
+
 def test_seeds_repeat_exactly(clicks, fitted):
     rows = clicks.rows(TEST)
     again = RankingModel(base, QUICK, small()).fit(clicks)

@@ -205,12 +205,14 @@ def test_what_can_not_be_learned_from_is_refused(data, base):
     bare = replace(data, layout=data.layout._replace(user=("user",)), users=data.users[:, :1])
     with pytest.raises(DataError, match="no field but 'user'"):
         MetaEmb(base, SETTINGS).fit(bare)
-    sizes = dict(data.vocabularies)
+    sizes, taught = dict(data.vocabularies), MetaEmb(base, SETTINGS).fit(data)
     for other in ({**sizes, "hour": 99}, {**sizes, "hour": sizes["hour"] + 1, "weekday": sizes["weekday"] - 1}, dict(reversed(sizes.items()))):
         coded_anew = replace(data, vocabularies=other, context=np.minimum(data.context, 1))
-        said = rf"the vocabularies .*hour \({other['hour']} codes\).*, but the base was fitted on data with .*hour \(25"
+        said = rf"the vocabularies .*hour \({other['hour']} codes\).*, but the model was fitted on data with .*hour \(25"
         with pytest.raises(DataError, match=said):
             MetaEmb(base, SETTINGS).fit(coded_anew)
+        with pytest.raises(DataError, match=said):
+            taught.scores(coded_anew, data.rows(TEST))
     swapped = replace(data, layout=data.layout._replace(context=("weekday", "hour")), context=data.context[:, ::-1])
-    with pytest.raises(DataError, match="the context fields weekday, hour, but the base was fitted on data with hour, weekday; fit it on"):
+    with pytest.raises(DataError, match="the context fields weekday, hour, but the model was fitted on data with hour, weekday; fit it on"):
         MetaEmb(base, SETTINGS).fit(swapped)

@@ -156,6 +156,7 @@ class LLAE(RankingModel):
         if not len(valid) and len(choices) > 1:
             raise DataError(f"{data.name}: no validation impression of an old user to choose among {len(choices)} settings by; give one λ and one r")
         base = self.base.frozen(data)
+        self.space = self.base.space
         if not isinstance(base.tower, Emblr | BaseDNN):
             raise ValueError(f"LLAE predicts the sum of behaviours, but {type(base.tower).__name__} reads more of them; use Emblr")
         self.network = LLAENetwork(base, settings.attributes, [data.vocabularies[name] for name in data.layout.user[1:]])

@@ -150,6 +150,7 @@ class MetaEmb(RankingModel):
             raise DataError(f"{data.name}: users have no field but {data.layout.user[0]!r}, so there is nothing to make an id of; expected a profile")
         training, device = self.meta.training, pick_device(self.meta.training.device)
         base = self.base.frozen(data)
+        self.space = self.base.space
         with torch.random.fork_rng():
             torch.manual_seed(training.seed)
             self.network = MetaNetwork(base, self.meta)

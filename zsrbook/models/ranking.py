@@ -256,14 +256,23 @@ class RankingModel:
         """
         if not hasattr(self, "network"):
             self.fit(data)
+        self.refuse_others(data)
+        return self.network.requires_grad_(False).eval()
+
+    def refuse_others(self, data: ClickData) -> None:
+        """Raises DataError if what was fitted on has other fields or vocabularies than ``data``, whose codes would read rows of something else."""
         for what, here in described(data).items():
             there = described(self.space)[what]
             if here != there:
-                raise DataError(f"{data.name} has the {what} {here}, but the base was fitted on data with {there}; fit it on {data.name}")
-        return self.network.requires_grad_(False).eval()
+                raise DataError(f"{data.name} has the {what} {here}, but the model was fitted on data with {there}; fit it on {data.name}")
 
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
-        """(n,) float32 log-odds of a click at these impressions."""
+        """(n,) float32 log-odds of a click at these impressions.
+
+        Raises:
+            DataError: as ``refuse_others``.
+        """
+        self.refuse_others(data)
         device = self.network.fields.table.weight.device
         pieces = in_batches(rows, 2048)  # of more, the behaviours would no longer lie in the processor's cache
         parts = [self.network.log_odds(batch_of(data, piece, device)).cpu().numpy() for piece in pieces]
