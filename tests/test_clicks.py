@@ -58,6 +58,17 @@ def test_an_impression_names_a_user_and_an_item_that_are_there(data):
             replace(data, **{what: np.append(np.int32(-1), codes[1:])})
 
 
+def test_windows_lie_within_the_behaviours_and_impressions_follow_the_clock(data):
+    behaviours = len(data.behaviours)
+    for window in ([-1, 2], [3, 2], [0, behaviours + 1]):
+        said = rf"impression 7 has the window {window[0]} to {window[1]} of {behaviours} behaviours; expected one within"
+        with pytest.raises(DataError, match=said):
+            replace(data, windows=np.where(np.arange(len(data))[:, None] == 7, window, data.windows))
+    for time in (data.time[::-1], np.full(len(data), np.nan)):
+        with pytest.raises(DataError, match="impressions do not stand in the order of time"):
+            replace(data, time=time)
+
+
 def test_the_folds_follow_each_other_in_time():
     time = np.random.default_rng(0).random(1000)
     fold = split_in_time(time, valid=0.1, test=0.2)

@@ -57,7 +57,8 @@ class ClickData:
         report: what was kept, repaired and dropped on the way here.
 
     Raises:
-        DataError: the parts do not fit together, a code is none of its table or vocabulary, or a label is neither 0 nor 1.
+        DataError: the parts do not fit together, a code is none of its table or vocabulary, a window reaches out of the behaviours, impressions
+            are not in the order of time, or a label is neither 0 nor 1.
     """
 
     name: str
@@ -93,6 +94,12 @@ class ClickData:
                 check_codes(f"{self.name}: {group} fields", name, column, self.vocabularies[name])
         for what, codes, table in (("user", self.user, self.users), ("item", self.item, self.items)):
             check_codes(f"{self.name}: impressions", what, codes, len(table))
+        (begin, end), there = self.windows.T, len(self.behaviours)
+        if (wrong := (begin < 0) | (begin > end) | (end > there)).any():
+            at = wrong.argmax()
+            raise DataError(f"{self.name}: impression {at} has the window {begin[at]} to {end[at]} of {there} behaviours; expected one within")
+        if not (self.time[:-1] <= self.time[1:]).all():
+            raise DataError(f"{self.name}: impressions do not stand in the order of time; sort them, and their windows with them")
         if not np.isin(self.click, (0, 1)).all():
             raise DataError(f"{self.name}: a label is {self.click[~np.isin(self.click, (0, 1))][0]}; expected 0 or 1")
 
