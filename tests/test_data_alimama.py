@@ -271,6 +271,7 @@ def test_files_that_are_no_files(folder, file):
         (content[:-3], "the last line is .* without a line end, so the file was cut short"),
         (content[: len(content) // 2].rpartition(b"\n")[0], "without a line end"),
         (content.replace(column.encode(), b"other", 1), f"line 1 names no column {column}; it is .* expected {', '.join(alimama.FILES[file])[:10]}"),
+        (content.replace(b"\n", f",{column}\n".encode(), 1), f"line 1 names a column twice: .*, {column}; expected each name once"),
         (b"<!DOCTYPE html><title>Log in</title>\n", "a web page, not data"),
         (content.partition(b"\n")[0] + b"\n", "nothing follows"),
         (b"", "the file is empty"),

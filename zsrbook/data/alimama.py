@@ -426,7 +426,7 @@ def header(path: Path, columns: tuple[str, ...]) -> list[str]:
     """The names of the columns as they stand in the file, without blanks around them.
 
     Raises:
-        DataError: missing, empty, a web page, no rows, a column is missing, or the last line is cut short.
+        DataError: missing, empty, a web page, no rows, a column is missing or named twice, or the last line is cut short.
     """
     with open_raw(path) as stream:
         start = stream.readline(1 << 16)
@@ -439,6 +439,8 @@ def header(path: Path, columns: tuple[str, ...]) -> list[str]:
     names = [name.strip() for name in start.decode("utf-8-sig", "replace").split(",")]
     if absent := [column for column in columns if column not in names]:
         raise DataError(f"{path}: line 1 names no column {', '.join(absent)}; it is {', '.join(names)[:200]!r}; expected {', '.join(columns)}")
+    if any(names.count(column) > 1 for column in columns):
+        raise DataError(f"{path}: line 1 names a column twice: {', '.join(names)[:200]}; expected each name once")
     if not row:
         raise DataError(f"{path}: line 1 has the names of the columns and nothing follows; {GET_AGAIN}")
     if not whole:
