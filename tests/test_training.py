@@ -175,8 +175,10 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt")
-    with pytest.raises(ValueError, match=r"run\.pt was written under other settings \(learning_rate 0\.1, now 0\.2\); delete it"):
+    with pytest.raises(ValueError, match=r"run\.pt was written under other settings or from other data \(learning_rate 0\.1, now 0\.2\); delete it"):
         train(Line(), batches, replace(QUICK, learning_rate=0.2), checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run\.pt was written under other settings or from other data \(data None, now 'abc'\); delete it"):
+        train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt", of=lambda: {"data": "abc"})
 
 
 @pytest.mark.parametrize("none", [[], [(torch.zeros(0, 3), torch.zeros(0))]])

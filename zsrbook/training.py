@@ -123,6 +123,7 @@ def train(
     checkpoint: Path | None = None,
     title: str = "training",
     shares: bool = True,
+    of: Callable[[], dict[str, Any]] = dict,
 ) -> list[dict[str, float]]:
     """Train in place, leave the network at its best validation loss, and return the curve.
 
@@ -131,14 +132,16 @@ def train(
         validate: the loss that early stopping watches; None: run all epochs and keep the last.
         checkpoint: written after each epoch; if it is there, training goes on from it.
         shares: whether ``batches`` knows of several processes; False: each would get the whole of every batch, so there may be only one.
+        of: gives what else makes this run what it is, such as the model's settings and a hash of its data; called where there is a checkpoint,
+            which is of no use to another run.
 
     Returns:
         one row an epoch: ``epoch``, ``train`` and ``valid`` (mean loss a target), ``seconds``.
 
     Raises:
         FloatingPointError: the loss, in training or on validation, is no longer finite; says in which epoch, and what to turn down.
-        ValueError: there is nothing to train on; or the checkpoint was written under other settings; or there are several processes, and no
-            ``shares``.
+        ValueError: there is nothing to train on; or the checkpoint was written under other settings or from other data; or there are several
+            processes, and no ``shares``.
     """
     if not shares and process_count() > 1:
         raise ValueError(
@@ -153,11 +156,12 @@ def train(
     optimizers = optimizers_of(network, settings)
     curve: list[dict[str, float]] = []
     best = {"loss": float("inf"), "state": _copy(network), "epoch": -1}
+    asked = asdict(settings) | {name: value for name, value in (of() if checkpoint else {}).items() if name != "training"}  # which `settings` is
     if checkpoint and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        other = [f"{k} {saved['settings'].get(k)!r}, now {v!r}" for k, v in asdict(settings).items() if saved["settings"].get(k) != v]
+        other = [f"{k} {saved['settings'].get(k)!r}, now {v!r}" for k, v in asked.items() if saved["settings"].get(k) != v]
         if other:
-            raise ValueError(f"{checkpoint} was written under other settings ({'; '.join(other)}); delete it to start anew")
+            raise ValueError(f"{checkpoint} was written under other settings or from other data ({'; '.join(other)}); delete it to start anew")
         network.load_state_dict(saved["network"])
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -198,7 +202,7 @@ def train(
             tell(curve[-1])
             if checkpoint and processes.rank == 0:
                 states = [optimizer.state_dict() for optimizer in optimizers]
-                written = {"network": _copy(network), "optimizers": states, "curve": curve, "best": best, "settings": asdict(settings)}
+                written = {"network": _copy(network), "optimizers": states, "curve": curve, "best": best, "settings": asked}
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(checkpoint, lambda path, written=written: torch.save(written, path))  # a kill while writing leaves the last one
     network.load_state_dict(best["state"])

@@ -34,7 +34,7 @@ Shape legend: P positions, A anchors of each, U different anchors among them, C 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -186,7 +186,16 @@ class Anchored(Recommender):
                 chosen = np.sort(rng.permutation(data.n_items)[: settings.candidates])
                 yield self.positions(drawn, drawn.starts[drawn.rows[groups[i]]], groups[i], drawn.items[groups[i]], chosen)
 
-        self.curve = train(self.network, batches, settings.training, None, self.checkpoint, f"anchored on {data.name}", shares=False)
+        self.curve = train(
+            self.network,
+            batches,
+            settings.training,
+            None,
+            self.checkpoint,
+            f"anchored on {data.name}",
+            shares=False,
+            of=lambda: asdict(settings) | {"data": data.sha256()},
+        )
         self.network.bind(self.network.vectors)
         return self
 

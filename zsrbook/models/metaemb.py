@@ -29,7 +29,7 @@ Shape legend: n users in a step, R impressions of their draws a (and of b), f pr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -162,7 +162,16 @@ class MetaEmb(RankingModel):
 
         valid = data.rows(VALID, "old")
         validate = (lambda: self.loss(hidden, valid)) if len(valid) and training.patience is not None else None
-        self.curve = train(self.network, batches, training, validate, self.checkpoint, f"ids of {data.name}", shares=False)
+        self.curve = train(
+            self.network,
+            batches,
+            training,
+            validate,
+            self.checkpoint,
+            f"ids of {data.name}",
+            shares=False,
+            of=lambda: asdict(self.meta) | {"data": data.sha256},
+        )
         return self
 
 

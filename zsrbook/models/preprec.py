@@ -41,7 +41,7 @@ Shape legend: B windows of histories in a batch, L longest of them, P prediction
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -433,7 +433,13 @@ class PrepRec(Recommender):
                 return float(sum(loss for loss, _ in sums)) / sum(n for _, n in sums)
 
         self.curve = train(
-            self.network, lambda epoch: home.batches((seed, epoch)), self.settings.training, validate, self.checkpoint, f"PrepRec on {data.name}"
+            self.network,
+            lambda epoch: home.batches((seed, epoch)),
+            self.settings.training,
+            validate,
+            self.checkpoint,
+            f"PrepRec on {data.name}",
+            of=lambda: asdict(self.settings) | {"data": data.sha256()},
         )
         return self
 

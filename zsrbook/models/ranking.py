@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -245,7 +245,17 @@ class RankingModel:
 
         valid = data.rows(VALID)
         validate = (lambda: self.loss(data, valid)) if len(valid) and self.settings.training.patience is not None else None
-        self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, f"clicks on {data.name}", shares=False)
+        parts = {"tower": self.network.tower, "filler": self.network.filler}
+        self.curve = train(
+            self.network,
+            batches,
+            self.settings.training,
+            validate,
+            self.checkpoint,
+            f"clicks on {data.name}",
+            shares=False,
+            of=lambda: asdict(self.settings) | {"data": data.sha256} | {name: repr(getattr(part, "settings", part)) for name, part in parts.items()},
+        )
         return self
 
     def frozen(self, data: ClickData) -> ClickNetwork:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -209,7 +209,10 @@ class Softmax(TextRetriever):
             for begin in range(0, len(order), settings.batch):
                 yield batch_of(documents, pairs, order[begin : begin + settings.batch], device)
 
-        self.curve = train(network, batches, training, None, self.checkpoint, f"{type(self).__name__} on {data.name}", shares=False)
+        title = f"{type(self).__name__} on {data.name}"
+        self.curve = train(
+            network, batches, training, None, self.checkpoint, title, shares=False, of=lambda: asdict(settings) | {"data": data.sha256}
+        )
         self.items = network.items.weight.detach().cpu().numpy()
         self.contexts = self.neighbours(data, network)
         if settings.fold_in:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -233,7 +233,15 @@ class ZESRec(VectorRecommender):
 
         validate = None if valid is None else lambda: self.loss(valid)
         title = f"{self.settings.users}/{self.settings.items} on {data.name}"
-        self.curve = train(self.network, batches, self.settings.training, validate, self.checkpoint, title)
+        self.curve = train(
+            self.network,
+            batches,
+            self.settings.training,
+            validate,
+            self.checkpoint,
+            title,
+            of=lambda: asdict(self.settings) | {"data": data.sha256()},
+        )
         return self
 
     def bind(self, target: Dataset) -> None:
