@@ -29,6 +29,14 @@ def test_list(tmp_path, monkeypatch):
     assert "1 of 2 files missing" in result.output
 
 
+def test_paths_and_ids_are_said_as_they_are(tmp_path, monkeypatch):
+    folder = tmp_path / "data:b:x [/red]"
+    monkeypatch.setenv("ZSRBOOK_DATA", str(folder))
+    monkeypatch.setenv("COLUMNS", "300")
+    assert f"Data sets in {folder}" in run("list").output
+    assert f"It belongs in {folder}" in run("check", "ml-1m").output
+
+
 def test_get_what_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))
     for name, message in (("moon", "no data set is called 'moon'"), ("netflix-2m", "can't be downloaded without an account")):

@@ -76,7 +76,7 @@ def test_doctor_is_content_with_toy(monkeypatch):
     assert "Ready for scale toy" in result.output
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "empty", "[old]", "a [/b]"])
+@pytest.mark.parametrize("folder", ["nowhere", "empty", "[old]", "a [/b]", "c:b:d"])
 def test_doctor_says_what_to_do_about_missing_data(monkeypatch, tmp_path, folder):
     (tmp_path / "empty" / "ml-1m").mkdir(parents=True)
     monkeypatch.setenv("ZSRBOOK_SCALE", "small")

@@ -6,7 +6,6 @@ import os
 import shutil
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from zsrbook.data import catalogue, fetch
 from zsrbook.experiments import mail, preprec, prerec, search, zesrec
 from zsrbook.notebook import device_name, versions
 from zsrbook.scale import Scale, current_scale, data_folder
+from zsrbook.terminal import console
 from zsrbook.text import embedded_minilm
 from zsrbook.training import pick_device
 
@@ -66,11 +66,10 @@ def doctor() -> None:
         table.add_row(optional if found == "not installed" else there, package, found)
     for what, seen, fine, needed, _ in checks:
         table.add_row(there if fine else missing if needed else optional, what, seen)
-    console = Console(markup=False)  # a path may hold brackets
-    console.print(table)
+    console().print(table)
     for what, _, fine, needed, todo in checks:
         if not fine:
-            console.print(f"{'Missing' if needed else 'Optional'}: {what}. {todo}")
+            console().print(f"{'Missing' if needed else 'Optional'}: {what}. {todo}")
     ready = all(fine or not needed for _, _, fine, needed, _ in checks)
-    console.print(f"Ready for scale {scale}." if ready else f"Not ready for scale {scale}.")
+    console().print(f"Ready for scale {scale}." if ready else f"Not ready for scale {scale}.")
     raise typer.Exit(0 if ready else 1)

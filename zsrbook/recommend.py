@@ -10,7 +10,6 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from zsrbook.cache import write_whole
@@ -25,7 +24,7 @@ from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
 from zsrbook.models.files import ModelFile
 from zsrbook.records import code_version
 from zsrbook.scale import Scale, current_scale
-from zsrbook.terminal import Encoding, errors_for_people, say
+from zsrbook.terminal import Encoding, console, errors_for_people, say
 from zsrbook.text import TextEncoder
 
 app = typer.Typer(help="Recommend from a catalogue of your own.", no_args_is_help=True)
@@ -251,7 +250,7 @@ def show(found: pd.DataFrame) -> None:
     out = Table(user, Column("rank", justify="right"), item, "text", Column("score", justify="right"), box=None)
     for user, rank, item, text, score in found.itertuples(index=False):
         out.add_row(user, str(rank), item, textwrap.shorten(text, 48, placeholder=" …"), f"{score:.2f}")
-    Console(markup=False, highlight=False, emoji=False).print(out)
+    console().print(out)
 
 
 def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> None:

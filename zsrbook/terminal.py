@@ -12,9 +12,14 @@ Encoding = Annotated[
 ]
 
 
+def console(error: bool = False) -> Console:
+    """The terminal, which shows texts as they are: a path may hold ``[brackets]``, and an id ``:colons:``."""
+    return Console(stderr=error, markup=False, highlight=False, emoji=False)  # made anew, since it takes its width when it is made
+
+
 def say(text: str, error: bool = False) -> None:
-    """One line on the terminal, as it is: no markup, no wrapping."""
-    Console(stderr=error).print(text, markup=False, highlight=False, soft_wrap=True)  # made here, since it takes its width when it is made
+    """One line on the terminal, not wrapped."""
+    console(error).print(text, soft_wrap=True)
 
 
 @contextmanager

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from zsrbook.data import catalogue, fetch
 from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.data.dataset import DataError, Dataset
 from zsrbook.scale import data_folder
-from zsrbook.terminal import Encoding, errors_for_people, say
+from zsrbook.terminal import Encoding, console, errors_for_people, say
 
 #: what a person can mend
 MENDABLE = (DataError, OSError)
@@ -36,7 +35,7 @@ def list_() -> None:
         absent = len(source.missing())
         here = "yes" if not absent else "no" if absent == len(source.files) else f"{absent} of {len(source.files)} files missing"
         table.add_row(name, "unknown" if source.size is None else f"{source.size / 1e6:.1f} MB", source.licence, here)
-    Console().print(table)
+    console().print(table)
 
 
 @app.command()
