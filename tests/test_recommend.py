@@ -378,6 +378,11 @@ def test_a_user_without_a_history_gets_where_the_source_began_or_a_reason(shop, 
         assert "--model ZESRec-G" in said
 
 
+def test_a_catalogue_of_one_item_is_offered_to_whoever_comes(shop):
+    Path("catalogue.csv").write_text("item,text\nt1,green tea\n")
+    assert rows()["item"].tolist() == ["t1"]
+
+
 def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
     """Why ``NEIGHBOUR`` whitens in half: n items span at most n - 1 axes, and made equal these put all items equally far apart."""
     data = with_vectors(read(Path("catalogue.csv"), None, [])[0], TextEncoder())

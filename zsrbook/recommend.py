@@ -231,7 +231,7 @@ def best(model: Recommender, name: str, data: Dataset, histories: Sequences, top
     for rows in in_chunks(np.arange(len(histories)), data.n_items):
         chunk = histories.take(rows)
         scores = model.scores(chunk).cpu()
-        if ((scores.amin(1) == scores.amax(1)).numpy() & (chunk.lengths == 0)).any():
+        if data.n_items > 1 and ((scores.amin(1) == scores.amax(1)).numpy() & (chunk.lengths == 0)).any():
             raise DataError(
                 f"{name} can't recommend to a user without a history: all items get the same score; give an --item,"
                 f" or a model that learned where to start, such as `python -m zsrbook export SOURCE OUT.safetensors --model ZESRec-G`"
