@@ -81,6 +81,13 @@ def test_get_downloads_checks_and_is_content_next_time(server, data, monkeypatch
     assert [p.name for p in data.rglob("*")] == ["it-folder", "t.csv"]
 
 
+def test_what_was_downloaded_can_be_read_by_whom_the_umask_lets(server, data, monkeypatch):
+    server.files["/t.csv"] = CONTENT
+    register(monkeypatch, File("t.csv", SHA, len(CONTENT), f"{server.address}/t.csv"))
+    (data / "any").touch()
+    assert (fetch.get("it", lambda _: None) / "t.csv").stat().st_mode == (data / "any").stat().st_mode
+
+
 def test_a_hash_that_nobody_knows_is_printed(server, data, monkeypatch):
     server.files["/t.csv"] = CONTENT
     register(monkeypatch, File("t.csv", url=f"{server.address}/t.csv"))

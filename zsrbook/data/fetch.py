@@ -577,6 +577,8 @@ def download(url: str, work: Path) -> Path:
     own = tempfile.mkdtemp(dir=work)
     try:
         path = Path(pooch.retrieve(url, known_hash=None, path=own, fname=url.rsplit("/", 1)[-1]))
+        (new := Path(own, ".new")).touch()
+        path.chmod(new.stat().st_mode)  # that of any new file here; pooch leaves one that no other account can read
     except Exception as error:  # requests, urllib3 and the system each have errors of their own
         raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing was kept; try again later") from error
     with path.open("rb") as stream:
