@@ -91,6 +91,13 @@ def test_check_other_forms(tmp_path):
     assert catalogue.guess(own).name == "scientific"
 
 
+def test_the_metadata_of_2014_is_found_beside_its_reviews(tmp_path):
+    gz(tmp_path / "reviews_T_5.json.gz", REVIEWS)
+    gz(tmp_path / "meta_T.json.gz", META)
+    for path in (tmp_path, tmp_path / "reviews_T_5.json.gz"):
+        assert catalogue.guess(path).items["text"].ne("").any()
+
+
 ITEMS, TOOK = "item,text\na,tea\nb,cup\n", "user,item,time\nu,a,1\nu,b,2\n"
 
 

@@ -262,7 +262,8 @@ def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
     if path.name in ALONE:
         return ALONE[path.name](path.parent)
     name = path.name.split(".")[0].lower().replace("_", "-")
-    metadata = path.with_name(f"meta_{path.name.split('.')[0].removesuffix('_5').removeprefix('ratings_')}.json.gz")
+    category = re.sub("^(reviews|ratings)_|_5$", "", path.name.split(".")[0])
+    metadata = path.with_name(f"meta_{category}.json.gz")
     beside = metadata if metadata.is_file() and metadata != path else None
     kinds = endings(path)
     if ".json" in kinds:
