@@ -98,6 +98,15 @@ def test_the_metadata_of_2014_is_found_beside_its_reviews(tmp_path):
         assert catalogue.guess(path).items["text"].ne("").any()
 
 
+@pytest.mark.parametrize("other", ["U_5.json.gz", "T.json.gz"])
+def test_of_several_files_of_reviews_none_is_taken_in_silence(tmp_path, other):
+    for name in ("T_5.json.gz", other):
+        gz(tmp_path / name, REVIEWS)
+    said = run("check", tmp_path)
+    assert said.exit_code == 1
+    assert f"holds several data sets; name one of the files {', '.join(sorted(('T_5.json.gz', other)))}" in said.output
+
+
 ITEMS, TOOK = "item,text\na,tea\nb,cup\n", "user,item,time\nu,a,1\nu,b,2\n"
 
 

@@ -229,16 +229,25 @@ def published(folder: Path) -> Dataset | None:
         if all((folder / n).is_file() for n in names):
             return loader(folder)
     if alone := [n for n in ALONE if (folder / n).is_file()]:
-        if len(alone) > 1:
-            raise DataError(f"{folder}: holds several data sets; name one of the files {', '.join(alone)}")
-        return ALONE[alone[0]](folder)
+        return ALONE[the_one(folder, alone)](folder)
     if (folder / "movie_titles.csv").is_file():
         return netflix.load(folder, "netflix", first=None)
     return None
 
 
+def the_one(folder: Path, names: list[str]) -> str:
+    """Raises DataError if there are several."""
+    if len(names) > 1:
+        raise DataError(f"{folder}: holds several data sets; name one of the files {', '.join(names)}")
+    return names[0]
+
+
 def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
-    """Tables of one's own, whatever else lies beside them; else what is there as it was published."""
+    """Tables of one's own, whatever else lies beside them; else what is there as it was published.
+
+    Raises:
+        DataError: nothing is there, or several data sets.
+    """
     name = folder.resolve().name.lower()
     if interactions := own_table(folder, "interactions"):
         others = (own_table(folder, kind, "".join(interactions.suffixes)) for kind in ("items", "users"))
@@ -247,9 +256,9 @@ def guess_folder(folder: Path, encoding: str = "utf-8") -> Dataset:
         return table.alone(items, name, encoding)
     if (data := published(folder)) is not None:
         return data
-    reviews = sorted(f for pattern in ("*_5.json.gz", "*.json.zip", "*.json.gz") for f in folder.glob(pattern) if not f.name.startswith("meta_"))
-    if reviews := reviews or sorted(f for f in folder.glob("*.csv") if is_ratings_only(f)):
-        return guess_file(reviews[0])
+    reviews = sorted(f.name for kind in ("gz", "zip") for f in folder.glob(f"*.json.{kind}") if not f.name.startswith("meta_"))
+    if reviews := reviews or sorted(f.name for f in folder.glob("*.csv") if is_ratings_only(f)):
+        return guess_file(folder / the_one(folder, reviews))
     raise DataError(
         f"{folder}: holds no known form; expected MovieLens, Amazon, Netflix Prize, Yelp or Douban files as they are published, or interactions.csv"
         f" (columns user,item, if you have them time,value) with items.csv (columns item,text); history.csv and catalogue.csv will do as names"
