@@ -55,6 +55,14 @@ def test_a_table_and_a_mixture_share_their_models_but_for_other_seeds_and_settin
     assert len(prerec._MODELS) <= prerec._MOST_MODELS
 
 
+@pytest.mark.parametrize("name", ["PreRec (prerec-16)", "PreRec (prerec-21)"])
+def test_a_model_that_was_fitted_before_is_served_as_it_was(name):
+    (row,) = rows("deviations", GROCERY, (name,))
+    users = np.arange(20)
+    before, again = (prerec.fitted(GROCERY, row, 0)[0].scores(users) for _ in range(2))
+    assert (before == again).all()
+
+
 def test_the_truth_is_ahead_of_all_that_learns_and_is_popularity_where_there_is_no_more():
     learned = {r.method: r.mean("NDCG@20") for r in prerec.run(GROCERY, "single", [0], rows("single", GROCERY, ("MostPop", "EASE", "Truth")))}
     assert learned["Truth"] > 1.1 * learned["EASE"]

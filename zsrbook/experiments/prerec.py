@@ -574,7 +574,7 @@ def fitted(spec: Spec, row: System, seed: int) -> tuple[MatrixModel, float]:
     began, split = time.perf_counter(), load(spec)
     model = row.make(seed).fit(split.train, split.valid)
     took = time.perf_counter() - began
-    if isinstance(model, PreRec):
+    if isinstance(model, PreRec) and model.settings.served == "all":  # else it is served by what weights don't tell
         _WEIGHTS[key] = model.bare(), took
     else:
         if len(_MODELS) == _MOST_MODELS:
