@@ -73,7 +73,7 @@ def test_check_other_forms(tmp_path):
     (own / "items.csv").write_text("item,text\na,tea\nb,cup\n")
     for path in (own, own / "interactions.csv"):
         result = run("check", path)
-        assert "kept 2 interactions of 1 users with 2 items" in result.output
+        assert "kept 2 interactions of 1 user with 2 items" in result.output
         assert "without text" not in result.output
     ratings = tmp_path / "Prime_Pantry.csv"
     ratings.write_text("B000123456,A2IBPI20UZIR0U,5.0,86400\n")
@@ -129,7 +129,7 @@ def test_check_tables_of_ones_own(tmp_path, items, took):
     put(tmp_path / "own" / took, TOOK)
     for path in (tmp_path / "own", tmp_path / "own" / took):
         said = run("check", path).output
-        assert "kept 2 interactions of 1 users with 2 items" in said
+        assert "kept 2 interactions of 1 user with 2 items" in said
         assert "without text" not in said
 
 
@@ -141,9 +141,9 @@ def test_tables_of_ones_own_win_over_what_lies_beside_them(tmp_path, stray):
         (own / name).touch()
     assert run("check", own).output.splitlines()[0] == "own: 2 items"
     put(own / "history.csv", TOOK)
-    assert "own: kept 2 interactions of 1 users with 2 items" in run("check", own).output
+    assert "own: kept 2 interactions of 1 user with 2 items" in run("check", own).output
     (own / "catalogue.csv").unlink()
-    assert "own: kept 2 interactions of 1 users with 2 items" in run("check", own).output
+    assert "own: kept 2 interactions of 1 user with 2 items" in run("check", own).output
 
 
 def test_check_names_in_capital_letters(tmp_path):
@@ -155,7 +155,7 @@ def test_check_names_in_capital_letters(tmp_path):
             (own / name.lower()).rename(own / name)
         for path in (own, own / took):
             said = run("check", path).output
-            assert "kept 2 interactions of 1 users with 2 items" in said
+            assert "kept 2 interactions of 1 user with 2 items" in said
             assert "without text" not in said
         assert ": 2 items" in run("check", own / items).output
 
@@ -165,7 +165,7 @@ def test_a_catalogue_may_have_a_column_user(tmp_path):
         (tmp_path / name).write_text("item,user,text\na,seller,tea\nb,seller,cup\n")
         assert run("check", tmp_path / name).output.splitlines()[0].endswith(": 2 items")
     (tmp_path / "bought.csv").write_text("item,user,text\na,u,tea\nb,u,cup\n")
-    assert "kept 2 interactions of 1 users" in run("check", tmp_path / "bought.csv").output
+    assert "kept 2 interactions of 1 user" in run("check", tmp_path / "bought.csv").output
 
 
 def test_of_two_tables_that_of_the_same_kind_is_taken(tmp_path):

@@ -275,7 +275,7 @@ def test_build_counts_what_it_does():
     report = str(data.report)
     for line in ("dropped 1 rows", "1 rows stood after a later row", "kept 4 interactions of 2 users with 3 items"):
         assert line in report
-    for line in ("1 users with one interaction", "1 items that nobody took", "1 items without text"):
+    for line in ("1 user with one interaction", "1 item that nobody took", "1 item without text"):
         assert line in report
     unclocked = files.build("d", rows[["user", "item"]], items, clock=False)
     assert len(unclocked) == 5

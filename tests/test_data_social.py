@@ -214,7 +214,7 @@ def test_check_names_the_folder_of_a_matrix_and_asks_which_file(tmp_path):
     monti(tmp_path, [[1, 2]])
     result = run(tmp_path)
     assert result.exit_code == 0
-    assert f"{tmp_path.name.lower()}: kept 2 interactions of 1 users with 2 items" in result.output
+    assert f"{tmp_path.name.lower()}: kept 2 interactions of 1 user with 2 items" in result.output
     trust(tmp_path)
     assert run(tmp_path).exit_code == 1
     assert "holds several data sets" in run(tmp_path).output

@@ -160,7 +160,7 @@ def test_endings_in_capital_letters(folder):
 def test_a_catalogue_alone(folder):
     data = table.alone(folder / "items.csv")
     assert (data.name, data.n_items, data.n_users, len(data)) == ("items", 3, 0, 0)
-    assert data.report.lines == ("items: 3 items", "items: 1 items without text")
+    assert data.report.lines == ("items: 3 items", "items: 1 item without text")
     assert data.sha256()
 
 

@@ -411,7 +411,7 @@ def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
             None,
             HISTORY,
             ("--item", "t1", "--item", "x8", "--item", "x9"),
-            "catalogue.csv: lacks 2 of the 3 items given (x8, x9); expected ids of its column",
+            "catalogue.csv: lacks 2 of 3 items given (x8, x9); expected ids of its column",
         ),
         (None, HISTORY, ("--item", "t1.0"), "such as 't1' and 't2' (it fits but for .0 at the end: read as a number?)"),
         (None, HISTORY, ("--item", "t1", "--model", "none.safetensors"), "none.safetensors: no such file"),
@@ -471,7 +471,7 @@ def test_an_interruption_is_said_and_writes_nothing(shop, monkeypatch, command):
 def test_errors_go_to_the_error_stream(shop):
     result = CliRunner().invoke(app, ["recommend", "catalogue.csv", "--item", "x8"])
     assert result.stdout == ""
-    assert result.stderr.startswith("error: catalogue.csv: lacks 1 of the 1 items given (x8)")
+    assert result.stderr.startswith("error: catalogue.csv: lacks 1 of 1 item given (x8)")
 
 
 # ---------------------------------------------------------------- model files that can't be used

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from zsrbook.cache import write_whole
 from zsrbook.data import table
 from zsrbook.data.catalogue import LOADERS, guess, refuse_others
-from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences
+from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences, counted
 from zsrbook.data.splits import at_least, compact, select_items, split_by_user
 from zsrbook.data.toy import MARKETS
 from zsrbook.experiments import zesrec
@@ -77,7 +77,8 @@ def export(
             path.chmod(mode)  # that of any new file here; safetensors leaves one that no other account can read
 
         write_whole(out, write)
-    say(f"{row.name} learned from {data.name}: {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items")
+    size = f"{counted(len(data), 'interaction{s}')} of {counted(data.n_users, 'user{s}')} with {counted(data.n_items, 'item{s}')}"
+    say(f"{row.name} learned from {data.name}: {size}")
     if data.n_users < FEW_USERS:
         say(f"{data.n_users:,} users are few to learn from: hold the model against the neighbour, which has learned nothing, before you trust it")
     say(f"written to {out}")
@@ -123,7 +124,7 @@ def recommend(
             say(f"{left_out} of {len(histories)} users already have every item, so nothing is new to them")
         if out is not None:
             write_whole(out, lambda path: found.to_csv(path, index=False))
-            say(f"{len(found):,} rows for {len(histories) - left_out:,} users written to {out}")
+            say(f"{counted(len(found), 'row{s}')} for {counted(len(histories) - left_out, 'user{s}')} written to {out}")
             return
     show(found)
 
@@ -162,7 +163,7 @@ def read(catalogue: Path, history: Path | None, taken: list[str], encoding: str 
     unknown = [item for item, code in zip(taken, codes, strict=True) if code < 0]
     if unknown:
         expected = f"expected ids of its column item, {table.such_as(ids, pd.Series(unknown))}"
-        raise DataError(f"{catalogue}: lacks {len(unknown)} of the {len(taken)} items given ({', '.join(unknown)}); {expected}")
+        raise DataError(f"{catalogue}: lacks {len(unknown)} of {counted(len(taken), 'item{s}')} given ({', '.join(unknown)}); {expected}")
     return replace(data, users=pd.DataFrame({Columns.RAW: ["you"]})), Sequences.of([codes])
 
 

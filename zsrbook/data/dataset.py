@@ -47,6 +47,15 @@ def check_codes(where: str, what: str, codes: np.ndarray, size: int | None) -> N
         raise DataError(f"{where}: {what} code {codes[at]} at place {at}; expected {expected}{hint}")
 
 
+def counted(n: int, what: str) -> str:
+    """How many, in words; ``{s}`` is where the plural goes.
+
+    >>> counted(1, "user{s} without any"), counted(2000, "user{s} without any")
+    ('1 user without any', '2,000 users without any')
+    """
+    return f"{n:,} {what.format(s='s' * (n != 1))}"
+
+
 @dataclass(frozen=True)
 class Report:
     """What a loader or a split kept, repaired and dropped: one line an act, with counts."""

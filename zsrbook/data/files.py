@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report, counted
 
 GET_AGAIN = "delete it and get it again"
 PIECE = 1 << 26  #: bytes of a large table that are parsed at once
@@ -432,14 +432,14 @@ def build(
     data = Dataset.from_raw(name, interactions, items, users, clock, report)
     lengths = data.sequences().lengths
     lines = [
-        f"{name}: kept {len(data):,} interactions of {data.n_users:,} users with {data.n_items:,} items"
+        f"{name}: kept {counted(len(data), 'interaction{s}')} of {counted(data.n_users, 'user{s}')} with {counted(data.n_items, 'item{s}')}"
         + ("" if clock else "; there is no column time, so the order of the rows counts")
     ]
     odd = {
-        "users with one interaction": int((lengths == 1).sum()),
-        "users without any": len(data.users) - data.n_users,
-        "items that nobody took": data.n_items - data.interactions[Columns.ITEM].nunique(),
-        "items without text (kept; a content model can't tell them apart)": int(items[Columns.TEXT].eq("").sum()),
+        "user{s} with one interaction": int((lengths == 1).sum()),
+        "user{s} without any": len(data.users) - data.n_users,
+        "item{s} that nobody took": data.n_items - data.interactions[Columns.ITEM].nunique(),
+        "item{s} without text (kept; a content model can't tell them apart)": int(items[Columns.TEXT].eq("").sum()),
     }
-    lines += [f"{name}: {count:,} {what}" for what, count in odd.items() if count]
+    lines += [f"{name}: {counted(count, what)}" for what, count in odd.items() if count]
     return replace(data, report=data.report + Report(tuple(lines)))

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from zsrbook.data.dataset import Columns, DataError, Dataset, Report
+from zsrbook.data.dataset import Columns, DataError, Dataset, Report, counted
 from zsrbook.data.files import build, decode, endings, filled, header_names, is_utf8, numbers, open_raw, read_table, require
 
 
@@ -86,7 +86,7 @@ def alone(items: Path, name: str | None = None, encoding: str = "utf-8") -> Data
     name = name or path.name.split(".")[0].lower()
     frame = entities(path, Columns.ITEM, [Columns.ITEM, Columns.TEXT], encoding)
     blank = int(frame[Columns.TEXT].str.strip().eq("").sum())
-    report = Report((f"{name}: {len(frame):,} items", *([f"{name}: {blank:,} items without text"] if blank else [])))
+    report = Report((f"{name}: {counted(len(frame), 'item{s}')}", *([f"{name}: {counted(blank, 'item{s} without text')}"] if blank else [])))
     nothing = pd.DataFrame({column: np.zeros(0, np.int32) for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
     return Dataset(name, nothing, frame, pd.DataFrame({Columns.RAW: []}), clock=False, report=report)
 
