@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -223,6 +224,15 @@ def test_a_kill_while_putting_together(folder, monkeypatch):
             alimama.load(folder)
     monkeypatch.setattr(alimama, "read_piece", without_the_log(alimama.read_piece))
     assert alimama.load(folder).sha256 == unbroken
+
+
+def test_of_two_runs_at_once_one_prepares_and_both_read(folder, monkeypatch):
+    prepare, made = alimama.prepare, []
+    monkeypatch.setattr(alimama, "prepare", lambda *given: (made.append(1), prepare(*given)))
+    with ThreadPoolExecutor(2) as runs:
+        one, other = runs.map(alimama.load, [folder, folder])
+    assert made == [1]
+    assert one.sha256 == other.sha256
 
 
 def interrupted_at_the_end(replace, source, target):

@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from zsrbook import claims
 from zsrbook.cache import kept
 from zsrbook.data import catalogue
+from zsrbook.data import search as data_search
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.data.toy import ToySettings, ToyWorld
@@ -32,7 +33,7 @@ from zsrbook.evaluation.intervals import difference, interval
 from zsrbook.evaluation.ranks import RankTable
 from zsrbook.evaluation.retrieval import SearchProtocol, evaluate
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
-from zsrbook.models import coordinate_descent
+from zsrbook.models import coordinate_descent, retriever
 from zsrbook.models import search as models_search
 from zsrbook.models.coordinate_descent import Factorisation, Task, averaging, reweighted
 from zsrbook.models.retriever import Retriever
@@ -312,7 +313,7 @@ def tuning(spec: Spec, name: str, stems: bool = False) -> pd.DataFrame:
     sizes, data = SIZES[spec.scale], load(replace(spec, held_out=False))
     held = [data.hold_out(seed=draw) for draw in range(sizes.draws)]
     asked, base = [made_up(one, draw) for draw, one in enumerate(held)], replace(sizes.square, **(STEMS if stems else {}))
-    code = [inspect.getsource(module) for module in (coordinate_descent, models_search, retrieval)]
+    code = [inspect.getsource(module) for module in (coordinate_descent, models_search, retriever, data_search, retrieval)]
     stamps = [query.sha256 for query in asked]
 
     def precision(settings: SquareSettings) -> float:
