@@ -81,7 +81,7 @@ def test_a_file_that_is_not_the_official_one_says_so(tmp_path):
         ((1, 2, 3, ""), "time is ''; expected seconds since 1970"),
         ((1, 2, 3, 978300760000), "time is '978300760000'"),
         (("", 2, 3, 5), "user is ''"),
-        ((1, 99, 3, 5), "item '99', which the item table does not hold"),
+        ((1, 99, 3, 5), r"line [56]: item is '99'; expected one of the ids in (u\.item|movies\.\w+), such as '1' and '2'"),
         ((1, 2, 3), "has 3 columns; expected 4"),
         ((1, 2, 3, 4, 5), "has 5 columns; expected 4"),
     ],
@@ -96,6 +96,24 @@ def test_bad_rows_name_their_line(tmp_path):
         movielens.load_1m(make_1m(tmp_path, [*RATINGS, (1, 2, 6, 5)]))
     with pytest.raises(DataError, match=r"ratings\.csv: line 6"):
         movielens.load_latest_small(make_small(tmp_path, [*RATINGS, (1, 2, 6, 5)]))
+
+
+@pytest.mark.parametrize(("make", "load"), FORMS)
+@pytest.mark.parametrize(("film", "message"), [("1", "id is '1'; expected each id once"), ("", "id is ''; expected an id")])
+def test_a_film_has_one_line_and_a_number(tmp_path, monkeypatch, make, load, film, message):
+    monkeypatch.setitem(globals(), "FILMS", [*FILMS, (film, "Heat (1995)")])
+    with pytest.raises(DataError, match=rf"(u\.item|movies\.\w+): line [45]: {message}"):
+        load(make(tmp_path))
+
+
+def test_a_user_of_a_rating_is_one_of_the_users(tmp_path):
+    make_1m(tmp_path, [*RATINGS, (7, 2, 3, 5)])
+    with pytest.raises(DataError, match=r"ratings\.dat: line 5: user is '7'; expected one of the ids in users\.dat"):
+        movielens.load_1m(tmp_path)
+    make_1m(tmp_path)
+    (tmp_path / "users.dat").write_text("1::F::1::10::48067\n1::M::56::16::70072\n")
+    with pytest.raises(DataError, match=r"users\.dat: line 2: id is '1'; expected each id once"):
+        movielens.load_1m(tmp_path)
 
 
 def test_repeated_rows_are_dropped_and_counted(tmp_path):

@@ -115,9 +115,13 @@ def test_bad_titles_and_no_files(tmp_path):
     (tmp_path / "movie_titles.csv").write_text("1,2003,A\n2,2003,Amélie\n", "utf-8")
     with pytest.raises(DataError, match=r"movie_titles\.csv: line 2 is written in UTF-8"):
         netflix.load(tmp_path, first=None)
-    (tmp_path / "movie_titles.csv").write_text("1,2003,A\nx,2003,B\n")
-    with pytest.raises(DataError, match=r"movie_titles\.csv: line 2 is 'x,2003,B'"):
+    for line in ("x,2003,B", "2,20²3,B", "2,99999999999999999999,B"):
+        (tmp_path / "movie_titles.csv").write_text(f"1,2003,A\n{line}\n", "latin-1")
+        with pytest.raises(DataError, match=rf"movie_titles\.csv: line 2 is '{line}'"):
+            netflix.load(tmp_path, first=None)
+    (tmp_path / "movie_titles.csv").write_text("1,2003,A\n2,1997,B\n2,1998,C\n")
+    with pytest.raises(DataError, match=r"movie_titles\.csv: line 3: id is '2'; expected each id once"):
         netflix.load(tmp_path, first=None)
     (tmp_path / "movie_titles.csv").write_text("1,2003,A\n")
-    with pytest.raises(DataError, match="which the item table does not hold"):
+    with pytest.raises(DataError, match=r"combined_data_1\.txt: line 4: customer is '2:'; expected one of the films in movie_titles\.csv"):
         netflix.load(tmp_path, first=None)

@@ -16,6 +16,7 @@ from zsrbook.cache import write_whole
 from zsrbook.data import table
 from zsrbook.data.catalogue import LOADERS, guess, refuse_others
 from zsrbook.data.dataset import Columns, DataError, Dataset, Sequences, counted
+from zsrbook.data.files import such_as
 from zsrbook.data.splits import at_least, compact, select_items, split_by_user
 from zsrbook.data.toy import MARKETS
 from zsrbook.experiments import zesrec
@@ -162,7 +163,7 @@ def read(catalogue: Path, history: Path | None, taken: list[str], encoding: str 
     codes = pd.Index(ids).get_indexer(taken)
     unknown = [item for item, code in zip(taken, codes, strict=True) if code < 0]
     if unknown:
-        expected = f"expected ids of its column item, {table.such_as(ids, pd.Series(unknown))}"
+        expected = f"expected ids of its column item, {such_as(ids, pd.Series(unknown))}"
         raise DataError(f"{catalogue}: lacks {len(unknown)} of {counted(len(taken), 'item{s}')} given ({', '.join(unknown)}); {expected}")
     return replace(data, users=pd.DataFrame({Columns.RAW: ["you"]})), Sequences.of([codes])
 

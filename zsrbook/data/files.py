@@ -365,6 +365,37 @@ def filled(path: Path, column: pd.Series, expected: str) -> pd.Series:
     return column.astype(str)
 
 
+def own_ids(path: Path, column: pd.Series) -> pd.Series:
+    """The ids that a table lists as text: none is empty, and each stands there once."""
+    ids = filled(path, column, "an id")
+    require(path, ids, ~ids.duplicated().to_numpy(), "each id once")
+    return ids
+
+
+def listed(path: Path, column: pd.Series, table: Path, ids: pd.Series) -> None:
+    """Raises DataError where the column names what ``ids``, those of the file ``table``, do not hold."""
+    known = column.isin(ids).to_numpy()
+    require(path, column, known, f"one of the ids in {table.name}, {such_as(ids, column[~known])}")
+
+
+def such_as(known: pd.Series, unknown: pd.Series) -> str:
+    """For an error about unknown ids: what the known ones look like, and what may have become of the others.
+
+    >>> such_as(pd.Series(["0115", "0116"]), pd.Series(["115"]))
+    "such as '0115' and '0116' (it fits but for zeros in front: leading zeros lost?)"
+    """
+    guess = ""
+    for what, bare in (
+        (" (it fits but for zeros in front: leading zeros lost?)", lambda ids: ids.str.lstrip("0")),
+        (" (it fits but for .0 at the end: read as a number?)", lambda ids: ids.str.removesuffix(".0")),
+        (" (it fits but for blanks around it: take them out)", lambda ids: ids.str.strip()),
+        (" (it fits but for capital letters: spell both alike)", lambda ids: ids.str.lower()),
+    ):
+        if bare(unknown.astype(str)).isin(bare(known.astype(str))).any():
+            guess = what
+    return f"such as {' and '.join(map(repr, known[:2]))}{guess}"
+
+
 def require(path: Path, column: pd.Series, good: np.ndarray, expected: str) -> None:
     """Raises DataError naming the first line where ``good`` is false, its value, and how many more there are.
 

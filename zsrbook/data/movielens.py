@@ -14,7 +14,7 @@ import pandas as pd
 
 from zsrbook.data import titles
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, filled, joined, numbers, read_table, with_header
+from zsrbook.data.files import build, filled, joined, listed, numbers, own_ids, read_table, with_header
 
 GENRES_100K = [
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -44,7 +44,8 @@ def load_100k(folder: Path, name: str = "ml-100k", text: str = "title") -> Datas
     films["genres"] = ["|".join(np.asarray(GENRES_100K, object)[row]) for row in flags]
     users = read_table(folder / "u.user", "|", [Columns.RAW, "age", "gender", "occupation", "zip"], "latin-1", quoted=False)
     users["age"] = numbers(folder / "u.user", users["age"], "an age in years", 0, 130).astype(int)
-    return assemble(name, folder / "u.data", ratings, catalogue(films[[Columns.RAW, "title", "genres"]], text), users)
+    films = catalogue(films[[Columns.RAW, "title", "genres"]], text)
+    return assemble(name, folder / "u.data", ratings, (folder / "u.item", films), (folder / "u.user", users))
 
 
 def load_1m(folder: Path, name: str = "ml-1m", text: str = "title") -> Dataset:
@@ -64,7 +65,8 @@ def load_1m(folder: Path, name: str = "ml-1m", text: str = "title") -> Dataset:
         agree = stars == STARS_1M
         seen = "counts and histogram agree" if agree else f"and its stars {stars} differ from {STARS_1M}"
         report += f"{name}: ratings.dat is not the official file ({size:,} bytes, official {BYTES_1M:,}), {seen}"
-    return assemble(name, folder / "ratings.dat", ratings, catalogue(films, text), users, report)
+    films = catalogue(films, text)
+    return assemble(name, folder / "ratings.dat", ratings, (folder / "movies.dat", films), (folder / "users.dat", users), report)
 
 
 def load_latest_small(folder: Path, name: str = "ml-latest-small", text: str = "title") -> Dataset:
@@ -75,7 +77,7 @@ def load_latest_small(folder: Path, name: str = "ml-latest-small", text: str = "
     films = with_header(folder / "movies.csv", ["movieId", "title", "genres"])
     films.columns = [Columns.RAW, "title", "genres"]
     films["genres"] = films["genres"].replace("(no genres listed)", "")
-    return assemble(name, folder / "ratings.csv", ratings, catalogue(films, text), None, low=0.5)
+    return assemble(name, folder / "ratings.csv", ratings, (folder / "movies.csv", catalogue(films, text)), None, low=0.5)
 
 
 def catalogue(films: pd.DataFrame, text: str) -> pd.DataFrame:
@@ -94,13 +96,19 @@ def catalogue(films: pd.DataFrame, text: str) -> pd.DataFrame:
             "year": pd.array([titles.year(t) for t in films["title"]], dtype="Int64"),
             "genres": films["genres"],
         }
-    ).reset_index(drop=True)
+    )
 
 
 def assemble(
-    name: str, path: Path, ratings: pd.DataFrame, items: pd.DataFrame, users: pd.DataFrame | None, report: Report = Report(), low: float = 1
+    name: str,
+    path: Path,
+    ratings: pd.DataFrame,
+    films: tuple[Path, pd.DataFrame],
+    people: tuple[Path, pd.DataFrame] | None,
+    report: Report = Report(),
+    low: float = 1,
 ) -> Dataset:
-    """Check each column of the ratings, then the steps that all loaders share."""
+    """Check each column of the ratings against itself and the tables of films and people, then the steps that all loaders share."""
     frame = pd.DataFrame(
         {
             Columns.USER: filled(path, ratings[Columns.USER], "a user id"),
@@ -109,4 +117,8 @@ def assemble(
             Columns.VALUE: numbers(path, ratings[Columns.VALUE], f"{low:g} to 5 stars", low, 5),
         }
     )
-    return build(name, frame, items, users, report=report)
+    for column, given in ((Columns.ITEM, films), (Columns.USER, people)):
+        if given is not None:
+            file, table = given
+            listed(path, frame[column], file, own_ids(file, table[Columns.RAW].rename("id")))
+    return build(name, frame, films[1], None if people is None else people[1], report=report)

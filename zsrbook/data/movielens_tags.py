@@ -81,7 +81,7 @@ def load_1m(folder: Path, tags: Path, choice: Choice = Choice(), top: int = TOP,
 def load_10m(folder: Path, choice: Choice = Choice(), name: str = "ml-10m-tags") -> SearchData:
     """The films and tags of 10M alone, 95,580 acts of tagging on 7,601 of 10,681 films: queries without links."""
     films, acts = read_10m(folder)
-    items = movielens.catalogue(films, "title+genres")
+    items = movielens.catalogue(films, "title+genres").reset_index(drop=True)
     report = Report((f"{name}: films and tags without ratings, so there are no links",))
     return tagged(name, items, csr_array((len(items), len(items)), dtype=np.float32), acts, choice, report)
 

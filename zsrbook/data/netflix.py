@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import GET_AGAIN, build, open_raw, read_lines, refuse_html, require
+from zsrbook.data.files import GET_AGAIN, build, open_raw, own_ids, read_lines, refuse_html, require
 
 ROWS_AT_ONCE = 2_000_000
+TITLE = re.compile(r"(\d{1,9}),(\d{4}|NULL),(.*)", re.ASCII)
 EPOCH = pd.Timestamp("1970-01-01")
 
 
@@ -36,8 +37,9 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000) 
     folder = Path(folder)
     paths = rating_files(folder)
     films = read_titles(folder / "movie_titles.csv")
+    known = films[Columns.RAW].astype(np.int64).to_numpy()
     days = np.zeros(0, np.int64)
-    for part in read_ratings(paths):
+    for part in read_ratings(paths, known):
         counts = np.bincount(part["day"])
         days = np.pad(days, (0, max(0, len(counts) - len(days))))
         days[: len(counts)] += counts
@@ -46,7 +48,7 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000) 
     if wanted > total or wanted < 1:
         raise DataError(f"{name}: asked for the first {wanted:,} ratings; the {len(paths)} files in {folder} hold {total:,}")
     cut = int(np.searchsorted(np.cumsum(days), wanted))
-    kept = pd.concat([part[part["day"] <= cut] for part in read_ratings(paths)], ignore_index=True)
+    kept = pd.concat([part[part["day"] <= cut] for part in read_ratings(paths, known)], ignore_index=True)
     kept = kept.sort_values(["day", "film", "customer"], kind="stable", ignore_index=True).iloc[:wanted]
     interactions = pd.DataFrame(
         {
@@ -74,18 +76,20 @@ def rating_files(folder: Path) -> list[Path]:
 
 def read_titles(path: Path) -> pd.DataFrame:
     """``id,year,title`` in latin-1; titles hold commas, so a line is split at its first two; the year may be NULL."""
-    rows = []
+    rows = {}
     for number, line in read_lines(path, "latin-1"):
-        parts = line.split(",", 2)
-        if len(parts) != 3 or not parts[0].isdigit() or not (parts[1].isdigit() or parts[1] == "NULL"):
+        found = TITLE.fullmatch(line)
+        if not found:
             raise DataError(f"{path}: line {number} is {line[:80]!r}; expected id,year,title, with NULL for an unknown year")
-        rows.append((parts[0], parts[2].strip(), parts[2], pd.NA if parts[1] == "NULL" else int(parts[1])))
-    films = pd.DataFrame(rows, columns=[Columns.RAW, Columns.TEXT, "title", "year"])
+        film, year, title = found.groups()
+        rows[number] = film, title.strip(), title, pd.NA if year == "NULL" else int(year)
+    films = pd.DataFrame.from_dict(rows, orient="index", columns=[Columns.RAW, Columns.TEXT, "title", "year"]).rename_axis("line")
+    own_ids(path, films[Columns.RAW].rename("id"))
     return films.astype({"year": "Int64"})
 
 
-def read_ratings(paths: list[Path]) -> Iterator[pd.DataFrame]:
-    """Pieces with columns film, customer (int32), stars (int8), day (int32, days since 1970)."""
+def read_ratings(paths: list[Path], known: np.ndarray) -> Iterator[pd.DataFrame]:
+    """Pieces with columns film (one of ``known``), customer (int32), stars (int8), day (int32, days since 1970)."""
     for path in paths:
         film, line = None, 1
         with open_raw(path) as stream:
@@ -98,7 +102,7 @@ def read_ratings(paths: list[Path]) -> Iterator[pd.DataFrame]:
                 for chunk in pd.read_csv(stream, dtype=kinds, chunksize=ROWS_AT_ONCE, **form):
                     chunk.index = pd.RangeIndex(line, line + len(chunk))
                     line += len(chunk)
-                    piece, film = parse(path, chunk, film)
+                    piece, film = parse(path, chunk, film, known)
                     yield piece
             except (pd.errors.ParserError, UnicodeDecodeError) as error:
                 refuse_unread(path, error)
@@ -123,12 +127,13 @@ def refuse_unread(path: Path, error: Exception) -> NoReturn:
     raise DataError(f"{path}: can't be read ({error}); {expected}") from error
 
 
-def parse(path: Path, chunk: pd.DataFrame, film: int | None) -> tuple[pd.DataFrame, int | None]:
+def parse(path: Path, chunk: pd.DataFrame, film: int | None, known: np.ndarray) -> tuple[pd.DataFrame, int | None]:
     """Lines such as ``7:`` name the film of the ratings that follow; ``film`` is the one that the chunk begins in."""
     require(path, chunk["surplus"], chunk["surplus"].isna().to_numpy(), "three columns: customer,stars,date")
     heads = chunk["customer"].str.endswith(":", na=False).to_numpy(bool)
     ids = pd.to_numeric(chunk["customer"].where(heads).str.rstrip(":"), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     require(path, chunk["customer"], ~heads | numbered(ids), "a line such as '1:' with the number of a film")
+    require(path, chunk["customer"], ~heads | np.isin(ids, known), "one of the films in movie_titles.csv")
     films = pd.Series(ids, chunk.index).ffill().fillna(np.nan if film is None else film)
     require(path, chunk["customer"], films.notna().to_numpy(), "a line such as '1:' with the film before its ratings")
     rows = chunk[~heads]

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report, counted
-from zsrbook.data.files import build, decode, endings, filled, header_names, is_utf8, numbers, open_raw, read_table, require
+from zsrbook.data.files import build, decode, endings, filled, header_names, is_utf8, listed, numbers, open_raw, own_ids, read_table, require
 
 
 def load(interactions: Path, items: Path | None = None, users: Path | None = None, name: str | None = None, encoding: str = "utf-8") -> Dataset:
@@ -64,9 +64,7 @@ def load(interactions: Path, items: Path | None = None, users: Path | None = Non
         if given is None:
             continue
         tables[column] = entities(Path(given), column, needed, encoding)
-        known = rows[column].isin(tables[column][Columns.RAW]).to_numpy()
-        expected = f"one of the ids in {Path(given).name}, {such_as(tables[column][Columns.RAW], rows[column][~known])}"
-        require(path, rows[column], known, expected)
+        listed(path, rows[column], Path(given), tables[column][Columns.RAW])
     if Columns.ITEM not in tables:
         tables[Columns.ITEM] = pd.DataFrame({Columns.RAW: pd.unique(rows[Columns.ITEM]), Columns.TEXT: ""})
         report += f"{name}: no items table; content models need one with columns item,text"
@@ -89,24 +87,6 @@ def alone(items: Path, name: str | None = None, encoding: str = "utf-8") -> Data
     report = Report((f"{name}: {counted(len(frame), 'item{s}')}", *([f"{name}: {counted(blank, 'item{s} without text')}"] if blank else [])))
     nothing = pd.DataFrame({column: np.zeros(0, np.int32) for column in (Columns.USER, Columns.ITEM, Columns.TIME, Columns.VALUE)})
     return Dataset(name, nothing, frame, pd.DataFrame({Columns.RAW: []}), clock=False, report=report)
-
-
-def such_as(known: pd.Series, unknown: pd.Series) -> str:
-    """For an error about unknown ids: what the known ones look like, and what may have become of the others.
-
-    >>> such_as(pd.Series(["0115", "0116"]), pd.Series(["115"]))
-    "such as '0115' and '0116' (it fits but for zeros in front: leading zeros lost?)"
-    """
-    guess = ""
-    for what, bare in (
-        (" (it fits but for zeros in front: leading zeros lost?)", lambda ids: ids.str.lstrip("0")),
-        (" (it fits but for .0 at the end: read as a number?)", lambda ids: ids.str.removesuffix(".0")),
-        (" (it fits but for blanks around it: take them out)", lambda ids: ids.str.strip()),
-        (" (it fits but for capital letters: spell both alike)", lambda ids: ids.str.lower()),
-    ):
-        if bare(unknown.astype(str)).isin(bare(known.astype(str))).any():
-            guess = what
-    return f"such as {' and '.join(map(repr, known[:2]))}{guess}"
 
 
 def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
@@ -209,8 +189,7 @@ def entities(path: Path, column: str, needed: list[str], encoding: str) -> pd.Da
     frame = read(path, needed, encoding)
     if Columns.RAW in frame:
         raise DataError(f"{path}: has a column {Columns.RAW}, a name that is taken for the ids themselves; rename it")
-    raw = filled(path, frame[column], "an id")
-    require(path, raw, ~raw.duplicated().to_numpy(), "each id once")
+    raw = own_ids(path, frame[column])
     one_spelling(path, raw)
     frame = frame.assign(**{column: raw}).rename(columns={column: Columns.RAW})
     if Columns.TEXT in needed:
