@@ -206,3 +206,10 @@ def test_bad_items_and_kinds(folder):
     (folder / "i.parquet").write_text("no parquet")
     with pytest.raises(DataError, match="can't be read as Parquet"):
         table.load(folder / "i.parquet")
+
+
+@pytest.mark.parametrize("name", ["i.csv.gz", "i.csv.zip", "i.parquet"])
+def test_a_web_page_under_the_name_of_a_packed_table(tmp_path, name):
+    (tmp_path / name).write_text("<!DOCTYPE html><html><title>403</title>")
+    with pytest.raises(DataError, match=rf"{name}: line 1 is '<!DOCTYPE html>.*a web page, not data"):
+        table.load(tmp_path / name)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pooch
 
 from zsrbook.data.dataset import DataError
-from zsrbook.data.files import refuse_html
+from zsrbook.data.files import beginning, refuse_html
 from zsrbook.scale import data_folder
 
 
@@ -581,11 +581,10 @@ def download(url: str, work: Path) -> Path:
         path.chmod(new.stat().st_mode)  # that of any new file here; pooch leaves one that no other account can read
     except Exception as error:  # requests, urllib3 and the system each have errors of their own
         raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing was kept; try again later") from error
-    with path.open("rb") as stream:
-        try:
-            refuse_html(path, stream.read(200))
-        except DataError as error:
-            raise DataError(f"{url} sent a web page, not the file: {error}") from None
+    try:
+        refuse_html(path, beginning(path))
+    except DataError as error:
+        raise DataError(f"{url} sent a web page, not the file: {error}") from None
     return path
 
 

@@ -55,8 +55,6 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{file}: the file is empty (0 bytes); {GET_AGAIN}")
     try:
         if file != path:
-            with file.open("rb") as stream:
-                refuse_html(file, stream.read(200))
             with tarfile.open(file) as archive:
                 member = next((m for m in archive if m.isreg() and PurePosixPath(m.name).name == path.name), None)
                 if member is None:
@@ -83,6 +81,7 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
     except EOFError as error:
         raise DataError(f"{file}: ends in the middle of its compressed data, so the download was cut short; {GET_AGAIN}") from error
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
+        refuse_html(file, beginning(file))
         why = str(error).partition("\n")[0].rstrip(":")
         raise DataError(f"{file}: can't be unpacked ({why}); expected {file.suffix[1:]} data; {GET_AGAIN}") from error
 
@@ -94,6 +93,11 @@ def endings(path: Path) -> set[str]:
     ['.csv', '.gz']
     """
     return {suffix.lower() for suffix in path.suffixes}
+
+
+def beginning(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(200)
 
 
 def refuse_html(path: Path, start: bytes) -> None:

@@ -22,7 +22,22 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report, counted
-from zsrbook.data.files import build, decode, endings, filled, header_names, is_utf8, listed, numbers, open_raw, own_ids, read_table, require
+from zsrbook.data.files import (
+    beginning,
+    build,
+    decode,
+    endings,
+    filled,
+    header_names,
+    is_utf8,
+    listed,
+    numbers,
+    open_raw,
+    own_ids,
+    read_table,
+    refuse_html,
+    require,
+)
 
 
 def load(interactions: Path, items: Path | None = None, users: Path | None = None, name: str | None = None, encoding: str = "utf-8") -> Dataset:
@@ -153,7 +168,8 @@ def parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: can't be read as Parquet: {error}") from None
+        refuse_html(path, beginning(path))
+        raise DataError(f"{path}: can't be read as Parquet: {error}; write it anew, or get it again") from None
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
