@@ -93,6 +93,8 @@ def test_rows_of_any_length(tmp_path):
 def test_long_separators_and_quotes(tmp_path):
     frame = files.read_table(write(tmp_path / "t.dat", '1::He said "no": twice\n'), "::", ["a", "b"], quoted=False)
     assert frame["b"].tolist() == ['He said "no": twice']
+    with pytest.raises(DataError, match=r"line 2 has 3 columns; expected 2 \(a, b\): '1::2::3'$"):
+        files.read_table(write(tmp_path / "t.dat", "1::2\n1::2::3\n"), "::", ["a", "b"], quoted=False)
     frame = files.read_table(write(tmp_path / "q.csv", 'a,b\n1,"x, ""y""\nz"\n'))
     assert frame["b"].tolist() == ['x, "y"\nz']
 
@@ -124,10 +126,11 @@ def test_quotes_that_are_fine(tmp_path):
 def test_encodings(tmp_path):
     path = write(tmp_path / "t.csv", "1,2\n3,é\n".encode("latin-1"))
     assert read_all(path, encoding="latin-1")["b"].tolist() == ["2", "é"]
-    with pytest.raises(DataError, match="line 2: byte 0xe9 can't stand in utf-8; name the file's true encoding with --encoding"):
+    with pytest.raises(DataError, match=r"line 2: byte 0xe9 can't stand in utf-8; if the table is your own, name its .* if .* published, delete it"):
         read_all(path)
-    with pytest.raises(DataError, match="unknown encoding 'latin-99'"):
-        read_all(path, encoding="latin-99")
+    for unknown in ("latin-99", "undefined"):
+        with pytest.raises(DataError, match=f"unknown encoding '{unknown}'"):
+            read_all(path, encoding=unknown)
     for order in ("utf-16-le", "utf-16-be"):
         wide = write(tmp_path / "w.csv", "\ufeff1,2\n3,é\n".encode(order))
         assert read_all(wide, encoding="utf-16")["b"].tolist() == ["2", "é"]

@@ -303,7 +303,7 @@ def test_files_in_another_encoding(shop):
     for name in ("catalogue.csv", "history.csv"):
         Path(name).write_text(Path(name).read_text().replace("olive", "Olivenöl").replace("ann", "Änne"), encoding="latin-1")
     command = ("recommend", "catalogue.csv", "--history", "history.csv")
-    assert "catalogue.csv: line 5: byte 0xf6 can't stand in utf-8; name the file's true encoding with --encoding, often latin-1" in call(
+    assert "catalogue.csv: line 5: byte 0xf6 can't stand in utf-8; if the table is your own, name its true encoding with" in call(
         "recommend", "catalogue.csv", "--item", "s1", exit_code=1
     )
     said = call(*command, "--encoding", "latin-1")

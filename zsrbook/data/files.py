@@ -130,14 +130,14 @@ def decode(path: Path, data: bytes, encoding: str, first_line: int = 1) -> str:
         if not known.startswith("utf-8"):
             refuse_utf8(path, data, known, first_line)
         return data.decode(encoding)
-    except LookupError:
-        raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
     except UnicodeDecodeError as error:
         line = first_line + data.count(b"\n", 0, error.start)
         raise DataError(
-            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {known}; name the file's true encoding"
-            f" with --encoding, often latin-1 in older files and cp1252 from Excel"
+            f"{path}: line {line}: byte 0x{data[error.start]:02x} can't stand in {known}; if the table is your own, name its true encoding"
+            f" with --encoding, often latin-1 in older files and cp1252 from Excel; if the file is as it was published, {GET_AGAIN}"
         ) from None
+    except (LookupError, UnicodeError):  # an encoding of Python's own, such as "undefined", may refuse all bytes
+        raise DataError(f"{path}: unknown encoding {encoding!r}; expected a name that Python knows, such as 'utf-8' or 'latin-1'") from None
 
 
 def refuse_utf8(path: Path, data: bytes, encoding: str, first_line: int) -> None:
@@ -152,7 +152,7 @@ def refuse_utf8(path: Path, data: bytes, encoding: str, first_line: int) -> None
     if len(bytes(range(128, 256)).decode(encoding, "replace")) == 128:
         line = first_line + data.count(b"\n", 0, beyond_ascii.start())
         raise DataError(
-            f"{path}: line {line} is written in UTF-8, and {encoding} is expected; save it in that, or leave --encoding out;"
+            f"{path}: line {line} is written in UTF-8, and {encoding} is expected; save it in that, or leave --encoding out if you gave one:"
             f" it holds for all files of a command, so if another one is in {encoding}, save that one as UTF-8"
         )
 
@@ -231,6 +231,7 @@ def parse_table(
     text = decode(path, data, encoding, first).removeprefix("\ufeff").rstrip("\r\n")
     if not text:
         raise DataError(f"{path}: the file is empty; {GET_AGAIN}")
+    written = separator
     if len(separator) > 1:
         text, separator = text.replace(separator, "\x1f"), "\x1f"
     header = columns is None
@@ -276,8 +277,8 @@ def parse_table(
         line = f"line {first + text.count(chr(10), 0, begin.start())}" if begin else "a line"
         hint = f"; a text that holds {separator!r} belongs in quotes, with no blank before the first"
         raise DataError(
-            f"{path}: {line} has {row.actual_columns} columns; expected {row.expected_columns} ({', '.join(names)}): {row.text[:80]!r}"
-            f"{hint if quoted and row.actual_columns > row.expected_columns else ''}"
+            f"{path}: {line} has {row.actual_columns} columns; expected {row.expected_columns} ({', '.join(names)}): "
+            f"{row.text.replace(separator, written)[:80]!r}{hint if quoted and row.actual_columns > row.expected_columns else ''}"
         ) from None
     frame = table.to_pandas()
     frame.index = pd.RangeIndex(first + header, first + header + len(frame), name="line")
