@@ -132,8 +132,12 @@ def test_bad_files(folder):
     (folder / "cut.json.gz").write_bytes((folder / "T_5.json.gz").read_bytes()[:-30])
     with pytest.raises(DataError, match="cut short"):
         amazon.load("t", folder / "cut.json.gz")
-    with pytest.raises(DataError, match="line 1 has no 'asin'"):
-        amazon.load("t", folder / "T_5.json.gz", gz(folder / "m.json.gz", [{"title": "x"}]))
+    for given in ({}, {"asin": ""}, {"asin": ["B1"]}, {"asin": 1}):
+        with pytest.raises(DataError, match=r"line 1: asin is .* \(its fields: .*title\); expected the id of an item"):
+            amazon.load("t", folder / "T_5.json.gz", gz(folder / "m.json.gz", [given | {"title": "x"}]))
+    for wrong in ((folder / "none.json.gz", None), (folder / "T_5.json.gz", folder / "none.json.gz")):
+        with pytest.raises(DataError, match=r"none\.json\.gz: holds no line, or blank ones only"):
+            amazon.load("t", gz(folder / "none.json.gz", []) and wrong[0], wrong[1])
     with pytest.raises(DataError, match="no such file"):
         amazon.load("t", folder / "T_5.json.gz", folder / "meta.json.gz")
     (folder / "T.csv").write_text("B1,U1,5.0\n")

@@ -65,7 +65,7 @@ def test_yelp(tmp_path):
         ("5 9\n", "item '9'"),
         ("5 1\n6 two\n", "line 2 holds 'two'; expected whole numbers"),
         ("5 1.5\n", "line 1 holds '1.5'"),
-        ("\n", "holds no line; expected a user and items on each"),
+        ("\n", "holds no line, or blank ones only"),
     ):
         (tmp_path / "Yelp.txt").write_text(bad)
         with pytest.raises(DataError, match=message):

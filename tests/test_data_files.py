@@ -231,7 +231,8 @@ def test_json_lines(tmp_path):
     assert list(files.read_records(path)) == [(1, {"a": 1}), (3, {"a": 2})]
     python = write(tmp_path / "p.json", "{'a': 'it\\'s'}\n")
     assert list(files.read_records(python, loose=True)) == [(1, {"a": "it's"})]
-    for bad in ("[1]\n", '{"a": 1\n', "__import__('os').getcwd()\n", "{'a': print(1)}\n"):
+    deep = ("[" * 100_000, "{'a': " + "-" * 100_000 + "1}")
+    for bad in (*deep, "[1]\n", '{"a": 1\n', "__import__('os').getcwd()\n", "{'a': print(1)}\n"):
         with pytest.raises(DataError, match=r"line 1 is .*expected one JSON object a line"):
             list(files.read_records(write(tmp_path / "b.json", bad), loose=True))
     with pytest.raises(DataError, match=r"line 2: .*expected one JSON object"):
@@ -260,6 +261,8 @@ def test_numbers_name_the_first_bad_line():
         ("<script>var x = '<b>';</script>z", "z"),
         ("&lt;i&gt;q&lt;/i&gt;", "q"),
         (" a\n\t b ", "a b"),
+        ("tea \ud83c", "tea \ufffd"),
+        ("tea \ud83c\udf75", "tea \U0001f375"),
     ],
 )
 def test_plain(text, clean):

@@ -187,7 +187,7 @@ def test_bad_reviews(tmp_path, bad, message):
         (json.dumps(REVIEWS, indent=1).encode(), r"line 1 is '\['; expected one JSON object"),
         (lines(REVIEWS) + '{"text": "café"}\n'.encode("latin-1"), "line 7: byte 0xe9 can't stand in utf-8"),
         (lines(REVIEWS).decode().encode("utf-16"), "line 1 starts with the mark of UTF-16"),
-        (b"\n\n", "holds blank lines only; expected one review a line"),
+        (b"\n\n", "holds no line, or blank ones only"),
         (b"", r"the file is empty \(0 bytes\)"),
     ],
 )

@@ -100,8 +100,8 @@ def read_metadata(name: str, path: Path) -> tuple[pd.DataFrame, Report]:
     twice = scripts = marked = 0
     for line, record in read_records(path, loose=True):
         raw = record.get("asin")
-        if not raw:
-            raise DataError(f"{path}: line {line} has no 'asin' (its fields: {', '.join(record)}); expected the id of an item")
+        if not isinstance(raw, str) or not raw:
+            raise DataError(f"{path}: line {line}: asin is {raw!r} (its fields: {', '.join(record)}); expected the id of an item")
         if raw in records:
             twice += 1
             continue

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import GET_AGAIN, build, joined, plain, read_json, read_lines, read_table, require, with_header
+from zsrbook.data.files import build, joined, plain, read_json, read_lines, read_table, require, with_header
 
 
 def load_scientific(folder: Path, name: str = "scientific") -> Dataset:
@@ -111,8 +111,6 @@ def lines_of_items(path: Path) -> tuple[pd.Series, list[list[str]]]:
             raise DataError(f"{path}: line {line} holds {wrong[0][:60]!r}; expected whole numbers: a user, then items")
         users[line] = user
         histories.append(history)
-    if not users:
-        raise DataError(f"{path}: holds no line; expected a user and items on each; {GET_AGAIN}")
     return pd.Series(users), histories
 
 

@@ -166,13 +166,21 @@ def is_utf8(data: bytes) -> bool:
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """(line number from 1, text without its end) of each line that is not blank."""
+    """(line number from 1, text without its end) of each line that is not blank.
+
+    Raises:
+        DataError: there is none, or a line is in another encoding.
+    """
+    empty = True
     with open_raw(path) as stream:
         for number, raw in enumerate(stream, 1):
             if number == 1:
                 refuse_html(path, raw)
             if text := decode(path, raw, encoding, number).strip("\r\n"):
+                empty = False
                 yield number, text
+    if empty:  # also where only what it is packed in has a size
+        raise DataError(f"{path}: holds no line, or blank ones only; {GET_AGAIN}")
 
 
 def read_records(path: Path, loose: bool = False) -> Iterator[tuple[int, dict]]:
@@ -184,10 +192,10 @@ def read_records(path: Path, loose: bool = False) -> Iterator[tuple[int, dict]]:
     for number, line in read_lines(path):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 record = ast.literal_eval(line) if loose else None
-            except (ValueError, SyntaxError):
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # the last two of what is nested too deep
                 record = None
         if not isinstance(record, dict):
             raise DataError(f"{path}: line {number} is {line[:60]!r}; expected one JSON object a line; {GET_AGAIN}")
@@ -423,10 +431,13 @@ TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|</?[a-zA-Z!][^<>]*(?:>|$)", re.
 def plain(text: str) -> str:
     """Text of a web shop without HTML: entities resolved, tags and scripts gone, runs of white space made one space.
 
+    Half of a sign of two, as where JSON was cut within an emoji, is no text; it becomes U+FFFD.
+
     >>> plain("Salt &amp; Pepper<br>Grinder")
     'Salt & Pepper Grinder'
     """
-    return " ".join(TAGS.sub(" ", html.unescape(text)).split())
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return " ".join(TAGS.sub(" ", html.unescape(whole)).split())
 
 
 def joined(*parts: str) -> str:

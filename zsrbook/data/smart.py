@@ -206,8 +206,6 @@ def judgements(path: Path, name: str, queries: pd.Series, documents: pd.Series) 
         if len(words) < 2 or not (words[0].isdecimal() and words[1].isdecimal()):
             raise DataError(f"{path}: line {number} is {line[:60]!r}; expected a query, a document, then numbers that are not read; {GET_AGAIN}")
         rows.append((number, str(int(words[0])), str(int(words[1]))))
-    if not rows:
-        raise DataError(f"{path}: holds no line; expected a query and a document on each; {GET_AGAIN}")
     line, asked, found = zip(*rows, strict=True)
     table = pd.DataFrame({"query": pd.Index(queries).get_indexer(asked), Columns.ITEM: pd.Index(documents).get_indexer(found), "grade": 1})
     report = Report()
