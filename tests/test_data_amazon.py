@@ -92,6 +92,8 @@ def test_a_written_date_stands_in_for_missing_seconds(folder):
     record = {"reviewerID": "U1", "asin": "B1", "overall": 5, "reviewTime": "06 17, 2018"}
     data = amazon.load("t", gz(folder / "d.json.gz", [record]))
     assert data.interactions["time"].tolist() == [1529193600.0]
+    assert "read the time of 1 reviews without seconds off their written date" in str(data.report)
+    assert "written date" not in str(amazon.load("t", folder / "T_5.json.gz").report)
 
 
 USER, ASIN = "A2IBPI20UZIR0U", "B000123456"

@@ -39,8 +39,9 @@ def load(name: str, reviews: Path, metadata: Path | None = None, release: int = 
     if release not in RATINGS_ONLY:
         raise DataError(f"{name}: release is {release!r}; expected 2014 or 2018")
     reviews = Path(reviews)
-    frame = read_ratings_only(reviews, release) if ".csv" in endings(reviews) else read_reviews(reviews)
-    items, report = read_metadata(name, Path(metadata)) if metadata else (pd.DataFrame(columns=[Columns.RAW, Columns.TEXT]), Report())
+    frame, report = (read_ratings_only(reviews, release), Report()) if ".csv" in endings(reviews) else read_reviews(name, reviews)
+    items, notes = read_metadata(name, Path(metadata)) if metadata else (pd.DataFrame(columns=[Columns.RAW, Columns.TEXT]), Report())
+    report += notes
     taken = pd.unique(frame[Columns.ITEM])
     known = items[Columns.RAW]
     missing = pd.Index(taken).difference(known, sort=False)
@@ -52,8 +53,8 @@ def load(name: str, reviews: Path, metadata: Path | None = None, release: int = 
     return build(name, frame, items, report=report)
 
 
-def read_reviews(path: Path) -> pd.DataFrame:
-    """Columns user, item, time, value of a file with one review a line."""
+def read_reviews(name: str, path: Path) -> tuple[pd.DataFrame, Report]:
+    """Columns user, item, time, value of a file with one review a line, and what was repaired."""
     fields = ["reviewerID", "asin", "unixReviewTime", "reviewTime", "overall"]
     rows, lines = [], []
     for line, record in read_records(path, loose=True):
@@ -62,8 +63,10 @@ def read_reviews(path: Path) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=fields, index=pd.Index(lines, name="line"), dtype=object)
     dated = pd.to_datetime(frame["reviewTime"], format="%m %d, %Y", errors="coerce", utc=True)
     seconds = (dated - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-    frame["unixReviewTime"] = frame["unixReviewTime"].where(frame["unixReviewTime"].notna(), seconds)
-    return checked(path, frame.set_axis([Columns.USER, Columns.ITEM, Columns.TIME, "date", Columns.VALUE], axis=1))
+    absent = frame["unixReviewTime"].isna()
+    frame["unixReviewTime"] = frame["unixReviewTime"].where(~absent, seconds)
+    report = Report((f"{name}: read the time of {absent.sum():,} reviews without seconds off their written date",) if absent.any() else ())
+    return checked(path, frame.set_axis([Columns.USER, Columns.ITEM, Columns.TIME, "date", Columns.VALUE], axis=1)), report
 
 
 def read_ratings_only(path: Path, release: int) -> pd.DataFrame:
