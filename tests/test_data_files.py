@@ -283,6 +283,7 @@ def test_build_counts_what_it_does():
         assert line in report
     for line in ("1 user with one interaction", "1 item that nobody took", "1 item without text"):
         assert line in report
+    assert "2 items without text" in str(files.build("d", rows, items.assign(text=[" ", "", "y"])).report)
     unclocked = files.build("d", rows[["user", "item"]], items, clock=False)
     assert len(unclocked) == 5
     assert "with 3 items; there is no column time, so the order of the rows counts" in str(unclocked.report)

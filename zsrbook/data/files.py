@@ -486,7 +486,7 @@ def build(
         "user{s} with one interaction": int((lengths == 1).sum()),
         "user{s} without any": len(data.users) - data.n_users,
         "item{s} that nobody took": data.n_items - data.interactions[Columns.ITEM].nunique(),
-        "item{s} without text (kept; a content model can't tell them apart)": int(items[Columns.TEXT].eq("").sum()),
+        "item{s} without text (kept; a content model can't tell them apart)": int(items[Columns.TEXT].str.strip().eq("").sum()),
     }
     lines += [f"{name}: {counted(count, what)}" for what, count in odd.items() if count]
     return replace(data, report=data.report + Report(tuple(lines)))
