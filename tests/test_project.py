@@ -1,5 +1,6 @@
 """The repository keeps its own promises: one address, nothing private, one way to show a figure."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 import editions  # from book/
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from zsrbook.scale import Scale
 
@@ -45,6 +47,13 @@ def test_environment_yml_asks_for_what_pyproject_asks():
     extras = re.fullmatch(r"-e \.\[(.*)\]", next(line for line in pip if line.startswith("-e")))[1]
     assert set(extras.split(",")) <= set(PROJECT["project"]["optional-dependencies"])
     assert "-c constraints.txt" in pip
+
+
+def test_an_install_brings_the_command():
+    module, _, app = PROJECT["project"]["scripts"]["zsrbook"].partition(":")
+    found = CliRunner().invoke(getattr(importlib.import_module(module), app), ["data", "--help"])
+    assert found.exit_code == 0
+    assert all(command in found.output for command in ("list", "get", "check"))
 
 
 def test_constraints_pin_every_direct_dependency_within_its_range():
