@@ -596,6 +596,12 @@ def test_rows_from_the_records_train_only_what_these_do_not_hold(pair, monkeypat
         assert shown(found["POP"], stale) == both
         assert asked == ["ZESRec-G"]
 
+    half = zesrec.load_pair("grocery", "pantry", Scale.TOY, users=0.5)  # its target is the same, so nothing in a record tells it from the whole
+    asked.clear()
+    assert [r.method for r in zesrec.from_records("epochs", half, rows)] == both == asked
+    small = replace(half, spec=replace(half.spec, scale=Scale.SMALL))
+    assert zesrec.from_records("epochs", small, rows) == []
+
 
 def test_drift_holds_a_page_against_the_records(table2, monkeypatch):
     recorded = table2["ZESRec-G"]

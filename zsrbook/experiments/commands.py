@@ -166,14 +166,7 @@ def pair_of(experiment: str, source: str, target: str, scale: Scale) -> zesrec.P
     """The pair as the experiment needs it."""
     if experiment == "rehearsal":
         return zesrec.load_rehearsal(source, scale, target)
-    changes = {
-        "zero-shot-no-repeats": {"repeats": False},
-        "structure-0": {"structure": 0.0},
-        "shuffled-ties": {"shuffled_ties": True},
-        "dataset-bias": {"common": True},
-        **zesrec.INGREDIENTS,
-    }
-    return zesrec.load_pair(source, target, scale, **changes.get(experiment, {}))
+    return zesrec.load_pair(source, target, scale, **zesrec.CHANGES.get(experiment, {}))
 
 
 def named(only: str, experiment: str, rows: list[Row]) -> list[Row]:

@@ -691,13 +691,21 @@ def offset_rows(scale: Scale) -> list[System]:
     return [zesrec_row(f"ZESRec-G ({side} offsets, λ = {penalty:g})", paper_settings(scale, **{f"{side}_offset": penalty})) for side, penalty in rows]
 
 
-#: experiment -> what of the source, or of the text encoder, is changed in ``PairSpec``
+#: experiment -> what of the source, or of the text encoder, it changes in ``PairSpec``
 INGREDIENTS = {
     "users-25": {"users": 0.25},
     "users-50": {"users": 0.5},
     "items-25": {"items": 0.25},
     "items-50": {"items": 0.5},
     "cls": {"encoder": TextEncoder(pooling="cls")},
+}
+#: experiment -> what it changes in ``PairSpec``; of all others nothing
+CHANGES = {
+    "zero-shot-no-repeats": {"repeats": False},
+    "structure-0": {"structure": 0.0},
+    "shuffled-ties": {"shuffled_ties": True},
+    "dataset-bias": {"common": True},
+    **INGREDIENTS,
 }
 #: at most, where the paper has 20
 EPOCHS = (5, 10, 40)
@@ -788,9 +796,11 @@ def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: 
     """Rows of an experiment without training anything, where the records hold all their seeds on this very data with these very settings.
 
     At toy scale the other rows run now, with all seeds, and of the rows named in ``live`` seed 0 runs now in any case; at a larger scale
-    what was not recorded is left out.
+    what was not recorded is left out. No record is of a pair whose source, or whose text encoder, is other than the experiment's own.
     """
-    rows, known = list(rows), {(experiment, r.method): r for r in _recorded(pair.scale, pair.source.name, pair.target.name, experiment)}
+    own = PairSpec(pair.spec.source, pair.spec.target, pair.scale, hidden=pair.spec.hidden, **CHANGES.get(experiment, {}))
+    recorded = _recorded(pair.scale, pair.source.name, pair.target.name, experiment) if pair.spec == own else []
+    rows, known = list(rows), {(experiment, r.method): r for r in recorded}
     keys = [(experiment, row.name) for row in rows]
     if pair.scale is not Scale.TOY:
         return [known[key] for key in keys if key in known]
