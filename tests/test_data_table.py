@@ -82,6 +82,12 @@ def test_bad_interactions(folder, text, message):
         table.load(folder / "bad.csv", folder / "items.csv")
 
 
+def test_durations_in_parquet_are_seconds_whatever_their_unit(folder):
+    for unit in ("s", "ms", "ns"):
+        pd.DataFrame({"user": "a", "item": ["x", "y"], "time": pd.to_timedelta([1, 3], unit="s").as_unit(unit)}).to_parquet(folder / "timed.parquet")
+        assert table.load(folder / "timed.parquet").interactions["time"].tolist() == [1.0, 3.0]
+
+
 @pytest.mark.parametrize("name", ["Time", "DATE", "timestamp", "date time", "time_stamp", "Datetime"])
 def test_a_column_that_seems_to_say_when_is_not_left_out_in_silence(folder, name):
     (folder / "i.csv").write_text(f"user,item,{name}\nu,a,2024-05-01\n")

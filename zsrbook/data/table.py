@@ -230,7 +230,7 @@ def dated(column: pd.Series) -> bool:
 
 
 def seconds(path: Path, column: pd.Series) -> np.ndarray:
-    """Seconds since 1970 from numbers, ISO texts (UTC unless they say otherwise) or time stamps.
+    """Seconds since 1970 from numbers, ISO texts (UTC unless they say otherwise), time stamps, or durations since any moment.
 
     Raises:
         DataError: a value is none of these, is no date where most are, is so large that it must be milliseconds; or all look like days as 20240501.
@@ -240,6 +240,8 @@ def seconds(path: Path, column: pd.Series) -> np.ndarray:
         require(path, column, stamps.notna().to_numpy(), "seconds since 1970, or a date as 2024-05-01 18:30")
         epoch = pd.Timestamp("1970-01-01", tz="UTC")  # in seconds, which reach further than the nanoseconds of Timestamp(0)
         return ((stamps - epoch) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
+    if column.dtype.kind == "m":
+        column = column.dt.total_seconds()
     values = numbers(path, column, "seconds since 1970 (milliseconds must be divided by 1000)", 0, 1e11)
     year, month, day = values // 10_000, values // 100 % 100, values % 100
     days = (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
