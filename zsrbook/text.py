@@ -1,4 +1,4 @@
-"""Item text to vectors, by a frozen transformer, computed once and kept on disk.
+"""Item text to vectors: by a frozen transformer, computed once and kept on disk; or by the hashes of words.
 
 The encoder is a name: ``minilm`` is all-MiniLM-L6-v2, whose weights come with the installation, so that no network is
 needed; anything else is a folder, or a model of the Hugging Face hub, such as the ZESRec paper's
@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from rich.progress import track
+from sklearn.feature_extraction.text import HashingVectorizer
 
 from zsrbook.audience import watched
 from zsrbook.cache import Rows
@@ -110,6 +111,21 @@ class TextEncoder:
                 pooled = (states * mask).sum(1) / mask.sum(1)
             out[rows] = pooled.half().cpu().numpy()
         return out
+
+
+@dataclass(frozen=True)
+class HashedWords:
+    """Bags of words in place of an encoder, to see what an encoder is worth: it has read nothing, and knows likeness by equal words alone.
+
+    Attributes:
+        width: of the vectors. A word is a 1 or a -1 in one of them, both by its hash, so two words may share a place.
+    """
+
+    width: int = 384
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """(len(texts), width) float16 vectors of length 1, or 0 where a text has no word but stop words."""
+        return HashingVectorizer(n_features=self.width, stop_words="english").transform(texts).toarray().astype(np.float16)
 
 
 def precision_on(device: torch.device) -> torch.dtype:

@@ -49,7 +49,7 @@ from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.parallel import side_by_side
 from zsrbook.records import RecordError, RunRecord, code_version, find
 from zsrbook.scale import Scale
-from zsrbook.text import TextEncoder
+from zsrbook.text import HashedWords, TextEncoder
 from zsrbook.training import Training
 
 PAPER = "zesrec"
@@ -98,7 +98,7 @@ class PairSpec:
     source: str
     target: str
     scale: Scale
-    encoder: TextEncoder = field(default_factory=TextEncoder)
+    encoder: TextEncoder | HashedWords = field(default_factory=TextEncoder)
     repeats: bool = True  #: False drops repeated purchases, as the later version of the paper does
     structure: float = 1.0  #: the dial of the toy world
     disjoint: bool = True  #: False keeps what the two share
@@ -208,7 +208,7 @@ def with_common_titles(source: Dataset, target: Dataset) -> tuple[Dataset, np.nd
     return at_least(kept, user=2, repeat=False), matched["source"].to_numpy()
 
 
-def encoded(data: Dataset, encoder: TextEncoder) -> Dataset:
+def encoded(data: Dataset, encoder: TextEncoder | HashedWords) -> Dataset:
     """The data with a vector for the text of each item."""
     return data.with_features(np.asarray(encoder.encode(data.items[Columns.TEXT].tolist())))
 
@@ -672,6 +672,7 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, dict]]:
         "zes-19": ("half of the log popularity left behind", {"popularity": 0.5}),
         "zes-27": ("a session ends after half an hour", {"users": "hrnn", "session_gap": 1800.0}),
         "zes-28": ("no sessions, only pauses", {"users": "hrnn", "session_gap": None}),
+        "zes-29": ("item MLP begins orthogonal", {"orthogonal": True}),
     }
 
 
@@ -698,6 +699,7 @@ INGREDIENTS = {
     "items-25": {"items": 0.25},
     "items-50": {"items": 0.5},
     "cls": {"encoder": TextEncoder(pooling="cls")},
+    "words": {"encoder": HashedWords()},
 }
 #: experiment -> what it changes in ``PairSpec``; of all others nothing
 CHANGES = {

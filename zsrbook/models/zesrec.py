@@ -48,6 +48,7 @@ class ZESRecSettings:
     standardise: bool = False  #: text vectors to mean 0 and variance 1 by the source's statistics; DEC
     dropout: float = 0.2  #: paper
     text_dropout: float = 0.0  #: of the text vectors while training, so that no single direction of them names an item; DEC
+    orthogonal: bool = field(default=False, metadata=LATER)  #: the item MLP's layers begin as orthogonal matrices, without biases; DEC
     popularity: float = 0.0  #: γ; while training, γ log(how often it was taken) is added to an item's score, and left behind; DEC
     levels: int = 4  #: of the TCN, whose step sees the last 1 + 4 (2^levels - 1) items; DEC
     session_gap: float | None = field(default=86400.0, metadata=LATER)  #: of HRNN: a longer pause, in seconds, ends a session; None: none does; DEC
@@ -95,6 +96,10 @@ class ItemText(nn.Module):
         super().__init__()
         between = nn.ReLU() if settings.nonlinearity == "relu" else nn.Identity()
         self.mlp = nn.Sequential(nn.Linear(features.shape[1], settings.hidden), between, nn.Linear(settings.hidden, settings.width))
+        if settings.orthogonal:
+            for layer in self.mlp[::2]:
+                nn.init.orthogonal_(layer.weight)
+                nn.init.zeros_(layer.bias)
         self.dropout = nn.Dropout(settings.text_dropout)
         self.standardised = settings.standardise
         mean, spread = (features.mean(0), features.std(0).clamp(min=1e-6)) if settings.standardise else (torch.zeros(1), torch.ones(1))
