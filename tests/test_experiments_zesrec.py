@@ -621,6 +621,9 @@ def test_neighbours_kept_is_all_for_a_turn_and_chance_for_noise(pair):
     for layer, weight in ((first, turn), (second, np.eye(len(turn)))):
         layer.weight.data, layer.bias.data[:] = torch.as_tensor(weight, dtype=torch.float32), 0.0
     assert zesrec.neighbours_kept(model, data) > 0.98  # float16 vectors leave a near tie or two
+    untrained = next(row for row in zesrec.systems(Scale.TOY) if row.name == "Emb-KNN (mean, cosine)")
+    (plain,) = zesrec.rows_side_by_side(pair, [0], [untrained], "zero-shot", Protocol())
+    assert zesrec.neighbours_in(model, pair).mean("Recall@20") == pytest.approx(plain.mean("Recall@20"), abs=0.003)
     noise = data.with_shuffled_features(0)
     assert zesrec.neighbours_kept(model, data, k=data.n_items - 1) == 1
     model.transfer = lambda _: EmbKNN().fit(noise)

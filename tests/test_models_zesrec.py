@@ -100,10 +100,11 @@ def test_layers_that_begin_orthogonal_keep_angles():
     torch.testing.assert_close(network() @ network().T, vectors @ vectors.T)
 
 
-def test_text_vectors_are_standardised_by_the_statistics_of_the_source():
+@pytest.mark.parametrize("way", ["standardise", "centre"])
+def test_text_vectors_are_standardised_or_centred_by_the_statistics_of_the_source(way):
     source, target = dataset(0), dataset(1, n_items=9)
-    model = built(source, standardise=True)
-    mean, spread = source.features.mean(0), source.features.std(0, ddof=1)
+    model = built(source, **{way: True})
+    mean, spread = source.features.mean(0), source.features.std(0, ddof=1) if way == "standardise" else 1.0
     scaled = target.with_features((target.features - mean) / spread)
     np.testing.assert_allclose(array(model.transfer(target).item_vectors()), plain_item_vectors(model, scaled), rtol=1e-4, atol=1e-5)
 

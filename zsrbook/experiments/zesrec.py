@@ -627,6 +627,15 @@ def neighbours_kept(model: ZESRec, data: Dataset, k: int = 10) -> float:
     return float((both[:, 1:] == both[:, :-1]).sum(1).float().mean() / k)
 
 
+def neighbours_in(model: ZESRec, pair: Pair) -> RunRecord:
+    """Emb-KNN (mean, cosine) in the target among the vectors that a network learned for items, in place of their texts': what these are worth
+    without the network's reading of histories. Not for the records; its seed is called 0.
+    """
+    vectors = model.transfer(pair.target).item_vectors().cpu().numpy()
+    neighbour = EmbKNN(EmbKNNSettings("mean", "cosine")).fit(pair.target.with_features(vectors))
+    return as_record("spaces", "Emb-KNN (learned)", {0: evaluate(neighbour, pair.target_split.test, Protocol())}, pair, Protocol(), {}, 0.0)
+
+
 def item_map(model: ZESRec, pair: Pair, method: str, each: int = 500, seed: int = 0) -> pd.DataFrame:
     """Two dimensions of the model's item vectors, source and target on one map.
 
@@ -673,6 +682,8 @@ def deviation_settings(scale: Scale) -> dict[str, tuple[str, dict]]:
         "zes-27": ("a session ends after half an hour", {"users": "hrnn", "session_gap": 1800.0}),
         "zes-28": ("no sessions, only pauses", {"users": "hrnn", "session_gap": None}),
         "zes-29": ("item MLP begins orthogonal", {"orthogonal": True}),
+        "zes-30": ("text vectors centred", {"centre": True}),
+        "zes-31": ("centred, and Adam at 0.001", {"centre": True, "training": adam}),
     }
 
 

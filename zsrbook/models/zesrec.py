@@ -46,6 +46,7 @@ class ZESRecSettings:
     hidden: int = 512  #: between the two layers of the item MLP; paper
     nonlinearity: Literal["relu", "none"] = "relu"  #: between them; DEC
     standardise: bool = False  #: text vectors to mean 0 and variance 1 by the source's statistics; DEC
+    centre: bool = field(default=False, metadata=LATER)  #: text vectors to mean 0 alone, by the source's; ``standardise`` does that, too; DEC
     dropout: float = 0.2  #: paper
     text_dropout: float = 0.0  #: of the text vectors while training, so that no single direction of them names an item; DEC
     orthogonal: bool = field(default=False, metadata=LATER)  #: the item MLP's layers begin as orthogonal matrices, without biases; DEC
@@ -101,8 +102,9 @@ class ItemText(nn.Module):
                 nn.init.orthogonal_(layer.weight)
                 nn.init.zeros_(layer.bias)
         self.dropout = nn.Dropout(settings.text_dropout)
-        self.standardised = settings.standardise
-        mean, spread = (features.mean(0), features.std(0).clamp(min=1e-6)) if settings.standardise else (torch.zeros(1), torch.ones(1))
+        self.moved = settings.standardise or settings.centre
+        mean = features.mean(0) if self.moved else torch.zeros(1)
+        spread = features.std(0).clamp(min=1e-6) if settings.standardise else torch.ones(1)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
         self.offsets = nn.Embedding(len(features), settings.width) if settings.item_offset is not None else None
@@ -132,7 +134,7 @@ class ItemText(nn.Module):
 
     def _encode(self, rows: Tensor) -> Tensor:
         rows = rows.float()
-        return self.mlp(self.dropout((rows - self.mean) / self.spread if self.standardised else rows))
+        return self.mlp(self.dropout((rows - self.mean) / self.spread if self.moved else rows))
 
 
 class NextItemNetwork(nn.Module):
