@@ -183,6 +183,24 @@ def test_on_public_data_the_recipe_hardly_works_and_its_training_is_at_fault():
             assert effects.at["zes-17", "seeds"] == 3
 
 
+def test_without_repeats_on_public_data_rows_that_never_offer_one_move_up_and_zesrec_stays():
+    says(
+        "zesrec", "Most rows keep their places", "in *scientific*, where repeats were taken out, it could only learn that nobody takes a thing twice"
+    )
+    kept, removed = (
+        {
+            r.method: r.mean("Recall@20")
+            for r in find(paper="zesrec", experiment=name, target="office", scale="small")
+            if r.source in (None, "scientific")
+        }
+        for name in ("zero-shot", "zero-shot-no-repeats")
+    )
+    new_only = {"Emb-KNN (decay, cosine, half-whitened, new only)", "Anchored", "Anchored (anchors only)"}
+    assert all(removed[name] > kept[name] for name in new_only)
+    assert {name for name in removed if removed[name] > 1.02 * kept[name] and removed[name] > removed["POP"]} == new_only
+    assert all(runs["ZESRec-G (tuned)"] < runs["POP"] for runs in (kept, removed))
+
+
 def test_offsets_vanish_as_they_are_held_back_and_gain_nothing_in_the_target():
     says(
         "zesrec",
