@@ -183,6 +183,14 @@ def test_on_public_data_the_recipe_hardly_works_and_its_training_is_at_fault():
             assert effects.at["zes-17", "seeds"] == 3
 
 
+def test_on_public_data_a_neighbour_does_without_an_encoder_and_anchored_does_not():
+    says("zesrec", "The neighbour does not miss the encoder there either", "of use to **Anchored**, and the recipe hardly finds anything with either")
+    words = {r.method: r for r in find(paper="zesrec", experiment="words", target="office", scale="small")}
+    encoded = pairs()["scientific", "office"]
+    assert {name: beyond(r, encoded[name], "Recall@20") for name, r in words.items()} == {"Emb-KNN (mean, cosine)": 0, "Anchored": -1, "ZESRec-G": 0}
+    assert all(runs["ZESRec-G"].mean("Recall@20") < 2 * encoded["Random"].mean("Recall@20") for runs in (words, encoded))
+
+
 def test_without_repeats_on_public_data_rows_that_never_offer_one_move_up_and_zesrec_stays():
     says(
         "zesrec", "Most rows keep their places", "in *scientific*, where repeats were taken out, it could only learn that nobody takes a thing twice"
