@@ -16,7 +16,18 @@ from zsrbook.evaluation.auc import auc
 from zsrbook.models import ranking
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.mail import MAIL, MAILSettings, discrepancy, kernel_sums
-from zsrbook.models.ranking import BaseDNN, Embedded, RankingModel, RankingSettings, Space, Tower, batch_of, pooled
+from zsrbook.models.ranking import (
+    BaseDNN,
+    Dropout,
+    Embedded,
+    RankingModel,
+    RankingSettings,
+    Space,
+    Tower,
+    batch_of,
+    dropout,
+    pooled,
+)
 from zsrbook.training import Training, optimizers_of
 
 FORMS, ALIGNMENTS, BANDWIDTHS = ("none", "single", "dual", "mail"), ("mmd", "printed", "unbiased", "paired"), ("one", "median", "several")
@@ -253,6 +264,33 @@ def test_fill_gives_new_rows_a_whole_behaviour_and_leaves_the_others():
         for before, after in zip((x.a, x.c, x.t), (filled.a, filled.c, filled.t), strict=True):
             assert before is after
         assert made.fill(x, new & False) is x
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rate", [0.5, 0.1, 0.001])
+def test_dropout_hides_its_share_and_makes_up_for_it(rate, dtype):
+    hidden = round(256 * rate) / 256  # 0.001 is so near 0 that nothing is hidden by chance bytes, and PyTorch's own takes it
+    x = torch.ones(101, 1009, dtype=dtype, requires_grad=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        first, second = dropout(x, rate), dropout(x, rate)
+    kept = first != 0
+    assert kept.float().mean().item() == pytest.approx(1 - (hidden or rate), abs=5e-3)
+    assert not torch.equal(kept, second != 0)
+    assert first[kept].float().unique().tolist() == pytest.approx([1 / (1 - (hidden or rate))], rel=4e-3)
+    first.sum().backward()
+    assert torch.equal(x.grad, first)
+    assert torch.equal(Dropout(rate).eval()(x), x)
+
+
+def test_dropout_draws_each_number_by_itself():
+    """Neighbours in a row or a column are hidden together by chance alone, also across the words that the bytes come from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hidden = (dropout(torch.ones(1000, 1000), 0.5) == 0).float()
+    for step in (1, 2, 7, 8, 9):
+        for a, b in ((hidden[step:], hidden[:-step]), (hidden[:, step:], hidden[:, :-step])):
+            assert (a * b).mean().item() == pytest.approx(0.25, abs=3e-3)
 
 
 def test_dropout_is_off_in_what_is_made_up_and_on_in_the_losses():

@@ -180,12 +180,9 @@ def train(
                 network.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, torch.bfloat16, enabled=low):
                     loss, targets = network(batch)
-                loss.backward()
                 sums = processes.sum(torch.stack([loss.detach().double(), torch.tensor(float(targets), dtype=torch.double, device=device)]))
+                (loss / sums[1].to(loss.dtype)).backward()
                 processes.sum_gradients(network)
-                for parameter in parameters:
-                    if parameter.grad is not None:
-                        parameter.grad /= sums[1].to(parameter.grad.dtype)
                 if settings.clip is not None:
                     clip_gradients(parameters, settings.clip)
                 for optimizer in optimizers:

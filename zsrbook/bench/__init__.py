@@ -159,7 +159,7 @@ def gemm(sizes: Sizes) -> Row:
 
 
 def product_ceiling(device: str, side: int = 8192) -> float:
-    """The same of a card: operations a second of bfloat16 products of two (side, side) matrices there, the best of several."""
+    """The same in bfloat16, on a card or another device: operations a second of products of two (side, side) matrices, the best of several."""
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
 

@@ -40,7 +40,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsrbook.models.ranking import Batch, Embedded, Space, Tower
+from zsrbook.models.ranking import Batch, Dropout, Embedded, Space, Tower
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class DMR(Tower):
         self.project = nn.Sequential(nn.Linear(space.width, space.width), nn.PReLU())  # g
         layers, inputs = [], 4 * space.width + 2
         for n in settings.hidden:
-            layers += [nn.Dropout(settings.dropout), nn.Linear(inputs, n), nn.BatchNorm1d(n) if settings.normalise else nn.Identity(), nn.PReLU()]
+            layers += [Dropout(settings.dropout), nn.Linear(inputs, n), nn.BatchNorm1d(n) if settings.normalise else nn.Identity(), nn.PReLU()]
             inputs = n
         self.layers = nn.Sequential(*layers, nn.Linear(inputs, 1))
 

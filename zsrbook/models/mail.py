@@ -41,7 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zsrbook.models.ranking import Embedded, Filler, Space
+from zsrbook.models.ranking import Embedded, Filler, Space, dropout
 from zsrbook.training import check_words
 
 Form = Literal["none", "single", "dual", "mail"]
@@ -100,10 +100,10 @@ class Residual(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(inputs, first), nn.Linear(first + inputs, second), nn.Linear(second + inputs, last)])
         self.slope = slope
 
-    def forward(self, h: Tensor, dropout: float) -> Tensor:
+    def forward(self, h: Tensor, rate: float) -> Tensor:
         """(…, inputs) → (…, last), linear."""
-        z = F.leaky_relu(self.layers[0](F.dropout(h, dropout)), self.slope)
-        z = F.leaky_relu(self.layers[1](F.dropout(torch.cat([z, h], -1), dropout)), self.slope)
+        z = F.leaky_relu(self.layers[0](dropout(h, rate)), self.slope)
+        z = F.leaky_relu(self.layers[1](dropout(torch.cat([z, h], -1), rate)), self.slope)
         return self.layers[2](torch.cat([z, h], -1))
 
 
@@ -134,17 +134,17 @@ class MAIL(Filler):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
 
-    def p(self, x: Embedded, dropout: float = 0.0) -> Tensor:
+    def p(self, x: Embedded, rate: float = 0.0) -> Tensor:
         """(n, d_h) codes of the attributes."""
-        return F.leaky_relu(self.encode_a(self.attend_a(x.a), dropout), self.settings.slope)
+        return F.leaky_relu(self.encode_a(self.attend_a(x.a), rate), self.settings.slope)
 
-    def q(self, x: Embedded, dropout: float = 0.0) -> Tensor:
+    def q(self, x: Embedded, rate: float = 0.0) -> Tensor:
         """(n, d_h) codes of the behaviour."""
-        return F.leaky_relu(self.encode_v(self.attend_v(x.v, x.mask), dropout), self.settings.slope)
+        return F.leaky_relu(self.encode_v(self.attend_v(x.v, x.mask), rate), self.settings.slope)
 
     def generated(self, x: Embedded) -> Tensor:
         """(n, L, d) a behaviour made from the attributes alone (Eq. 8), dropout off."""
-        flat = self.map(x.a.flatten(1)) if self.settings.form == "none" else self.decode_v(self.p(x), dropout=0.0)
+        flat = self.map(x.a.flatten(1)) if self.settings.form == "none" else self.decode_v(self.p(x), rate=0.0)
         return flat.unflatten(1, self.shape)
 
     def losses(self, x: Embedded) -> dict[str, Tensor]:
@@ -152,17 +152,18 @@ class MAIL(Filler):
         settings = self.settings
         if settings.form == "none":
             return {}
-        dropout = settings.dropout if self.training else 0.0
-        codes = torch.stack([encode(x, dropout) for encode in ((self.p,) if settings.form == "single" else (self.p, self.q))])  # (2, n, d_h)
+        rate, n = settings.dropout if self.training else 0.0, len(x.a)
+        x = Embedded(*map(in_blocks, x))  # m rows
+        codes = torch.stack([encode(x, rate) for encode in ((self.p,) if settings.form == "single" else (self.p, self.q))])  # (2, m, d_h)
         x = self._padded(x)
-        wrong_a = self.decode_a(codes, dropout) - x.a.flatten(1)  # (2, n, n_a d)
-        wrong_v = (self.decode_v(codes, dropout) - x.v.flatten(1)).unflatten(2, self.shape)  # (2, n, L, d)
+        wrong_a = self.decode_a(codes, rate) - x.a.flatten(1)  # (2, m, n_a d)
+        wrong_v = (self.decode_v(codes, rate) - x.v.flatten(1)).unflatten(2, self.shape)  # (2, m, L, d)
         if not settings.padding:
             wrong_v = wrong_v * x.mask.unsqueeze(2)
-        errors = (wrong_a.square().sum((1, 2)) + wrong_v.square().sum((1, 2, 3))) / max(1, len(x.a))  # (2,)
+        errors = (wrong_a.square().sum(2) + wrong_v.square().sum((2, 3)))[:, :n].sum(1) / max(1, n)  # (2,)
         losses = dict(zip(("attributes", "behaviour"), errors, strict=False))
         if settings.form == "mail":
-            losses["alignment"] = self._alignment(codes)
+            losses["alignment"] = self._alignment(codes[:, :n])
         return losses
 
     def fill(self, x: Embedded, new: Tensor) -> Embedded:
@@ -170,7 +171,7 @@ class MAIL(Filler):
         if (self.training and not self.settings.fill_training) or not new.any():
             return x
         with nullcontext() if self.settings.joint or self.settings.form == "none" else torch.no_grad():
-            made = self.generated(Embedded(*(part[new] for part in x)))
+            made = self.generated(Embedded(*(in_blocks(part[new]) for part in x)))[: new.sum()]
         x = self._padded(x)
         return x._replace(v=x.v.index_put((new,), made.to(x.v.dtype)), mask=x.mask | new.unsqueeze(1))
 
@@ -193,6 +194,15 @@ class MAIL(Filler):
         return discrepancy(within, across, n, self.settings.alignment)
 
 
+def in_blocks(rows: Tensor, size: int = 32) -> Tensor:
+    """(n, …) → (m, …) rows of 0 added, up to a multiple of ``size``.
+
+    Each step has its own number of old and new rows, and for products in bfloat16 processors compile a kernel for each shape that they
+    meet, which takes longer than the product. So they meet few.
+    """
+    return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % size))
+
+
 def kernel_sums(p: Tensor, q: Tensor, bandwidth: Bandwidth = "one") -> tuple[Tensor, Tensor]:
     """The Gaussian kernel of Eq. 6 summed over pairs of one side, Σ k(p_i, p_j) + Σ k(q_i, q_j), and over those across, Σ k(p_i, q_j).
 
@@ -205,9 +215,15 @@ def kernel_sums(p: Tensor, q: Tensor, bandwidth: Bandwidth = "one") -> tuple[Ten
         if bandwidth != "one":
             sigma = torch.pdist(torch.cat([p, q]).detach()).median().clamp(min=1e-6)
             scales = [sigma * factor for factor in ((1.0,) if bandwidth == "median" else (0.5, 2**-0.5, 1.0, 2**0.5, 2.0))]
-        sums = [(_kernel(a, a).sum() + _kernel(b, b).sum(), _kernel(a, b).sum()) for a, b in ((p / s, q / s) for s in scales)]
+        sums = [(_within(a) + _within(b), _kernel(a, b).sum()) for a, b in ((p / s, q / s) for s in scales)]
     within, across = (sum(part) / len(scales) for part in zip(*sums, strict=True))
     return within, across
+
+
+def _within(a: Tensor) -> Tensor:
+    """Σ k(a_i, a_j), whose slope is twice that in the first place: one product less on the way back."""
+    total = _kernel(a, a.detach()).sum()
+    return 2 * total - total.detach()
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

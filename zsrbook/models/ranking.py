@@ -114,13 +114,30 @@ class Emblr(Tower):
         return self.out(pooled(x)).squeeze(1)
 
 
+def dropout(x: Tensor, rate: float) -> Tensor:
+    """``F.dropout``; on processors by a random byte a number, so with a rate to the nearest 1/256, in an eighth of the time."""
+    hidden = round(256 * rate)
+    if x.device.type != "cpu" or hidden in (0, 256):
+        return F.dropout(x, rate)
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # all 64 bits
+    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= hidden
+    return x * kept.to(x.dtype).mul_(256 / (256 - hidden))
+
+
+class Dropout(nn.Dropout):
+    """As a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p) if self.training else x
+
+
 class BaseDNN(Tower):
     """Two blocks of dropout, dense, batch norm and leaky ReLU, then one unit (Eqs. 11 and 12)."""
 
     def __init__(self, space: Space, hidden: tuple[int, ...] = (512, 256), dropout: float = 0.5):
         super().__init__()
         sizes = (4 * space.width, *hidden)
-        blocks = [(nn.Dropout(dropout), nn.Linear(n, m), nn.BatchNorm1d(m), nn.LeakyReLU()) for n, m in zip(sizes, hidden, strict=False)]
+        blocks = [(Dropout(dropout), nn.Linear(n, m), nn.BatchNorm1d(m), nn.LeakyReLU()) for n, m in zip(sizes, hidden, strict=False)]
         self.layers = nn.Sequential(*(layer for block in blocks for layer in block), nn.Linear(sizes[-1], 1))
 
     def forward(self, x: Embedded) -> Tensor:
