@@ -17,7 +17,7 @@ from zsrbook import bench
 from zsrbook.bench import Peer, coordinate_descent, mail, node2vec, zesrec_on_gpu
 from zsrbook.models.coordinate_descent import Factorisation, Task
 from zsrbook.models.ranking import batch_of
-from zsrbook.training import pick_device, runs_in
+from zsrbook.training import pick_device
 
 TINY = bench.Sizes(rounds=1, gemm=64, users=12, items=50, steps=1, peer_steps=1, loop_users=3, memory_items=500, memory_positions=128, texts=6)
 SHAPE = mail.Shape(impressions=60, users=20, ads=30, categories=5, brands=7, length=4, batch=32, width=8, hidden=(16, 8, 4))
@@ -193,13 +193,14 @@ def test_training_at_the_size_of_the_paper_asks_for_a_card(monkeypatch):
 
 def test_click_models_are_measured_without_their_peer(monkeypatch):
     monkeypatch.setattr(mail, "product_ceiling", lambda device, side: 1e9)
-    dmr, filled = mail.training(1e9, SHAPE, steps=2, rounds=1)
+    dmr, *others = mail.training(1e9, SHAPE, steps=2, rounds=1)
     assert (dmr.ratio, dmr.note) == (None, "deepctr can't be installed here: no network")
-    assert filled.ratio == pytest.approx(filled.value / filled.peer)
     assert dmr.value > 0
-    assert filled.floor < dmr.floor, "MAIL comes on top"
-    assert filled.note.startswith(f"{runs_in('auto', torch.device('cpu'))}; ")
-    assert "times the operations of DMR" in filled.note
+    assert ["in float32" in filled.name for filled in others] == [True, False][: len(others)]
+    for filled in others:
+        assert filled.ratio == pytest.approx(filled.value / filled.peer)
+        assert filled.floor < dmr.floor, "MAIL comes on top"
+        assert "times the operations of DMR" in filled.note
 
 
 def test_what_mail_costs_on_a_card_asks_for_one(monkeypatch):

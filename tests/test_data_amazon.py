@@ -114,12 +114,14 @@ def test_ratings_only_in_both_orders(folder):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (review("U", "B", 5, 0.0), "line 7: value is '0.0'; expected 1 to 5 stars"),
+        (review("U", "B", 5, 0.0), "line 7: value is '0.0'; expected 1 to 5 whole stars"),
         (review("U", "B", 5, None), "line 7: value is missing"),
         (review("U", "B", None), "line 7: time is missing"),
         (review("U", "B", 1529193600000), "line 7: time is '1529193600000'"),
         (review(None, "B", 5), "line 7: user is missing"),
         (review("U", "", 5), "line 7: item is ''"),
+        (review("U\ud83d", "B", 5), r"line 7: user is 'U\\ud83d'; expected a user id of whole signs"),
+        (review("U", "\udc00", 5), r"line 7: item is '\\udc00'; expected an item id of whole signs"),
     ],
 )
 def test_bad_reviews(folder, bad, message):
@@ -134,7 +136,7 @@ def test_bad_files(folder):
     (folder / "cut.json.gz").write_bytes((folder / "T_5.json.gz").read_bytes()[:-30])
     with pytest.raises(DataError, match="cut short"):
         amazon.load("t", folder / "cut.json.gz")
-    for given in ({}, {"asin": ""}, {"asin": ["B1"]}, {"asin": 1}):
+    for given in ({}, {"asin": ""}, {"asin": ["B1"]}, {"asin": 1}, {"asin": "B\ud83d"}):
         with pytest.raises(DataError, match=r"line 1: asin is .* \(its fields: .*title\); expected the id of an item"):
             amazon.load("t", folder / "T_5.json.gz", gz(folder / "m.json.gz", [given | {"title": "x"}]))
     for wrong in ((folder / "none.json.gz", None), (folder / "T_5.json.gz", folder / "none.json.gz")):

@@ -77,6 +77,7 @@ def test_a_file_that_is_not_the_official_one_says_so(tmp_path):
     [
         ((1, 2, 6, 5), "value is '6'; expected (1|0.5) to 5 stars"),
         ((1, 2, 0, 5), "value is '0'"),
+        ((1, 2, 3.7, 5), r"value is '3\.7'; expected (1 to 5 stars in steps of 1|0\.5 to 5 stars in steps of 0\.5)"),
         ((1, 2, "x", 5), "value is 'x'"),
         ((1, 2, 3, ""), "time is ''; expected seconds since 1970"),
         ((1, 2, 3, 978300760000), "time is '978300760000'"),

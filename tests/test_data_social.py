@@ -145,7 +145,8 @@ def test_users_are_the_rows_that_matlab_shows(tmp_path):
 def test_other_hdf5_files_are_refused(tmp_path):
     for matrix, message in (
         (np.zeros((3, 3)), "no interactions; nothing to load"),
-        ([[0, 6.0]], r"cell 1,2: M is '6\.0'; expected 0\.5 to 5 stars, or 0 for none \(1 such of 1 cells\)"),
+        ([[0, 6.0]], r"cell 1,2: M is '6\.0'; expected 0\.5 to 5 stars in steps of 0\.5, or 0 for none \(1 such of 1 cells\)"),
+        ([[1, 2.2]], r"cell 1,2: M is '2\.2'"),
         ([[1, 0], [-1, 0]], r"cell 2,1: M is '-1'"),
         ([[1, 0], [0, np.nan]], "cell 2,2: M is missing"),
         (np.ones(3), r"M is \(3,\) of float64; expected numbers, one row a user"),

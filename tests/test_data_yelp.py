@@ -158,7 +158,7 @@ def test_by_name_and_by_command(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (review("u", "b", "2018-07-07", 6), r"line 7: stars is '6'; expected 1 to 5 stars \(1 such of 7 lines\)"),
+        (review("u", "b", "2018-07-07", 6), r"line 7: stars is '6'; expected 1 to 5 whole stars \(1 such of 7 lines\)"),
         (review("u", "b", "2018-07-07", 0.5), r"line 7: stars is '0\.5'"),
         (review("u", "b", "2018-07-07", "many"), "line 7: stars is 'many'"),
         (review("u", "b", "2018-07-07", None), "line 7: stars is missing"),

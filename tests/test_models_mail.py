@@ -594,3 +594,8 @@ def test_a_readers_own_tower_plugs_in(clicks, filler):
     assert auc(clicks.click[old], model.scores(clicks, old)) > 0.5
     if filler:  # old users don't depend on who else is in the batch
         np.testing.assert_allclose(model.scores(clicks, np.concatenate([new, old]))[len(new) :], model.scores(clicks, old), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_tower_is_refused_with_a_word_of_what_to_do(clicks):
+    with pytest.raises(TypeError, match=r"Linear is no ranking tower; derive it from zsrbook\.models\.ranking\.Tower"):
+        RankingModel(lambda space: nn.Linear(4, 1), QUICK).build(clicks)

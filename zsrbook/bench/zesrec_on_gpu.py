@@ -22,7 +22,7 @@ class Shape:
     interactions: int = 3_240_000
     features: int = 768
     #: targets a step. All items pass the MLP in each, so at the book's 2,048 that would be half of the operations
-    batch: int = 65_536
+    batch: int = 131_072
     side: int = 8192  #: of the matrices that give the ceiling
 
     def __str__(self) -> str:

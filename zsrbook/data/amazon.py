@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, endings, filled, joined, numbers, plain, read_records, read_table
+from zsrbook.data.files import broken, build, endings, filled, joined, numbers, plain, read_records, read_table
 
 #: the columns of the ratings-only files
 RATINGS_ONLY = {
@@ -92,7 +92,7 @@ def checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
             Columns.USER: filled(path, frame[Columns.USER], "a user id"),
             Columns.ITEM: filled(path, frame[Columns.ITEM], "an item id"),
             Columns.TIME: numbers(path, frame[Columns.TIME], "seconds since 1970", 0, 1e11),
-            Columns.VALUE: numbers(path, frame[Columns.VALUE], "1 to 5 stars", 1, 5),
+            Columns.VALUE: numbers(path, frame[Columns.VALUE], "1 to 5 whole stars", 1, 5, 1),
         }
     )
 
@@ -103,7 +103,7 @@ def read_metadata(name: str, path: Path) -> tuple[pd.DataFrame, Report]:
     twice = scripts = marked = 0
     for line, record in read_records(path, loose=True):
         raw = record.get("asin")
-        if not isinstance(raw, str) or not raw:
+        if not isinstance(raw, str) or not raw or broken(raw):
             raise DataError(f"{path}: line {line}: asin is {raw!r} (its fields: {', '.join(record)}); expected the id of an item")
         if raw in records:
             twice += 1

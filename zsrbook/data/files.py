@@ -361,21 +361,35 @@ def refuse_open_quotes(path: Path, text: str, separator: str) -> None:
             )
 
 
-def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, high: float = np.inf, step: float | None = None) -> np.ndarray:
     """The column as float64, all from ``low`` to ``high``; the index of the column holds line numbers.
 
+    Args:
+        step: of which each must be a multiple; None: any number will do.
+
     Raises:
-        DataError: a value is missing, no number, or out of range.
+        DataError: a value is missing, no number, out of range, or between steps.
     """
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    require(path, column, (values >= low) & (values <= high) & np.isfinite(values), expected)
+    good = (values >= low) & (values <= high) & np.isfinite(values)
+    require(path, column, good if step is None else good & (values % step == 0), expected)
     return values
 
 
 def filled(path: Path, column: pd.Series, expected: str) -> pd.Series:
-    """The column as text, none of it empty."""
-    require(path, column, (column.notna() & column.astype(str).str.strip().ne("")).to_numpy(bool), expected)
-    return column.astype(str)
+    """The column as text, none of it empty or broken (see ``broken``)."""
+    try:
+        text = column.astype(str)
+    except UnicodeEncodeError:
+        require(path, column, ~np.array([broken(str(value)) for value in column]), f"{expected} of whole signs")
+        raise
+    require(path, column, (column.notna() & text.str.strip().ne("")).to_numpy(bool), expected)
+    return text
+
+
+def broken(text: str) -> bool:
+    """Whether it has half of a sign of two, as where JSON was cut within an emoji: no file can be written of it."""
+    return re.search("[\ud800-\udfff]", text) is not None
 
 
 def own_ids(path: Path, column: pd.Series) -> pd.Series:

@@ -114,7 +114,7 @@ def assemble(
             Columns.USER: filled(path, ratings[Columns.USER], "a user id"),
             Columns.ITEM: filled(path, ratings[Columns.ITEM], "a film id"),
             Columns.TIME: numbers(path, ratings[Columns.TIME], "seconds since 1970", 0, 1e11),
-            Columns.VALUE: numbers(path, ratings[Columns.VALUE], f"{low:g} to 5 stars", low, 5),
+            Columns.VALUE: numbers(path, ratings[Columns.VALUE], f"{low:g} to 5 stars in steps of {low:g}", low, 5, low),
         }
     )
     for column, given in ((Columns.ITEM, films), (Columns.USER, people)):

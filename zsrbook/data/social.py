@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import io, sparse
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import GET_AGAIN, build, numbers, open_raw, read_large, read_table, refuse_html, require
+from zsrbook.data.files import GET_AGAIN, build, numbers, open_raw, read_large, read_table, refuse_html
 
 #: of the one matrix in the files of Epinions and Ciao, as their description names them; one row a rating
 TRUST_COLUMNS = (Columns.USER, Columns.ITEM, "category", Columns.VALUE, "helpfulness", Columns.TIME)
@@ -177,7 +177,7 @@ def monti(folder: Path, name: str) -> Dataset:
         raise DataError(f"{path}: M is {matrix.shape} of {matrix.dtype}; expected numbers, one row a user and one column a film")
     users, films = np.nonzero(matrix)  # NaN is not zero, so it is checked below
     cells = pd.Index([f"{u},{i}" for u, i in zip(users + 1, films + 1, strict=True)], name="cell")
-    stars = numbers(path, pd.Series(matrix[users, films], cells, name="M"), "0.5 to 5 stars, or 0 for none", 0.5, 5)
+    stars = numbers(path, pd.Series(matrix[users, films], cells, name="M"), "0.5 to 5 stars in steps of 0.5, or 0 for none", 0.5, 5, 0.5)
     frame = pd.DataFrame({Columns.USER: (users + 1).astype(str), Columns.ITEM: (films + 1).astype(str), Columns.VALUE: stars})
     sides = [pd.DataFrame({Columns.RAW: np.arange(1, n + 1).astype(str)}) for n in matrix.shape]
     return build(name, frame, sides[1].assign(**{Columns.TEXT: ""}), sides[0], clock=False)
@@ -201,9 +201,7 @@ def checked(path: Path, rows: pd.DataFrame, low: float, high: float, first: int 
 
 
 def whole(path: Path, column: pd.Series, expected: str, low: float = 1, high: float = 2**31) -> np.ndarray:
-    values = numbers(path, column, expected, low, high)
-    require(path, column, values == np.floor(values), expected)
-    return values.astype(np.int64)
+    return numbers(path, column, expected, low, high, step=1).astype(np.int64)
 
 
 def textless(frame: pd.DataFrame) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:
             Columns.USER: filled(path, frame["user_id"], "a user id"),
             Columns.ITEM: filled(path, frame["business_id"], "the id of a business"),
             Columns.TIME: (time - pd.Timestamp(0)) / pd.Timedelta(seconds=1),
-            Columns.VALUE: numbers(path, frame["stars"], "1 to 5 stars", 1, 5),
+            Columns.VALUE: numbers(path, frame["stars"], "1 to 5 whole stars", 1, 5, 1),
         }
     )
 

@@ -153,7 +153,7 @@ class MAIL(Filler):
         if settings.form == "none":
             return {}
         rate, n = settings.dropout if self.training else 0.0, len(x.a)
-        x = Embedded(*map(in_blocks, x))  # m rows
+        x = x._replace(**{part: in_blocks(getattr(x, part)) for part in ("a", "v", "mask")})  # m rows
         codes = torch.stack([encode(x, rate) for encode in ((self.p,) if settings.form == "single" else (self.p, self.q))])  # (2, m, d_h)
         x = self._padded(x)
         wrong_a = self.decode_a(codes, rate) - x.a.flatten(1)  # (2, m, n_a d)
@@ -171,7 +171,8 @@ class MAIL(Filler):
         if (self.training and not self.settings.fill_training) or not new.any():
             return x
         with nullcontext() if self.settings.joint or self.settings.form == "none" else torch.no_grad():
-            made = self.generated(Embedded(*(in_blocks(part[new]) for part in x)))[: new.sum()]
+            attributes = x.a[new]
+            made = self.generated(x._replace(a=in_blocks(attributes)))[: len(attributes)]  # which reads attributes alone
         x = self._padded(x)
         return x._replace(v=x.v.index_put((new,), made.to(x.v.dtype)), mask=x.mask | new.unsqueeze(1))
 
@@ -198,8 +199,10 @@ def in_blocks(rows: Tensor, size: int = 32) -> Tensor:
     """(n, …) → (m, …) rows of 0 added, up to a multiple of ``size``.
 
     Each step has its own number of old and new rows, and for products in bfloat16 processors compile a kernel for each shape that they
-    meet, which takes longer than the product. So they meet few.
+    meet, which takes longer than the product. So they meet few. Cards don't, and get the rows as they are.
     """
+    if rows.device.type != "cpu":
+        return rows
     return F.pad(rows, (0, 0) * (rows.dim() - 1) + (0, -len(rows) % size))
 
 

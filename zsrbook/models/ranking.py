@@ -171,10 +171,16 @@ class RankingSettings:
 
 
 class ClickNetwork(nn.Module):
-    """Embeddings, tower, and maybe a filler; a call gives the loss of a batch."""
+    """Embeddings, tower, and maybe a filler; a call gives the loss of a batch.
+
+    Raises:
+        TypeError: the tower is no ``Tower``.
+    """
 
     def __init__(self, space: Space, settings: RankingSettings, tower: Tower):
         super().__init__()
+        if not isinstance(tower, Tower):
+            raise TypeError(f"{type(tower).__name__} is no ranking tower; derive it from zsrbook.models.ranking.Tower, and give it a forward")
         self.fields = Fields(space, sum(space.vocabularies.values()) > settings.sparse_above)
         nn.init.normal_(self.fields.table.weight, std=settings.spread)
         first = int(self.fields.behaviour_at[-1])
