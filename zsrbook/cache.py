@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from zsrbook.scale import cache_folder
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Another name in the same folder, to write under; the file is moved into place at the end, so that no half file is ever seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -650,7 +650,8 @@ class PreRec(MatrixModel):
     def restore(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``state``; call ``bind`` with a matrix before ``scores``."""
         self.weight = float(state["weight"])
-        self.networks = Networks(self.settings)
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, then replaced
+            self.networks = Networks(self.settings)
         self.networks.load_state_dict({name: value for name, value in state.items() if name != "weight"})
         self.networks.to(pick_device(self.settings.training.device)).eval()
 

@@ -104,7 +104,7 @@ class ItemText(nn.Module):
         self.dropout = nn.Dropout(settings.text_dropout)
         self.moved = settings.standardise or settings.centre
         mean = features.mean(0) if self.moved else torch.zeros(1)
-        spread = features.std(0).clamp(min=1e-6) if settings.standardise else torch.ones(1)
+        spread = features.std(0, correction=int(len(features) > 1)).clamp(min=1e-6) if settings.standardise else torch.ones(1)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
         self.offsets = nn.Embedding(len(features), settings.width) if settings.item_offset is not None else None
