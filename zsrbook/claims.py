@@ -30,6 +30,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
+from zsrbook.data.toy import search_world
 from zsrbook.evaluation.intervals import contrast, ratio_difference
 from zsrbook.records import ADDRESS, REPOSITORY, RUNS, AnyProtocol, RunRecord, find, protocol_of
 from zsrbook.scale import Scale
@@ -545,9 +546,7 @@ def _of_kinds(record: RunRecord, kinds: Sequence[str]) -> RunRecord:
     Raises:
         RecordError: it has none of them.
     """
-    from zsrbook.experiments.search import toy_world  # which needs this module
-
-    asked = np.flatnonzero(toy_world().queries(record.target).texts["kind"].isin(kinds))
+    asked = np.flatnonzero(search_world().queries(record.target).texts["kind"].isin(kinds))
     return record.on_queries(asked, f"of the kinds {' and '.join(kinds)}")
 
 

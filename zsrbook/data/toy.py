@@ -21,6 +21,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -626,3 +627,14 @@ def _queries(items: pd.DataFrame, language: Language) -> Queries:
     grade = np.concatenate([grades[grades > 0] for _, _, grades in asked])
     texts = pd.DataFrame({"query": np.arange(len(asked)), "text": [a[0] for a in asked], "kind": [a[1] for a in asked]})
     return Queries(texts, pd.DataFrame({"query": query, Columns.ITEM: item.astype(np.int32), "grade": grade}))
+
+
+@lru_cache(maxsize=2)
+def search_world(telling: float = 0.5, taste: float = 3.0) -> ToyWorld:
+    """The world of the chapter on search: links say more of the notes than in the other chapters, and texts less; its log saw popular items mostly.
+
+    Args:
+        telling, taste: see ``ToySettings``; the two that decide whether texts or links know more.
+    """
+    settings = {"users": (6000, 20, 20), "tail": 0.5, "again": 0.1, "flavour": 0.7, "complement": 0.05, "bias": 2.0}
+    return ToyWorld(ToySettings(taste=taste, telling=telling, **settings))

@@ -27,7 +27,7 @@ from zsrbook.data import catalogue
 from zsrbook.data import search as data_search
 from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
-from zsrbook.data.toy import ToySettings, ToyWorld
+from zsrbook.data.toy import search_world as toy_world
 from zsrbook.evaluation import retrieval
 from zsrbook.evaluation.intervals import difference, interval
 from zsrbook.evaluation.ranks import RankTable
@@ -124,17 +124,6 @@ class Spec:
 JUDGED_DRAW = 1000
 #: clicks in the log of the toy world: so few that a supervised search has something left to learn
 CLICKS = 2000
-
-
-@lru_cache(maxsize=2)
-def toy_world(telling: float = 0.5, taste: float = 3.0) -> ToyWorld:
-    """A market in which links say more of the notes than in the other chapters, and texts less; its log has seen popular items mostly.
-
-    Args:
-        telling, taste: see ``ToySettings``; the two that decide whether texts or links know more.
-    """
-    settings = {"users": (6000, 20, 20), "tail": 0.5, "again": 0.1, "flavour": 0.7, "complement": 0.05, "bias": 2.0}
-    return ToyWorld(ToySettings(taste=taste, telling=telling, **settings))
 
 
 @lru_cache(maxsize=4)
