@@ -372,7 +372,7 @@ def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, 
     """
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     good = (values >= low) & (values <= high) & np.isfinite(values)
-    require(path, column, good if step is None else good & (values % step == 0), expected)
+    require(path, column, good if step is None else good & (np.where(good, values, 0) % step == 0), expected)
     return values
 
 
