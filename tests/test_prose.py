@@ -407,7 +407,8 @@ def test_under_the_papers_protocol_dmr_is_weak_and_there_mail_helps_it_most():
         "it stands below Emblr, a logistic regression, on new users of both kinds of click, by more than the interval",
         "it is there that MAIL seems to help it most",
         "Under the strict protocol DMR falls below Emblr again, and again MAIL helps it",
-        "Under the paper's, with three seeds, DMR is level with Emblr, and MAIL does not help it: MAIL-DMR can't be told from DMR, by AUC or by GAUC",
+        "Under the paper's DMR is level with Emblr, and MAIL does not help it: MAIL-DMR, which has three seeds there where all other rows have five,"
+        " can't be told from DMR, by AUC or by GAUC",
         "with the paper's settings, DMR is a weak tower",
     )
     theirs, strict = ({at: named for at, named in clicks().items() if at[1] == experiment} for experiment in ("clicks", "clicks-strict"))
@@ -415,7 +416,8 @@ def test_under_the_papers_protocol_dmr_is_weak_and_there_mail_helps_it_most():
     assert [mail_side(named, "DMR", "Emblr") for named in larger] == [0, -1]
     assert [mail_side(named, "MAIL-DMR", "DMR") for named in larger] == [0, 1]
     assert mail_side(larger[0], "MAIL-DMR", "DMR", "GAUC (new)") == 0
-    assert {len(r.seeds) for r in larger[0].values()} == {3}
+    assert {name for name, r in larger[0].items() if len(r.seeds) != 5} == {"MAIL-DMR"}
+    assert len(larger[0]["MAIL-DMR"].seeds) == 3
     assert {name.rpartition("-")[2] for name, _ in theirs} == {"stars", "watched"}
     assert all(mail_side(named, "DMR", "Emblr") < 0 for named in theirs.values())
     least, most = (
@@ -456,12 +458,11 @@ def test_llae_leaves_the_order_within_a_user_as_it_is(scale):
 def test_gains_are_larger_under_the_strict_protocol_and_surely_so_for_mail_dmr_alone():
     says(
         "mail",
-        "both gains over the bare tower are larger under the strict protocol",
-        "That they are larger is sure for MAIL-DMR alone, whose gain under the paper's protocol can't quite be told from nothing",
+        "both towers gain beyond the interval under the strict protocol. Under the paper's MAIL-DMR just does, and MAIL-Base does not",
+        "Both gains are larger under the strict protocol; that they are is sure for MAIL-DMR alone",
         "for MAIL-Base the interval of the difference holds zero",
         "an id made up by MetaEmb does what a made-up behaviour does, within the interval",
-        "gain under the paper's protocol about what new ones gain",
-        "Under the strict protocol old users neither gain nor lose anything that could be told from nothing",
+        "Old users, in the last line, neither gain nor lose anything that could be told from nothing, under either protocol",
         "over all seeds the interval of what it adds to the AUC of new users leaves out zero, and so does that of their GAUC",
     )
     theirs, strict = toy_clicks("clicks"), toy_clicks("clicks-strict")
@@ -469,13 +470,11 @@ def test_gains_are_larger_under_the_strict_protocol_and_surely_so_for_mail_dmr_a
     for ours, base in (("MAIL-Base", "BaseDNN"), ("MAIL-DMR", "DMR")):
         (a, b), (c, d) = ([named[name].per_user("AUC (new)") for name in (ours, base)] for named in (theirs, strict))
         more[ours] = contrast([(1.0, c), (-1.0, d), (-1.0, a), (1.0, b)])
-        assert (mail_side(theirs, ours, base), mail_side(strict, ours, base)) == (ours == "MAIL-Base", 1)
+        assert (mail_side(theirs, ours, base), mail_side(strict, ours, base)) == (ours == "MAIL-DMR", 1)
     assert all(e.value > 0 for e in more.values())
     assert (side(more["MAIL-DMR"]), side(more["MAIL-Base"])) == (1, 0)
     assert [mail_side(named, "MAIL-Base", "MetaEmb") for named in (theirs, strict)] == [0, 0]
-    assert [mail_side(named, "MAIL-Base", "BaseDNN", "AUC (old)") for named in (theirs, strict)] == [1, 0]
-    new, old = (gap(theirs["MAIL-Base"], theirs["BaseDNN"], f"AUC ({group})").value for group in ("new", "old"))
-    assert old == pytest.approx(new, rel=0.25)
+    assert [mail_side(named, "MAIL-Base", "BaseDNN", "AUC (old)") for named in (theirs, strict)] == [0, 0]
     assert mail_side(strict, "MAIL-Base", "BaseDNN", "GAUC (new)") == 1
 
 
@@ -483,23 +482,23 @@ def test_the_first_loss_of_mail_does_nearly_all_and_a_map_without_any_does_harm(
     says(
         "mail",
         "the first loss does nearly all the work for new users",
-        "adds nothing to it that could be told from nothing; under the strict protocol, and under that one alone, it takes a little from old users",
+        "adds nothing to it that could be told from nothing, for new users or for old ones",
         "Only None harms new ones",
         "None's loss is the higher one on validation, but in training, too",
-        "Under the strict protocol the two are level",
+        "Under the strict protocol None's loss is not the higher one",
     )
     kept = {}
-    for experiment, old in (("clicks", 0), ("clicks-strict", -1)):
+    for experiment in ("clicks", "clicks-strict"):
         named = toy_clicks(experiment)
         whole, first = (gap(named[name], named["BaseDNN"], "AUC (new)").value for name in ("MAIL-Base", "MAIL-Single"))
         assert first > 0.8 * whole
-        assert (mail_side(named, "MAIL-Dual", "MAIL-Single"), mail_side(named, "MAIL-Dual", "MAIL-Single", "AUC (old)")) == (0, old)
+        assert (mail_side(named, "MAIL-Dual", "MAIL-Single"), mail_side(named, "MAIL-Dual", "MAIL-Single", "AUC (old)")) == (0, 0)
         assert [name for name in mail.TABLE_3[1:] if mail_side(named, name, "BaseDNN") < 0] == ["MAIL-None"]
         kept[experiment] = [min(named[name].config["curve"], key=lambda losses: losses[1]) for name in ("MAIL-None", "BaseDNN")]
     none, bare = kept["clicks"]
     assert min(np.subtract(none, bare)) > 0
     none, bare = kept["clicks-strict"]
-    assert none[1] == pytest.approx(bare[1], abs=0.002)
+    assert max(np.subtract(none, bare)) < 0
 
 
 def test_of_mails_choices_the_printed_factors_alone_do_harm_and_dmrs_matter_more():
