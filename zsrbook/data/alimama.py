@@ -284,11 +284,8 @@ def cells(path: Path, column: pd.Series, may_miss: bool = False, whole: bool = T
     missing = column.str.strip().isin(["", "NULL"]) if may_miss else pd.Series(False, column.index)
     values = np.full(len(column), -1.0)
     expected = ("a whole number" if whole else "a number") + " from 0 on" + (", or nothing" if may_miss else "")
-    values[~missing] = numbers(path, column[~missing], expected, 0, 2**31 - 1)
-    if not whole:
-        return values
-    require(path, column, values % 1 == 0, expected)
-    return values.astype(np.int64)
+    values[~missing] = numbers(path, column[~missing], expected, 0, 2**31 - 1, step=1 if whole else None)
+    return values.astype(np.int64) if whole else values
 
 
 def once(path: Path, column: pd.Series, ids: np.ndarray) -> None:
