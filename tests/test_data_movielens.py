@@ -117,6 +117,20 @@ def test_a_user_of_a_rating_is_one_of_the_users(tmp_path):
         movielens.load_1m(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "message"),
+    [
+        ("u.item", "|0|1|", "|0|0.5|", r"u\.item: line 1: Action is '0\.5'; expected 0 or 1"),
+        ("u.user", "|53|", "|53.5|", r"u\.user: line 2: age is '53\.5'; expected an age in whole years"),
+    ],
+)
+def test_numbers_that_must_be_whole(tmp_path, file, right, wrong, message):
+    path = make_100k(tmp_path) / file
+    path.write_text(path.read_text("latin-1").replace(right, wrong, 1), "latin-1")
+    with pytest.raises(DataError, match=message):
+        movielens.load_100k(tmp_path)
+
+
 def test_repeated_rows_are_dropped_and_counted(tmp_path):
     data = movielens.load_1m(make_1m(tmp_path, [*RATINGS, RATINGS[0]]))
     assert len(data) == 4

@@ -40,10 +40,10 @@ def load_100k(folder: Path, name: str = "ml-100k", text: str = "title") -> Datas
     ratings = read_table(folder / "u.data", "\t", RATING_COLUMNS, quoted=False)
     other = ["title", "released", "video", "address"]
     films = read_table(folder / "u.item", "|", [Columns.RAW, *other, *GENRES_100K], "latin-1", quoted=False)
-    flags = np.column_stack([numbers(folder / "u.item", films[g], "0 or 1", 0, 1) for g in GENRES_100K]).astype(bool)
+    flags = np.column_stack([numbers(folder / "u.item", films[g], "0 or 1", 0, 1, 1) for g in GENRES_100K]).astype(bool)
     films["genres"] = ["|".join(np.asarray(GENRES_100K, object)[row]) for row in flags]
     users = read_table(folder / "u.user", "|", [Columns.RAW, "age", "gender", "occupation", "zip"], "latin-1", quoted=False)
-    users["age"] = numbers(folder / "u.user", users["age"], "an age in years", 0, 130).astype(int)
+    users["age"] = numbers(folder / "u.user", users["age"], "an age in whole years", 0, 130, 1).astype(int)
     films = catalogue(films[[Columns.RAW, "title", "genres"]], text)
     return assemble(name, folder / "u.data", ratings, (folder / "u.item", films), (folder / "u.user", users))
 
