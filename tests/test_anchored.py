@@ -225,6 +225,17 @@ def test_a_coin_that_is_given_is_kept():
     assert Anchored(AnchoredSettings(repeat=0.2, training=QUICK)).fit(dataset([[0, 0, 1, 0], [2, 3]])).transfer(TINY).repeat == 0.2
 
 
+def test_told_of_other_habits_it_changes_the_coin_and_nothing_else():
+    taught = Anchored(AnchoredSettings(training=QUICK)).fit(dataset([[0, 1, 2], [3, 4, 5]])).transfer(TINY)
+    told, asked = taught.told(Sequences.of([[0, 0, 1, 0], [2, 3], [4], []])), Sequences.of([[7, 8]])
+    assert told.repeat == told.settings.repeat == pytest.approx((2 + 0.5) / (4 + 1))
+    assert (taught.repeat, taught.settings.repeat) == (pytest.approx(0.5 / 5), None)
+    before, after = (m.scores(asked)[0].log_softmax(0) for m in (taught, told))
+    for part in ([7, 8], list(range(7))):
+        torch.testing.assert_close(after[part] - after[part].logsumexp(0), before[part] - before[part].logsumexp(0))
+    assert float(after[[7, 8]].exp().sum()) == pytest.approx(told.repeat)
+
+
 @pytest.mark.filterwarnings("error")
 def test_repeats_may_never_come_or_always():
     for repeat, never in ((0.0, [0, 1]), (1.0, list(range(2, N_ITEMS)))):

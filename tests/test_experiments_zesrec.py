@@ -17,6 +17,7 @@ from zsrbook.data.splits import Fold, Split
 from zsrbook.evaluation.protocol import Protocol
 from zsrbook.experiments import seeds, zesrec
 from zsrbook.experiments.zesrec import Bench, Pair, PairSpec, System, case_studies, explained_by, load_pair, systems
+from zsrbook.models.anchored import share_of_repeats
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly, Popularity, Random
 from zsrbook.models.zesrec import ZESRec
 from zsrbook.records import RecordError, code_version
@@ -310,6 +311,14 @@ def test_no_purchase_of_the_target_is_read(pair, name):
     assert torch.equal(*scores)  # a permutation keeps how often each item stands there, so the check above can't pass by that
     scores = [Bench(p).fitted(row("GRU4Rec"), 0)[0].scores(histories) for p in (pair, changed)]
     assert not torch.equal(*scores)
+
+
+def test_a_row_that_is_told_knows_the_habits_of_the_training_users_alone(pair):
+    bench = Bench(pair)
+    untold, told = (bench.fitted(s, 0)[0] for s in (row("Anchored (anchors only)"), *zesrec.told_rows(Scale.TOY)))
+    assert len(bench.models) == 1
+    assert told.repeat == share_of_repeats(pair.target_split.train.sequences()) != untold.repeat
+    assert untold.repeat == share_of_repeats(pair.source_split.train.sequences())
 
 
 def test_shuffled_rows_read_the_vectors_of_other_items(pair, trained):

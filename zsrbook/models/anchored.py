@@ -18,7 +18,8 @@ first forgets what the text encoder knew. Here the text vectors stay, and what i
        p(j) = r · softmax_{seen}(s)_j  or  (1 − r) · softmax_{unseen}(s)_j
 
    Nothing else tells a catalogue of groceries, which are bought again, from one of reviews, which are written once.
-   A source that keeps one row a user and item says r near 0, whatever its users do; set ``repeat`` where the target differs.
+   A source that keeps one row a user and item says r near 0, whatever its users do; where the target differs, set ``repeat``, or
+   take the share in histories of the target (``told``).
 4. While learning, s(j) + γ log(1 + how often j was taken) is used: popularity explains its share and is left behind, so that
    the rest need not. (The offsets of ZESRec's later version do the same with a free vector an item.)
 
@@ -33,8 +34,9 @@ Shape legend: P positions, A anchors of each, U different anchors among them, C 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -135,7 +137,7 @@ class AnchorNetwork(nn.Module):
         near = torch.cat(blocks, dim=1)  # (P, C)
         at_targets = None
         if targets is not None:
-            cosine = torch.einsum("pad,pd->pa", z[which], self.places(self.vectors[targets]))
+            cosine = torch.einsum("pad,pd->pa", F.embedding(which, z), self.places(self.vectors[targets]))
             at_targets = ((weights * (beta * cosine).exp()).sum(dim=1) + self.floor.exp()).log() * (tau / beta)
         return (near + self.floor.exp()).log() * (tau / beta), at_targets
 
@@ -169,7 +171,7 @@ class Anchored(Recommender):
                 f"{data.name}: no user takes a second item that is new to them, so there is no step to learn from; expected histories of 2 or more"
             )
         if settings.repeat is None:
-            self.repeat = float((again[later].sum() + 0.5) / (later.sum() + 1))  # never quite 0 or 1
+            self.repeat = share_of_repeats(sequences)
         self.network = None
         self.bind(data)
         counts = np.bincount(data.interactions["item"], minlength=data.n_items)
@@ -206,6 +208,13 @@ class Anchored(Recommender):
             network.load_state_dict(self.network.state_dict())
         network.bind(F.normalize(whitened(features, self.settings.whitening), dim=1))
         self.network, self.n_items = network.eval(), target.n_items
+
+    def told(self, histories: Sequences) -> Self:
+        """A copy with the r of these histories, as of users of the target whom it need not serve; all else is as the source taught it."""
+        other = copy.copy(self)
+        other.repeat = share_of_repeats(histories)
+        other.settings = replace(self.settings, repeat=other.repeat)
+        return other
 
     def scores(self, histories: Sequences) -> Tensor:
         parts = [self._log_chances(histories.take(rows)) for rows in in_chunks(np.arange(len(histories)), self.n_items)]
@@ -245,6 +254,12 @@ class Anchored(Recommender):
         self.network.load_state_dict({name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")})
         self.network.bind(state["vectors"])
         self.repeat, self.n_items = float(state["repeat"]), len(state["vectors"])
+
+
+def share_of_repeats(sequences: Sequences) -> float:
+    """How much of what users take after their first item they took before; by half a purchase of each kind never quite 0 or 1."""
+    later = sequences.positions > 0
+    return float((seen_before(sequences)[later].sum() + 0.5) / (later.sum() + 1))
 
 
 def seen_before(sequences: Sequences) -> np.ndarray:
