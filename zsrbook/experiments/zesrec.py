@@ -746,6 +746,11 @@ def told_rows(scale: Scale) -> list[System]:
     return [anchored_row("Anchored (anchors only, told)", AnchoredSettings(rank=0), told=True)]
 
 
+def tuned_at_home(scale: Scale) -> list[System]:
+    """The tuned settings without the journey: each network reads texts as in ZESRec, and learns in the target."""
+    return [zesrec_row(f"{name}-Meta (tuned)", tuned_settings(scale, users=users), "target") for users, (name, _) in NETWORKS.items()]
+
+
 def rehearsed(scale: Scale) -> list[System]:
     """What was tried when settings were chosen: the choice itself, and one step away from it in each direction.
 
@@ -795,6 +800,7 @@ ROWS: dict[str, Callable[[Scale], list[System]]] = {
     "on-a-card": lambda scale: [row for row in systems(scale) if row.learns_from == "target" and row.chance],
     "epochs": epoch_rows,
     "told": told_rows,
+    "at-home": tuned_at_home,
     **dict.fromkeys(INGREDIENTS, ingredient_rows),
 }
 
