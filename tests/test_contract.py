@@ -49,13 +49,13 @@ class TestEmbKNN(RecommenderContract):
     reads_features = True
 
 
-def zesrec(users: str, items: str):
+def zesrec(users: str, items: str, **more):
     """Small and quick: a few seconds to fit."""
 
     def make(seed: int, device: str) -> ZESRec:
         training = Training(epochs=6 if items == "text" else 12, optimizer="adam", learning_rate=0.01, patience=None, device=device, seed=seed)
         sizes = {"width": 32, "hidden": 64, "levels": 2, "batch_targets": 256}  # histories of 9, of which a TCN sees the last 13
-        return ZESRec(ZESRecSettings(items=items, users=users, dropout=0.1, training=training, **sizes))
+        return ZESRec(ZESRecSettings(items=items, users=users, dropout=0.1, training=training, **sizes, **more))
 
     return make
 
@@ -64,6 +64,7 @@ class TestZESRec(RecommenderContract):
     """Fitted in the source on text, judged in a market it has never seen."""
 
     variants: ClassVar = {users: zesrec(users, "text") for users in ("gru", "tcn", "hrnn")}
+    variants |= {"settled": zesrec("gru", "text", settled=True)}
     margin = 1.2
     reads_features = True
 

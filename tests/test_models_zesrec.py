@@ -481,3 +481,28 @@ def test_an_id_model_on_some_of_its_items_scores_them_as_before():
 def test_settings_of_unknown_words_are_refused():
     with pytest.raises(ValueError, match="ZESRec settings: users is 'lstm'; expected one of gru, tcn, hrnn"):
         ZESRecSettings(users="lstm")
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_settled_it_takes_away_what_all_items_of_the_target_share(standardise):
+    source, target, histories = dataset(0), dataset(1), [[3, 1, 1], [], [6]]
+    target = target.with_features(target.features + 4.0)  # all its texts lie to one side
+    plain, settled = (built(source, standardise=standardise, settled=settles).transfer(target) for settles in (False, True))
+    if standardise:
+        plain.network.items.mean = torch.as_tensor(np.asarray(target.features, np.float32).mean(0))
+    u, z = plain.user_vectors(Sequences.of(histories)), plain.item_vectors()
+    after_one = torch.stack([plain.user_vectors(Sequences.of([[i]]))[1] for i in range(N_ITEMS)])
+    last = [3, 4, 6]  # rows of the whole histories
+    wanted = (u[last] - after_one.mean(0)) @ (z / z.norm(dim=1, keepdim=True)).T
+    torch.testing.assert_close(settled.scores(Sequences.of(histories)), wanted)
+    assert not torch.allclose(wanted, plain.scores(Sequences.of(histories)), atol=1e-3)
+
+
+def test_it_settles_in_targets_alone():
+    source = dataset(0)
+    plain, settled = built(source), built(source, settled=True)
+    asked = Sequences.of([[3, 1], [2]])
+    assert torch.equal(plain.scores(asked), settled.scores(asked))
+    moved = settled.transfer(dataset(1))
+    assert torch.equal(plain.scores(asked), settled.scores(asked))
+    torch.testing.assert_close(moved.transfer(dataset(2)).scores(asked), settled.transfer(dataset(2)).scores(asked))

@@ -751,6 +751,12 @@ def tuned_at_home(scale: Scale) -> list[System]:
     return [zesrec_row(f"{name}-Meta (tuned)", tuned_settings(scale, users=users), "target") for users, (name, _) in NETWORKS.items()]
 
 
+def settled_rows(scale: Scale) -> list[System]:
+    """ZESRec that gets used to the target's catalogue before it recommends, with the paper's settings and with tuned ones."""
+    forms = (("settled", paper_settings), ("tuned, settled", tuned_settings))
+    return [zesrec_row(f"{name} ({words})", of(scale, users=users, settled=True)) for users, (_, name) in NETWORKS.items() for words, of in forms]
+
+
 def rehearsed(scale: Scale) -> list[System]:
     """What was tried when settings were chosen: the choice itself, and one step away from it in each direction.
 
@@ -801,6 +807,7 @@ ROWS: dict[str, Callable[[Scale], list[System]]] = {
     "epochs": epoch_rows,
     "told": told_rows,
     "at-home": tuned_at_home,
+    "settled": settled_rows,
     **dict.fromkeys(INGREDIENTS, ingredient_rows),
 }
 

@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as recompute
 
 from zsrbook.data.dataset import Dataset, Sequences
@@ -59,6 +60,7 @@ class ZESRecSettings:
     negatives: int = 4096  #: of the sampled softmax; DEC
     item_offset: float | None = None  #: λ_v of the later, hierarchical version: a free offset an item, dropped in the target
     user_offset: float | None = None  #: λ_u of that version: an offset a step, dropped in the target
+    settled: bool = field(default=False, metadata=LATER)  #: in a target, take away what all its items share (see ``ZESRec.settle``); DEC
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
@@ -212,6 +214,7 @@ class ZESRec(VectorRecommender):
     def __init__(self, settings: ZESRecSettings = ZESRecSettings(), checkpoint: Path | None = None):
         self.settings = settings
         self.checkpoint = checkpoint
+        self.shift: Tensor | None = None  # (d,) of a target that it has settled in
         self.curve: list[dict[str, float]] = []
 
     @property
@@ -220,7 +223,7 @@ class ZESRec(VectorRecommender):
 
     def build(self, n_items: int, features: Tensor | None, log_popularity: Tensor | None = None, n_targets: int = 0) -> None:
         """A fresh network for this catalogue."""
-        self.n_items = n_items
+        self.n_items, self.shift = n_items, None
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.training.seed)
             items = ItemText(features, self.settings) if self.zero_shot else ItemIds(n_items, self.settings.width)
@@ -260,6 +263,23 @@ class ZESRec(VectorRecommender):
         moved.users, moved.start = self.network.users, self.network.start
         self.network = moved.to(self.network.start.device).eval()
         self.n_items = target.n_items
+        if self.settings.settled:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take away what all items of this catalogue share, since it says nothing of any of them; nobody's purchases are read.
+
+        The network learned to tell the items of the source apart. In another catalogue all texts lie to one side of those, so item vectors
+        share a direction, user vectors another, and some items are near to everybody. So here texts are centred by their own mean (where the
+        network centres them at all), user vectors by the mean of those after one item, each item once, and item vectors have length one.
+        """
+        items = self.network.items
+        if items.moved:
+            items.mean = items.features.float().mean(0)
+        codes = np.arange(self.n_items, dtype=np.int32)
+        after_one = Sequences(codes, np.arange(self.n_items + 1, dtype=np.int64), codes)
+        self.shift = None
+        self.shift = self.user_vectors(after_one)[1::2].mean(0)
 
     def on_items(self, codes: np.ndarray) -> ZESRec:
         """The same ID model on some of its items alone, in this order: how ids cross over where titles tell which item is which (section 4.7)."""
@@ -270,10 +290,15 @@ class ZESRec(VectorRecommender):
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
-        return self.network.items().detach().float()  # detached: a table of ids is the parameter itself
+        z = self.network.items().detach().float()  # detached: a table of ids is the parameter itself
+        return z if self.shift is None else F.normalize(z)
 
     @torch.no_grad()
     def user_vectors(self, sequences: Sequences) -> Tensor:
+        u = self._read(sequences)
+        return u if self.shift is None else u - self.shift
+
+    def _read(self, sequences: Sequences) -> Tensor:
         network, device = self.network, self.network.start.device
         z = network.items()
         if isinstance(network.users, GRU) and device.type == "cpu" and len(sequences) >= _MANY:
@@ -298,7 +323,8 @@ class ZESRec(VectorRecommender):
 
     def state(self) -> dict[str, Tensor]:
         kept = {f"network.{k}": v for k, v in self.network.state_dict().items() if "offsets" not in k}  # they serve training alone
-        return kept | ({"features": self.network.items.features} if self.zero_shot else {})
+        kept |= {"features": self.network.items.features} if self.zero_shot else {}
+        return kept | ({} if self.shift is None else {"shift": self.shift})
 
     def restore(self, state: dict[str, Tensor]) -> None:
         features = state.get("features")
@@ -308,6 +334,7 @@ class ZESRec(VectorRecommender):
             self.network.items.offsets = None
         self.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
         self.network.to(pick_device(self.settings.training.device))
+        self.shift = state.get("shift")
 
 
 def in_pieces(sequences: Sequences, length: int) -> Sequences:
