@@ -291,6 +291,24 @@ def test_rehearsals_pay_for_new_items_and_not_for_new_kinds():
     assert where["kinds"] == {"tuned": -1, "map": 0, "whitening 0": 1, "whitening 1": -1, "sharpness 2": -1}
 
 
+def test_a_real_shop_leaves_the_rehearsed_settings_as_they_are_and_the_network_behind_the_neighbour():
+    says(
+        "zesrec",
+        "no single step gains as much as 0.005, and the one that gains for sure, a smaller rate, does so on new items alone",
+        "On new items it stays behind the untrained neighbour, though the shop and its people are the same",
+        "and on new kinds it comes down to popularity",
+    )
+    for hidden, better in (("items", {"ZESRec-G (tuned, a third of the rate)"}), ("kinds", set())):
+        there = rows("zesrec", "rehearsal", f"scientific-new-{hidden}", source="scientific")
+        choice = there["ZESRec-G (tuned)"]
+        steps = {name: gap(r, choice, "Recall@20") for name, r in there.items() if name.startswith("ZESRec-G (tuned,")}
+        assert len(steps) == 8
+        assert max(e.value for e in steps.values()) < 0.005
+        assert {name for name, e in steps.items() if e.low > 0} == better
+        assert beyond(choice, neighbour(there), "Recall@20") < 0
+        assert hidden == "items" or beyond(choice, there["POP"], "Recall@20") == 0
+
+
 def test_of_the_three_habits_the_complement_is_the_hardest_to_carry_over():
     says("zesrec", "That makes it the hardest of the three to carry over", "are good at *again* and at *another flavour*")
     source, target = zesrec.PAIRS[Scale.TOY][0]
