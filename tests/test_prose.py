@@ -270,6 +270,21 @@ def test_at_home_tuned_networks_that_read_texts_are_ahead_and_a_fifth_of_that_su
             assert 0.3 < again / (at_home.mean("Recall@20") - named[abroad].mean("Recall@20")) < 0.36
 
 
+def test_a_few_interactions_of_its_own_bring_a_tuned_network_farther_than_another_shop_and_not_past_the_neighbour():
+    says(
+        "zesrec",
+        "Two thousand interactions of the shop's own then bring it three times as far as the same settings do from *scientific*, and past popularity",
+        "ten thousand bring it past the network that knows items by id, whatever that has had",
+        "But not even those bring it past the neighbour, which has learned nothing; [all of the shop's data](zes-at-home) do, just",
+    )
+    named, at_home = pairs()["scientific", "office"], rows("zesrec", "at-home", "office")
+    two, _, ten, whole = (at_home[f"GRU4Rec-Meta (tuned){size}"] for size in ("@2000", "@5000", "@10000", ""))
+    assert two.mean("Recall@20") == pytest.approx(3 * named["ZESRec-G (tuned)"].mean("Recall@20"), rel=0.05)
+    assert beyond(two, named["POP"], "Recall@20") == 1
+    assert all(beyond(ten, r, "Recall@20") == 1 for r in (named["GRU4Rec"], rows("zesrec", "incremental", "office")["GRU4Rec@10000"]))
+    assert [beyond(r, neighbour(named), "Recall@20") for r in (ten, whole)] == [-1, 1]
+
+
 def test_told_of_repeats_what_was_far_behind_the_neighbour_is_level_or_ahead():
     says(
         "zesrec",
