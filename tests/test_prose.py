@@ -74,6 +74,16 @@ def test_public_data_leave_little_of_the_four_ideas_and_a_simpler_rival_mostly_d
 
 
 @pytest.mark.parametrize("page", ["intro", "README"])
+def test_taught_at_home_the_network_of_zesrec_is_ahead(page):
+    says(page, "Taught in the target itself and with our settings, its network is ahead of popularity and of that neighbour, in the two shops where that was run")
+    at_home = {at[1]: rows("zesrec", "at-home", at[1]).get("GRU4Rec-Meta (tuned)") for at in pairs()}
+    assert {shop for shop, r in at_home.items() if r} == {"office", "scientific"}
+    for at, named in pairs().items():
+        if r := at_home[at[1]]:
+            assert beyond(r, neighbour(named), "Recall@20") == beyond(r, named["POP"], "Recall@20") == 1
+
+
+@pytest.mark.parametrize("page", ["intro", "README"])
 def test_mail_helps_in_front_of_dmr_where_dmr_stands_below_a_logistic_regression(page):
     says(page, "in front of DMR it helps in some runs, but there DMR itself stands below a logistic regression")
     helped = [named for named in clicks().values() if beyond(named["MAIL-DMR"], named["DMR"], "AUC (new)") > 0]
