@@ -75,7 +75,7 @@ def test_public_data_leave_little_of_the_four_ideas_and_a_simpler_rival_mostly_d
 
 @pytest.mark.parametrize("page", ["intro", "README"])
 def test_taught_at_home_the_network_of_zesrec_is_ahead(page):
-    says(page, "Taught in the target itself and with our settings, its network is ahead of popularity and of that neighbour, in the two shops where that was run")
+    says(page, "Taught in the target itself and with our settings, its network is ahead of popularity and of that neighbour, in the two shops")
     at_home = {at[1]: rows("zesrec", "at-home", at[1]).get("GRU4Rec-Meta (tuned)") for at in pairs()}
     assert {shop for shop, r in at_home.items() if r} == {"office", "scientific"}
     for at, named in pairs().items():
