@@ -262,10 +262,11 @@ class ZESRec(VectorRecommender):
         items.load_state_dict({k: v for k, v in self.network.items.state_dict().items() if not k.startswith("offsets.")})
         moved.users, moved.start = self.network.users, self.network.start
         self.network = moved.to(self.network.start.device).eval()
-        self.n_items = target.n_items
+        self.n_items, self.shift = target.n_items, None
         if self.settings.settled:
             self.settle()
 
+    @torch.no_grad()
     def settle(self) -> None:
         """Take away what all items of this catalogue share, since it says nothing of any of them; nobody's purchases are read.
 
@@ -278,8 +279,7 @@ class ZESRec(VectorRecommender):
             items.mean = items.features.float().mean(0)
         codes = np.arange(self.n_items, dtype=np.int32)
         after_one = Sequences(codes, np.arange(self.n_items + 1, dtype=np.int64), codes)
-        self.shift = None
-        self.shift = self.user_vectors(after_one)[1::2].mean(0)
+        self.shift = self._read(after_one)[1::2].mean(0)
 
     def on_items(self, codes: np.ndarray) -> ZESRec:
         """The same ID model on some of its items alone, in this order: how ids cross over where titles tell which item is which (section 4.7)."""
@@ -299,6 +299,7 @@ class ZESRec(VectorRecommender):
         return u if self.shift is None else u - self.shift
 
     def _read(self, sequences: Sequences) -> Tensor:
+        """User vectors as the network gives them, whatever the catalogue."""
         network, device = self.network, self.network.start.device
         z = network.items()
         if isinstance(network.users, GRU) and device.type == "cpu" and len(sequences) >= _MANY:
@@ -334,7 +335,7 @@ class ZESRec(VectorRecommender):
             self.network.items.offsets = None
         self.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
         self.network.to(pick_device(self.settings.training.device))
-        self.shift = state.get("shift")
+        self.shift = state["shift"].to(self.network.start.device) if "shift" in state else None
 
 
 def in_pieces(sequences: Sequences, length: int) -> Sequences:
