@@ -75,12 +75,16 @@ def test_public_data_leave_little_of_the_four_ideas_and_a_simpler_rival_mostly_d
 
 @pytest.mark.parametrize("page", ["intro", "README"])
 def test_taught_at_home_the_network_of_zesrec_is_ahead(page):
-    says(page, "Taught in the target itself and with our settings, its network is ahead of popularity and of that neighbour, in the two shops")
-    at_home = {at[1]: rows("zesrec", "at-home", at[1]).get("GRU4Rec-Meta (tuned)") for at in pairs()}
-    assert {shop for shop, r in at_home.items() if r} == {"office", "scientific"}
-    for at, named in pairs().items():
-        if r := at_home[at[1]]:
-            assert beyond(r, neighbour(named), "Recall@20") == beyond(r, named["POP"], "Recall@20") == 1
+    says(
+        page,
+        "Taught in the target itself and with our settings, its networks are ahead of popularity, and of that neighbour or level with it",
+    )
+    found = {at: rows("zesrec", "at-home", at[1]) for at in pairs()}
+    assert {at[1] for at, there in found.items() if there} == {"office", "scientific"}
+    for at, there in found.items():
+        for at_home in (r for name, r in there.items() if "@" not in name):
+            assert beyond(at_home, pairs()[at]["POP"], "Recall@20") == 1
+            assert beyond(at_home, neighbour(pairs()[at]), "Recall@20") >= 0
 
 
 @pytest.mark.parametrize("page", ["intro", "README"])
@@ -257,27 +261,28 @@ def test_the_recipe_wants_more_of_everything_and_the_tuned_network_more_goods():
     assert beyond(items, half_items, metric) == 1
 
 
-def test_at_home_tuned_networks_that_read_texts_are_ahead_and_a_fifth_of_that_survives_the_journey():
+def test_at_home_tuned_networks_that_read_texts_are_ahead_and_a_third_of_that_survives_the_journey_at_most():
     says(
         "zesrec",
-        "the network that reads texts is ahead of everything else in these rows",
-        "of itself with the paper's settings by far, of the network that knows items by id, and of the neighbour",
-        "it keeps a fifth of its Recall@20 at most",
-        "On *office* up to a third of that loss may be repeats: 6 % of its purchases are",
+        "each network that reads texts is ahead of itself with the paper's settings and of the network that knows items by id",
+        "GRU4Rec and HRNN are ahead of the neighbour, too, and TCN is level with it",
+        "a network keeps a third of its Recall@20 at most",
+        "On *office* two fifths of that loss at most may be repeats: 6 % of its purchases are",
     )
     found = [(at, r) for at in pairs() for r in find(paper="zesrec", experiment="at-home", target=at[1], scale="small") if "@" not in r.method]
-    assert {at[1] for at, _ in found} >= {"office", "scientific"}
+    assert {at[1] for at, _ in found} == {"office", "scientific"}
     for at, at_home in found:
         named, network = pairs()[at], at_home.method.removesuffix("-Meta (tuned)")
-        abroad = f"{dict(zesrec.NETWORKS.values())[network]} (tuned)"
-        for rival in (named.get(f"{network}-Meta"), named.get(network), neighbour(named)):
-            assert rival is None or beyond(at_home, rival, "Recall@20") == 1
-        assert abroad not in named or named[abroad].mean("Recall@20") < 0.205 * at_home.mean("Recall@20")
-        if at == ("scientific", "office"):
-            last = named["Emb-KNN (decay, cosine, half-whitened, new only)"].ranks[0]  # what it never offers stands behind all else
-            again = (last.greater + last.ties + 1 == last.n_candidates).mean()
-            assert again == pytest.approx(0.06, abs=0.005)
-            assert 0.3 < again / (at_home.mean("Recall@20") - named[abroad].mean("Recall@20")) < 0.36
+        assert all(beyond(at_home, named[name], "Recall@20") == 1 for name in (network, f"{network}-Meta"))
+        assert beyond(at_home, neighbour(named), "Recall@20") == (network != "TCN")
+        if abroad := named.get(f"{dict(zesrec.NETWORKS.values())[network]} (tuned)"):
+            kept, learned = abroad.mean("Recall@20"), at_home.mean("Recall@20")
+            assert kept < learned / 3
+            if at == ("scientific", "office"):
+                last = named["Emb-KNN (decay, cosine, half-whitened, new only)"].ranks[0]  # what it never offers stands behind all else
+                again = (last.greater + last.ties + 1 == last.n_candidates).mean()
+                assert again == pytest.approx(0.06, abs=0.005)
+                assert again < 0.42 * (learned - kept)
 
 
 def test_settled_a_tuned_network_doubles_on_public_data_and_the_neighbour_stays_ahead():
