@@ -268,6 +268,7 @@ def test_at_home_tuned_networks_that_read_texts_are_ahead_and_a_third_of_that_su
         "GRU4Rec and HRNN are ahead of the neighbour, too, and TCN is level with it",
         "a network keeps a third of its Recall@20 at most",
         "On *office* two fifths of that loss at most may be repeats: 6 % of its purchases are",
+        "[tuned](zes-at-home), texts are, with all three networks on a public target with its repeats",
     )
     found = [(at, r) for at in pairs() for r in find(paper="zesrec", experiment="at-home", target=at[1], scale="small") if "@" not in r.method]
     assert {at[1] for at, _ in found} == {"office", "scientific"}
