@@ -180,8 +180,8 @@ def test_on_public_data_the_recipe_hardly_works_and_its_training_is_at_fault():
         "The same on public data, where it matters more, since the recipe hardly works there",
         "There the trouble is less what the network may learn than how it is taught",
         "Adam leaves them where a text still says something; sums that do not begin at zero seem to do so, too, but three seeds can't tell that",
-        "Centred vectors, which do as much as Adam in the toy world, do little here by themselves",
-        "With Adam besides there are two seeds, which tell nothing yet",
+        "Centred vectors, which do as much as Adam in the toy world, do nothing here by themselves that could be told from luck, over five seeds",
+        "With Adam besides they gain, as Adam does anyway",
     )
     tried = [(at, find(paper="zesrec", experiment="deviations", source=at[0], target=at[1], scale="small")) for at in pairs()]
     assert any(changed for _, changed in tried)
@@ -189,10 +189,9 @@ def test_on_public_data_the_recipe_hardly_works_and_its_training_is_at_fault():
         if changed:
             named, effects = pairs()[at], choices.effects(changed, pairs()[at].values()).set_index("id")
             assert named["ZESRec-G"].mean("Recall@20") < named["POP"].mean("Recall@20") / 2
-            assert set(effects.index[effects["low"] > 0]) == {"zes-11", "zes-12", "zes-30"}  # Adam twice, and centred vectors
+            assert set(effects.index[effects["low"] > 0]) == {"zes-11", "zes-12", "zes-31"}  # Adam, by whatever vectors
             assert effects.at["zes-30", "effect"] < effects.at["zes-11", "effect"] / 2
-            assert effects.at["zes-31", "seeds"] == 2
-            assert effects.at["zes-31", "low"] < 0 < effects.at["zes-31", "high"]
+            assert (effects.loc[["zes-30", "zes-31"], "seeds"] == 5).all()
             assert effects.at["zes-17", "effect"] > effects.at["zes-17", "before"]  # the sums of Adagrad
             assert effects.at["zes-17", "seeds"] == 3
 
