@@ -747,9 +747,10 @@ def told_rows(scale: Scale) -> list[System]:
 
 
 def tuned_at_home(scale: Scale) -> list[System]:
-    """The tuned settings without the journey: each network reads texts as in ZESRec, and learns in the target, from all of it or from a part."""
-    whole = [zesrec_row(f"{name}-Meta (tuned)", tuned_settings(scale, users=users), "target") for users, (name, _) in NETWORKS.items()]
-    return [*whole, *(replace(row, name=f"{row.name}@{size}", few=size) for row in whole for size in SIZES)]
+    """The tuned settings without the journey: each network learns in the target, by ids or by texts; by texts from a part of it, too."""
+    ids = [zesrec_row(f"{name} (tuned)", tuned_settings(scale, users=users, items="ids"), "target") for users, (name, _) in NETWORKS.items()]
+    texts = [zesrec_row(f"{name}-Meta (tuned)", tuned_settings(scale, users=users), "target") for users, (name, _) in NETWORKS.items()]
+    return [*ids, *texts, *(replace(row, name=f"{row.name}@{size}", few=size) for row in texts for size in SIZES)]
 
 
 def settled_rows(scale: Scale) -> list[System]:
