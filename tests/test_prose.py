@@ -14,6 +14,7 @@ import pytest
 
 from zsrbook.claims import load
 from zsrbook.evaluation.intervals import Estimate, contrast, difference
+from zsrbook.evaluation.metrics import values
 from zsrbook.experiments import choices, mail, preprec, prerec, prerec_tables, search, zesrec
 from zsrbook.findings import MEASURES, at_a_glance
 from zsrbook.records import REPOSITORY, RunRecord, find
@@ -82,7 +83,7 @@ def test_taught_at_home_the_network_of_zesrec_is_ahead(page):
     found = {at: rows("zesrec", "at-home", at[1]) for at in pairs()}
     assert {at[1] for at, there in found.items() if there} == {"office", "scientific"}
     for at, there in found.items():
-        for at_home in (r for name, r in there.items() if "@" not in name):
+        for at_home in (r for name, r in there.items() if name.endswith("-Meta (tuned)")):
             assert beyond(at_home, pairs()[at]["POP"], "Recall@20") == 1
             assert beyond(at_home, neighbour(pairs()[at]), "Recall@20") >= 0
 
@@ -264,15 +265,17 @@ def test_at_home_tuned_networks_that_read_texts_are_ahead_and_a_third_of_that_su
     says(
         "zesrec",
         "each network that reads texts is ahead of itself with the paper's settings and of the network that knows items by id",
+        "whose own score the tuned settings lower (no others were sought for it)",
         "GRU4Rec and HRNN are ahead of the neighbour, too, and TCN is level with it",
         "a network keeps a third of its Recall@20 at most",
-        "On *office* two fifths of that loss at most may be repeats: 6 % of its purchases are",
-        "[tuned](zes-at-home), texts are, with all three networks on a public target with its repeats",
+        "On *office* a fifth of that loss is repeats",
+        "6 % of the purchases to be foretold there are. On the others Recall@20 still falls to less than a quarter",
     )
-    found = [(at, r) for at in pairs() for r in find(paper="zesrec", experiment="at-home", target=at[1], scale="small") if "@" not in r.method]
-    assert {at[1] for at, _ in found} == {"office", "scientific"}
-    for at, at_home in found:
-        named, network = pairs()[at], at_home.method.removesuffix("-Meta (tuned)")
+    found = {at: rows("zesrec", "at-home", at[1]) for at in pairs()}
+    assert {at[1] for at, there in found.items() if there} == {"office", "scientific"}
+    for at, network in [(at, name.removesuffix("-Meta (tuned)")) for at, there in found.items() for name in there if name.endswith("-Meta (tuned)")]:
+        named, at_home, ids = pairs()[at], found[at][f"{network}-Meta (tuned)"], found[at][f"{network} (tuned)"]
+        assert [beyond(ids, named[network], "Recall@20"), beyond(at_home, ids, "Recall@20")] == [-1, 1]
         assert all(beyond(at_home, named[name], "Recall@20") == 1 for name in (network, f"{network}-Meta"))
         assert beyond(at_home, neighbour(named), "Recall@20") == (network != "TCN")
         if abroad := named.get(f"{dict(zesrec.NETWORKS.values())[network]} (tuned)"):
@@ -280,9 +283,14 @@ def test_at_home_tuned_networks_that_read_texts_are_ahead_and_a_third_of_that_su
             assert kept < learned / 3
             if at == ("scientific", "office"):
                 last = named["Emb-KNN (decay, cosine, half-whitened, new only)"].ranks[0]  # what it never offers stands behind all else
-                again = (last.greater + last.ties + 1 == last.n_candidates).mean()
-                assert again == pytest.approx(0.06, abs=0.005)
-                assert again < 0.42 * (learned - kept)
+                again = last.greater + last.ties + 1 == last.n_candidates
+                assert again.mean() == pytest.approx(0.06, abs=0.005)
+                home, away = (
+                    [np.mean([values(table.where(part), "Recall@20").mean() for table in r.ranks.values()]) for part in (again, ~again)]
+                    for r in (at_home, abroad)
+                )
+                assert again.mean() * (home[0] - away[0]) == pytest.approx((learned - kept) / 5, abs=0.003)
+                assert away[1] < home[1] / 4
 
 
 def test_settled_a_tuned_network_doubles_between_public_shops_and_the_neighbour_stays_ahead():
@@ -376,8 +384,9 @@ def test_rehearsals_pay_for_new_items_and_not_for_new_kinds():
 def test_a_real_shop_leaves_the_rehearsed_settings_as_they_are_and_the_network_behind_the_neighbour():
     says(
         "zesrec",
-        "no single step gains as much as 0.005, and the one that gains for sure, a smaller rate, does so on new items alone",
-        "On new items it stays behind the untrained neighbour, though the shop and its people are the same",
+        "no single step gains more than 0.005 in the mean, though three seeds leave room for up to 0.025",
+        "the one that gains for sure, a smaller rate, does so on new items alone",
+        "On new items the network stays behind the untrained neighbour, though the shop and its people are the same",
         "and on new kinds it comes down to popularity",
     )
     for hidden, better in (("items", {"ZESRec-G (tuned, a third of the rate)"}), ("kinds", set())):
@@ -386,6 +395,8 @@ def test_a_real_shop_leaves_the_rehearsed_settings_as_they_are_and_the_network_b
         steps = {name: gap(r, choice, "Recall@20") for name, r in there.items() if name.startswith("ZESRec-G (tuned,")}
         assert len(steps) == 8
         assert max(e.value for e in steps.values()) < 0.005
+        assert max(e.high for e in steps.values()) < 0.0255
+        assert {len(r.seeds) for name, r in there.items() if name in steps} == {3}
         assert {name for name, e in steps.items() if e.low > 0} == better
         assert beyond(choice, neighbour(there), "Recall@20") < 0
         assert hidden == "items" or beyond(choice, there["POP"], "Recall@20") == 0
@@ -410,9 +421,15 @@ def test_an_id_model_that_crosses_over_gains_more_than_in_the_paper():
         "zesrec",
         "the join does help, and by more than in the paper, while the recipe stays behind popularity and gains nothing on a neighbour",
         "The step from the films to the crowd is the largest by far, as in the paper",
+        "these rows have one seed",
+        "taught *in* MovieLens keep two thirds of what ids reach there, while ZESRec keeps a sixth",
     )
     theirs = paper_numbers("zesrec_table3").query("metric == 'Recall@20'").set_index("method")["value"]
     there = find(paper="zesrec", experiment="dataset-bias", scale="small")
+    assert {len(r.seeds) for r in there} == {1}
+    whole = paper_numbers("zesrec_table2").query("pair == 'netflix-2m--ml-1m' and metric == 'Recall@20'").set_index("method")["value"]
+    ids, texts, carried = (whole[list(names)].mean() for names in zip(*((n, f"{n}-Meta", z) for n, z in zesrec.NETWORKS.values()), strict=True))
+    assert [texts / ids, carried / ids] == [pytest.approx(2 / 3, abs=0.04), pytest.approx(1 / 6, abs=0.02)]
     crossings = {(r.source, r.target) for r in there if r.source}
     assert crossings
     for source, target in crossings:
@@ -441,13 +458,45 @@ def test_on_ml_1m_networks_do_better_than_in_the_paper_and_lose_with_ties_dealt_
     assert ours["POP"] <= theirs["POP"]
 
 
-def test_tuned_networks_pass_the_neighbour_in_the_toy_world_and_not_on_public_data():
-    says("zesrec", "tuned, it comes out ahead in the toy world, but not on public data", "learning adds a good deal to what the texts alone say")
-    assert beyond(tuned(near()), neighbour(near()), "Recall@20") > 0
+def test_tuned_networks_pass_a_neighbour_by_recall_from_grocery_alone():
+    says(
+        "zesrec",
+        "Tuned, two of its three networks come out ahead of a neighbour by Recall@20 in the toy world, from *grocery*",
+        "by MRR@20 and NDCG@20, from *films*, and on public data the neighbour is ahead",
+        "learning adds a good deal to what the texts alone say",
+    )
+    far = rows("zesrec", "zero-shot", "pantry", "toy", "films")
+    metrics, networks = ("Recall@20", "MRR@20", "NDCG@20"), [f"{name} (tuned)" for _, name in zesrec.NETWORKS.values()]
+    where = {m: [[beyond(named[name], neighbour(named), m) for name in networks] for named in (near(), far)] for m in metrics}
+    assert where == {"Recall@20": [[1, 0, 1], [-1] * 3], "MRR@20": [[-1] * 3] * 2, "NDCG@20": [[-1] * 3] * 2}
     public = [named for named in pairs().values() if tuned(named)]
     assert public
     assert all(tuned(named).mean("Recall@20") < neighbour(named).mean("Recall@20") for named in public)
     assert beyond(near()["Anchored"], near()["Anchored (anchors only)"], "Recall@20") > 0
+
+
+def test_popularity_is_a_low_bar_where_people_buy_again():
+    says(
+        "zesrec",
+        "*Anchored (shuffled)*, which knows of a history no more than that, is level with ZESRec-G at the paper's settings",
+        "in the toy world GRU4Rec-Meta and HRNN-Meta are level with popularity (the interval of the difference holds zero), and *below* ZESRec",
+    )
+    assert beyond(near()["Anchored (shuffled)"], near()["ZESRec-G"], "Recall@20") == 0
+    for network, zero_shot in (zesrec.NETWORKS["gru"], zesrec.NETWORKS["hrnn"]):
+        oracle = near()[f"{network}-Meta"]
+        assert [beyond(oracle, near()[name], "Recall@20") for name in ("POP", zero_shot)] == [0, -1]
+
+
+def test_adam_gains_no_more_where_the_shared_direction_is_gone_and_tuned_settings_do_gain_more():
+    says(
+        "zesrec",
+        "Adam gains no more on standardised or centred vectors than without",
+        "*tuned*, which besides drops text numbers, sets popularity apart and learns at three times the rate, has more than *zes-12*",
+    )
+    changed = rows("zesrec", "deviations", "pantry", "toy", "grocery")
+    adam, standardised, centred = (changed[f"ZESRec-G (zes-{n})"] for n in (11, 12, 31))
+    assert max(beyond(r, adam, "Recall@20") for r in (standardised, centred)) <= 0
+    assert beyond(near()["ZESRec-G (tuned)"], standardised, "Recall@20") == 1
 
 
 def test_which_untrained_neighbour_is_best_differs_from_pair_to_pair():
