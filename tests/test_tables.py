@@ -53,6 +53,7 @@ def test_verdicts_at_another_scale_compare_the_order():
     verdict = table().to_frame()["verdict", ""]
     assert verdict["ZESRec-H"] == "above POP, as in the paper"
     assert verdict["ZESRec-G"] == "level with POP, in the paper above it"
+    assert table(level=10).frame["verdict", ""]["ZESRec-G"] == "level with POP, as in the paper"
     assert verdict["Random"] == "below POP, as in the paper"
     assert verdict["ZESRec-G (shuffled)"] == "below POP"
     assert verdict["POP"] == "the yardstick"

@@ -204,6 +204,7 @@ def beside(
     records: Sequence[RunRecord] | None = None,
     metrics: Sequence[str] = METRICS,
     yardstick: str = "POP",
+    level: float = CLOSE,
     root: Path = RUNS,
     folder: Path = PAPERS,
 ) -> Table:
@@ -218,6 +219,7 @@ def beside(
         pair: our pair.
         experiments: a method's record is taken from the first that holds it.
         records: default all under ``root``.
+        level: numbers of the paper that lie within this share of the yardstick's count as level with it; AUCs have a bound of their own.
 
     Raises:
         FileNotFoundError: as ``paper_numbers``.
@@ -250,7 +252,7 @@ def beside(
         if method not in ours:
             verdict = NOT_RUN
         else:
-            verdict = _beside_paper(cells, metrics) if own_data else _beside_yardstick(method, ours, paper, metrics[0], yardstick)
+            verdict = _beside_paper(cells, metrics) if own_data else _beside_yardstick(method, ours, paper, metrics[0], yardstick, level)
         rows[method] = cells | {("verdict", ""): verdict}
     frame = pd.DataFrame.from_dict(rows, orient="index")
     frame.columns = pd.MultiIndex.from_tuples(frame.columns)
@@ -313,7 +315,7 @@ def _beside_paper(cells: dict[tuple[str, str], object], metrics: Sequence[str]) 
     )
 
 
-def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFrame, metric: str, yardstick: str) -> str:
+def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFrame, metric: str, yardstick: str, close: float) -> str:
     """On which side of the yardstick a method stands here, and whether that is so in the paper."""
     if method == yardstick:
         return "the yardstick"
@@ -330,7 +332,7 @@ def _beside_yardstick(method: str, ours: dict[str, RunRecord], paper: pd.DataFra
     gap = paper.at[method, metric] - paper.at[yardstick, metric]
     if pd.isna(gap):
         return said
-    level = LEVEL_AUC if "AUC" in metric else CLOSE * paper.at[yardstick, metric]
+    level = LEVEL_AUC if "AUC" in metric else close * paper.at[yardstick, metric]
     there = _side(gap > level, gap < -level)
     return f"{said}, {'as in the paper' if here == there else f'in the paper {there} it'}"
 

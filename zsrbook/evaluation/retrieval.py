@@ -220,7 +220,7 @@ class SearchProtocol:
     """What is judged, among which candidates.
 
     Attributes:
-        judged: ``labels``: relevance by people (section 5.2); ``log``: each pair of a query and an item by itself (5.3); ``links``: each
+        judged: ``labels``: what answers a query (section 5.2); ``log``: each pair of a query and an item by itself (5.3); ``links``: each
             item asks for its neighbours, those it was trained on (5.1); ``held-out``: for the neighbours that were held out.
         candidates: ``corpus``; ``pool``: all that is relevant to any query of the same kind, as in section 5.2; or ``apart``: those of the
             pool that share no word with the query, so that matching words finds nothing ("funny" and "prank" in section 4).
@@ -255,10 +255,10 @@ class SearchProtocol:
         """One line for people.
 
         >>> SearchProtocol("labels", "pool").caption().split(" · ")[:2]
-        ['relevant is what people labelled so', 'ranked in the pool of all that is relevant to a query of the same kind']
+        ['relevant is what answers the query', 'ranked in the pool of all that is relevant to a query of the same kind']
         """
         relevant = {
-            "labels": "relevant is what people labelled so",
+            "labels": "relevant is what answers the query",
             "log": "relevant is what was consumed after a search",
             "links": "relevant to an item are its neighbours, which the methods were trained on",
             "held-out": "relevant to an item are its neighbours that were held out of training",

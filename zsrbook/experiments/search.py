@@ -869,12 +869,12 @@ def in_short(scale: Scale) -> str:
         rivals = ((name, "STL"), (f"{name} (stems)", "STL (stems)"), (name, f"{name} (rewired)"))
         over = pd.concat([contrast(public, pair) for pair in rivals], keys=["words", "stems", "rewired"], axis=1, join="inner")
         helped[name] = (over.xs("low", axis=1, level=1) > 0).all(axis=1).sum()
-        harmed[name] = (over["words"]["high"] < 0).sum()
+        harmed[name] = [(over[read]["high"] < 0).sum() for read in ("words", "stems")]
     if public:
         told = " and ".join(f"{name} above STL on {n or 'none'}" for name, n in helped.items())
-        below = ", ".join(f"{name} falls below STL on {n or 'none'}" for name, n in harmed.items())
+        below = ", ".join(f"{name} on {words or 'none'} and {stems or 'none'}" for name, (words, stems) in harmed.items())
         said.append(
             f"On {len(public)} public data sets, links lift {told}, whether words are taken as they stand or as stems, and by more than links do"
-            f" that tell popularity alone; {below}."
+            f" that tell popularity alone. Below STL, in words and in stems, stand {below}."
         )
     return " ".join([*said, claims.in_short(PAPER, scale)])
