@@ -192,6 +192,8 @@ def test_a_gain_within_the_draws_of_the_other_row_is_not_clear(single):
     assert found["clear"].tolist() == [1, 0]
     lucky = replace(random, metrics={name: [2 * ours.mean(name), 0.0] for name in random.metrics})
     assert prerec_tables.beyond_draws([ours], {"grocery": lucky})["clear"].tolist() == [0]
+    for twin, clear in ((random, 1), (ours, 0)):  # beyond all draws, and no different from the one of its seed
+        assert prerec_tables.beyond_draws([ours], {"grocery": random}, same={"grocery": twin})["clear"].tolist() == [clear]
 
 
 def test_of_open_questions_those_are_shown_that_were_recorded(single, monkeypatch):

@@ -335,15 +335,26 @@ def draws_of(method: str, target: str, scale: Scale) -> RunRecord | None:
     )
 
 
-def beyond_draws(ours: Iterable[RunRecord], drawn: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+def beyond_draws(
+    ours: Iterable[RunRecord], drawn: Mapping[str, RunRecord], metric: str = "NDCG@20", same: Mapping[str, RunRecord] | None = None
+) -> pd.DataFrame:
     """``gains`` over all draws of another row, with ``clear``: 1 or -1 where a record lies above or below both the interval and every draw, else 0.
 
     The interval holds the chance of users and of the other row's draws; that of a record of one seed it can't hold, hence the second bound.
+
+    Args:
+        same: target -> the other row of the same seed, from which a clear record differs beyond the interval, too. One that shares the clusters
+            of a lucky seed may lie beyond every other draw and be no different from that one.
     """
+    ours = list(ours)
     found = gains(ours, drawn, metric)
     most, least = ([worst(drawn[target].metrics[metric]) for target in found["target"]] for worst in (max, min))
     above, below = (found["low"] > 0) & (found["value"] > most), (found["high"] < 0) & (found["value"] < least)
-    return found.assign(clear=above.astype(int) - below.astype(int))
+    clear = above.astype(int) - below.astype(int)
+    if same is not None:
+        beside = gains(ours, same, metric)
+        clear = clear.where((np.sign(beside["low"]) == clear) & (np.sign(beside["high"]) == clear), 0)
+    return found.assign(clear=clear)
 
 
 def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
