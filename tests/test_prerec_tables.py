@@ -192,6 +192,8 @@ def test_a_gain_within_the_draws_of_the_other_row_is_not_clear(single):
     assert found["clear"].tolist() == [1, 0]
     lucky = replace(random, metrics={name: [2 * ours.mean(name), 0.0] for name in random.metrics})
     assert prerec_tables.beyond_draws([ours], {"grocery": lucky})["clear"].tolist() == [0]
+    for twin, clear in ((random, 1), (ours, 0)):  # beyond all draws, and no different from the one of its seed
+        assert prerec_tables.beyond_draws([ours], {"grocery": random}, same={"grocery": twin})["clear"].tolist() == [clear]
 
 
 def test_of_open_questions_those_are_shown_that_were_recorded(single, monkeypatch):
@@ -244,6 +246,33 @@ def test_in_short_tells_of_each_kind_of_transfer_by_itself(monkeypatch):
     one, other = "Between public data sets 5 of 20 transfers beat popularity and 9 fall below it.", "10 of 21 transfers between public data sets beat"
     assert [one in text for text in told] == [True, True, False]
     assert [other in text for text in told] == [True, False, True]
+
+
+def test_transfers_above_popularity_are_counted_by_target(monkeypatch):
+    found = pd.DataFrame({"target": ["yelp", "douban", "douban", "ml-1m"], "low": [1.0, 2.0, 3.0, -1.0]})
+    assert prerec_tables.into(found) == "douban 2, yelp 1"
+    assert not prerec_tables.into(found[:0])
+    monkeypatch.setattr(prerec_tables, "find", lambda **asked: [])
+    assert prerec_tables.when() == []
+
+
+def test_when_statistics_beat_popularity_is_told_by_world_and_beside_counting(single, monkeypatch):
+    """The worlds have one transfer each; popularity is far below it in one, and far above it in the other."""
+    ours, popular = (next(r for r in single if r.method == name) for name in ("PreRec", "MostPop"))
+    never = replace(popular, metrics={name: [0.0] * len(popular.seeds) for name in popular.metrics})
+
+    def found(experiment, scale, method="", **asked):
+        source, target = ("pantry", "crowd") if scale is Scale.TOY else ("yelp", "douban")
+        if experiment == "transfer":
+            return [replace(ours, source=source, target=target, experiment=experiment)]
+        return [replace(popular if method == "MostPop" else never, target=target, method=method)]
+
+    monkeypatch.setattr(prerec_tables, "find", found)
+    toy, public, counting = prerec_tables.when()
+    assert "0 of 0 transfers between toy markets with tastes" in toy
+    assert "Of 1 into or out of *crowd*" in toy
+    assert " of 1 transfers beat popularity" in public
+    assert "is above 0 of these 2 transfers" in counting
 
 
 @pytest.mark.parametrize(("reached", "behind"), [(1.0, 1), (0.0, 0)])

@@ -52,6 +52,8 @@ from zsrbook.tables import Measured, measured, paper_numbers
 RECONSTRUCTED = "PreRec as reconstructed here"
 #: what a table shows of ``MatrixProtocol.metrics``, where it is not told otherwise
 SHOWN = ("NDCG@20", "Recall@20")
+#: the rows that carry something over
+LEARNED = ("PreRec", "PreRec (tuned)")
 
 
 # ---------------------------------------------------------------- how they look
@@ -333,15 +335,26 @@ def draws_of(method: str, target: str, scale: Scale) -> RunRecord | None:
     )
 
 
-def beyond_draws(ours: Iterable[RunRecord], drawn: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
+def beyond_draws(
+    ours: Iterable[RunRecord], drawn: Mapping[str, RunRecord], metric: str = "NDCG@20", same: Mapping[str, RunRecord] | None = None
+) -> pd.DataFrame:
     """``gains`` over all draws of another row, with ``clear``: 1 or -1 where a record lies above or below both the interval and every draw, else 0.
 
     The interval holds the chance of users and of the other row's draws; that of a record of one seed it can't hold, hence the second bound.
+
+    Args:
+        same: target -> the other row of the same seed, from which a clear record differs beyond the interval, too. One that shares the clusters
+            of a lucky seed may lie beyond every other draw and be no different from that one.
     """
+    ours = list(ours)
     found = gains(ours, drawn, metric)
     most, least = ([worst(drawn[target].metrics[metric]) for target in found["target"]] for worst in (max, min))
     above, below = (found["low"] > 0) & (found["value"] > most), (found["high"] < 0) & (found["value"] < least)
-    return found.assign(clear=above.astype(int) - below.astype(int))
+    clear = above.astype(int) - below.astype(int)
+    if same is not None:
+        beside = gains(ours, same, metric)
+        clear = clear.where((np.sign(beside["low"]) == clear) & (np.sign(beside["high"]) == clear), 0)
+    return found.assign(clear=clear)
 
 
 def gains(ours: Iterable[RunRecord], base: Mapping[str, RunRecord], metric: str = "NDCG@20") -> pd.DataFrame:
@@ -414,6 +427,12 @@ def carried(records: Iterable[RunRecord], base: Mapping[str, RunRecord], metric:
     grouped = found.assign(better=found["low"] > 0, worse=found["high"] < 0).groupby("method", sort=False)
     columns = {metric: ("value", "mean"), "gain": ("gain", "median"), "lowest": ("gain", "min"), "highest": ("gain", "max")}
     return grouped.agg(**columns, better=("better", "sum"), worse=("worse", "sum"), pairs=("better", "size"))
+
+
+def into(found: pd.DataFrame) -> str:
+    """``douban 4, yelp 1``: the targets of ``gains`` above 0 beyond the interval, and how many there are of each, the most first."""
+    counted = found.loc[found["low"] > 0, "target"].value_counts()
+    return ", ".join(f"{target} {count}" for target, count in counted.items())
 
 
 def only(metric: PerUser, people: np.ndarray) -> PerUser:
@@ -504,6 +523,37 @@ def foretelling(grid: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- in a few sentences
 
 
+def when() -> list[str]:
+    """When statistics beat plain popularity elsewhere, and when not: of the toy world, of public data, and of counting; looked up, never written."""
+    said, pairs, behind = [], 0, 0
+    for scale, among in ((Scale.TOY, DATA[Scale.TOY]), (Scale.SMALL, FIVE)):
+        moved = [r for r in find(paper=PAPER, experiment="transfer", scale=scale) if {r.source, r.target} <= {*among}]
+        popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=scale))
+        plain, tuned = (gains([r for r in moved if r.method == name], popular) for name in LEARNED)
+        up, down = plain["low"] > 0, plain["high"] < 0
+        if scale is Scale.TOY and len(plain):
+            crowd = (plain["source"] == "crowd") | (plain["target"] == "crowd")
+            said.append(
+                f"**Where shoppers have tastes** they do: {(up & ~crowd).sum()} of {(~crowd).sum()} transfers between toy markets with tastes beat"
+                f" popularity beyond the interval. Of {crowd.sum()} into or out of *crowd*, which has none, {(down & crowd).sum()} fall below it and"
+                f" {(up & crowd).sum()} beat{'s' * int((up & crowd).sum() == 1)} it."
+            )
+        elif len(plain):
+            said.append(
+                f"**Between public data the target decides.** {up.sum()} of {len(plain)} transfers beat popularity ({into(plain)}), and"
+                f" {(tuned['low'] > 0).sum()} of {len(tuned)} with the settings that did best in the source ({into(tuned)})."
+            )
+        counted = {r.target: r.mean("NDCG@20") for r in find(paper=PAPER, experiment="single", method="ItemKNN", scale=scale)}
+        held = [counted[r.target] - r.mean("NDCG@20") for r in moved if r.method in LEARNED and r.target in counted]
+        pairs, behind = pairs + len(held), behind + sum(lead > 0 for lead in held)
+    if pairs:
+        said.append(
+            "**Where one may count, one need not carry over.** ItemKNN, which counts pairs of items in what is visible in the target, is above"
+            f" {behind} of these {pairs} transfers, tuned or not."
+        )
+    return said
+
+
 def in_short(scale: Scale) -> str:
     """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
     first, other = DATA[Scale.TOY][:2]
@@ -526,19 +576,24 @@ def in_short(scale: Scale) -> str:
         )
     public = [r for r in find(paper=PAPER, experiment="transfer", scale=Scale.SMALL) if {r.source, r.target} <= {*FIVE}]
     popular = popularity_of(find(paper=PAPER, experiment="single", method="MostPop", scale=Scale.SMALL))
-    overview = carried([r for r in public if r.method in ("PreRec", "PreRec (tuned)")], popular)
+    overview = carried([r for r in public if r.method in LEARNED], popular)
+    where = {name: f" (into {said})" if (said := into(gains([r for r in public if r.method == name], popular))) else "" for name in LEARNED}
     if "PreRec" in overview.index:
         row = overview.loc["PreRec"]
-        sentences.append(f"Between public data sets {row.better:.0f} of {row.pairs:.0f} transfers beat popularity and {row.worse:.0f} fall below it.")
+        sentences.append(
+            f"Between public data sets {row.better:.0f} of {row.pairs:.0f} transfers beat popularity{where['PreRec']}"
+            f" and {row.worse:.0f} fall below it."
+        )
     if "tuned" in overview.index:
         row = overview.loc["tuned"]
         sentences.append(
             f"With the settings that did best in the source {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
-            f" and {row.worse:.0f} fall below it."
+            f"{where['PreRec (tuned)']} and {row.worse:.0f} fall below it."
         )
     counted = {r.target: r.mean("NDCG@20") for r in find(paper=PAPER, experiment="single", method="ItemKNN", scale=Scale.SMALL)}
-    held = [r for r in public if r.method in ("PreRec", "PreRec (tuned)") and r.target in counted]
+    held = [r for r in public if r.method in LEARNED and r.target in counted]
     if held:
-        behind = sum(r.mean("NDCG@20") < counted[r.target] for r in held)
+        behind, more = sum(r.mean("NDCG@20") < counted[r.target] for r in held), sum(len(r.seeds) > 1 for r in held)
         sentences.append(f"ItemKNN, counted in the target without any training, is above {behind} of these {len(held)}.")
+        sentences.append(f"All but {more} of them have one seed.")
     return " ".join([*sentences, claims.in_short(PAPER, scale, "known claims")])
