@@ -90,11 +90,17 @@ def _best(records: Mapping[str, RunRecord], names: Iterable[str], metric: str) -
     return max((records[name] for name in names if name in records), key=lambda r: r.mean(metric), default=None)
 
 
+def zesrec_rows(source: str, target: str, scale: Scale, told: bool = False) -> dict[str, RunRecord]:
+    """Row -> record on one pair; ``told``: with those that were told how often people of the target take a thing again."""
+    experiments = ("zero-shot", "told") if told else ("zero-shot",)
+    return _named(r for e in experiments for r in find(paper="zesrec", experiment=e, target=target, scale=scale) if r.source in (source, None))
+
+
 def _zesrec() -> Iterator[Line]:
     networks = [name for _, name in zesrec.NETWORKS.values()]
     for scale in (Scale.TOY, Scale.SMALL):
         for source, target in zesrec.PAIRS[scale]:
-            there = _named(r for r in find(paper="zesrec", experiment="zero-shot", target=target, scale=scale) if r.source in (source, None))
+            there = zesrec_rows(source, target, scale)
             names = {
                 "paper": networks,
                 "ours": [f"{name} (tuned)" for name in networks],
