@@ -554,6 +554,9 @@ def test_lifts_pair_the_seeds_and_have_students_interval():
     expected = ttest_1samp([0.1, 0.2, 0.0], 0.0).confidence_interval(0.95)
     assert found.loc[0, ["lift", "low", "high"]].tolist() == pytest.approx([0.1, *expected])
     assert found.loc[0, "visits"] == pytest.approx(mail.visits_needed(0.7 / 3, 0.25))
+    arms = [replace(r, metrics=r.metrics | {"click (old)": [2 * r.metrics["click (old)"][0]]}) for r in (arm("DMR", 0.1), arm("MAIL-DMR", 0.2))]
+    of_all = mail.lifts(arms, new=0.25).set_index(["users", "what"]).loc["all"]
+    assert of_all["with MAIL"].tolist() == pytest.approx([0.25 * 0.2 + 0.75 * 0.4, 0.2])
     single = mail.lifts([arm("DMR", 0.1, 0.3), arm("MAIL-DMR", 0.11)])  # a run that was stopped: seeds that both have
     assert single["lift"].tolist() == pytest.approx([0.1] * 4)
     assert np.isnan(single["low"]).all()

@@ -580,8 +580,11 @@ def online_records(spec: Spec, seeds: Iterable[int], rows: Iterable[System]) -> 
     ]
 
 
-def lifts(records: Iterable[RunRecord]) -> pd.DataFrame:
+def lifts(records: Iterable[RunRecord], new: float | None = None) -> pd.DataFrame:
     """What MAIL adds to each tower in the simulated test, with 95 % intervals over the seeds (Student's t); seeds are paired.
+
+    Args:
+        new: share of the visits that new users make; given, there are rows of all visits, too.
 
     Returns:
         columns ``tower``, ``users``, ``what``, ``without MAIL``, ``with MAIL`` (means a visit), ``lift``, ``low``, ``high`` (shares), ``visits``
@@ -593,9 +596,13 @@ def lifts(records: Iterable[RunRecord]) -> pd.DataFrame:
             continue
         pair = named[ours], named[base]
         seeds = [seed for seed in pair[0].seeds if seed in pair[1].seeds]
-        for group in ("new", "old"):
+        shares = {"new": {"new": 1.0}, "old": {"old": 1.0}} | ({} if new is None else {"all": {"new": new, "old": 1 - new}})
+        for group, parts in shares.items():
             for what in ("click", "conversion"):
-                a, b = (np.array([r.metrics[f"{what} ({group})"][r.seeds.index(seed)] for seed in seeds]) for r in pair)
+                a, b = (
+                    sum(share * np.array([r.metrics[f"{what} ({part})"][r.seeds.index(seed)] for seed in seeds]) for part, share in parts.items())
+                    for r in pair
+                )
                 rows.append((base, group, what, b.mean(), a.mean(), *_over_seeds(a / b - 1), visits_needed(b.mean(), a.mean())))
     return pd.DataFrame(rows, columns=["tower", "users", "what", "without MAIL", "with MAIL", "lift", "low", "high", "visits"])
 
@@ -755,7 +762,7 @@ def improvement_table(
 def in_short(scale: Scale) -> str:
     """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
     tail = ", which its interval can't tell from nothing"
-    sentences, moved = [], {"raises": [], "lowers": [], "moves": []}
+    sentences, moved, nobody = [], {"raises": [], "lowers": [], "moves": []}, []
     for of, experiment, words in (
         (Scale.TOY, "clicks", "as the paper has it"),
         (Scale.TOY, "clicks-strict", "with new users who are new to training, too"),
@@ -772,10 +779,17 @@ def in_short(scale: Scale) -> str:
                     sentences.append(f"In the toy world, {words}, MAIL {word} the AUC of new users by {change}.")
                 else:
                     moved[word].append(f"{name} under {words}, by {change}")
+                    nobody += margins([r for r in records if r.target == name], ["Item rate"]).values()
     known = sum(map(len, moved.values()))
     if known:
         raised, lowered = (f"{len(moved[word]) or 'none'}" + f" ({'; '.join(moved[word])})" * bool(moved[word]) for word in ("raises", "lowers"))
         sentences.append(
             f"In {known} comparisons on public data it raises it in {raised} and lowers it in {lowered}; in the others the interval holds zero."
         )
-    return " ".join([*sentences, claims.in_short(PAPER, scale)])
+    if nobody:
+        ahead, behind = (sum(sign(e) for e in nobody) for sign in (lambda e: e.low > 0, lambda e: e.high < 0))
+        sentences.append(
+            f"Of an item's rate of clicks, which ignores the user, it is ahead there in {ahead or 'none'} of {len(nobody)}, and behind it in"
+            f" {behind or 'none'}."
+        )
+    return " ".join([*sentences, claims.in_short(PAPER, scale, "claims, under its own protocol")])
