@@ -117,6 +117,7 @@ def recommend(
     with errors_for_people(*MENDABLE, interrupted=NOTHING_WRITTEN):
         if out is not None:
             check_free(out, ".csv", force, catalogue, history, model)
+        check_there(catalogue, history)
         saved = None if model is None else ModelFile.read(model)
         data, histories = read(catalogue, history, item or [], encoding)
         lines = [line for line in data.report.lines if "without text" not in line]  # of which more is said below
@@ -292,6 +293,19 @@ def show(found: pd.DataFrame) -> None:
     for user, rank, item, text, score in found.itertuples(index=False):
         out.add_row(user, str(rank), item, textwrap.shorten(text, 48, placeholder=" …"), f"{score:.2f}")
     console().print(out)
+
+
+def check_there(*inputs: Path | None) -> None:
+    """Files of one's own, of which no list of public data knows anything.
+
+    Raises:
+        DataError: one is missing or empty.
+    """
+    for path in filter(None, inputs):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; expected a table of your own, as CSV, TSV or Parquet")
+        if not path.stat().st_size:
+            raise DataError(f"{path}: the file is empty (0 bytes); write it anew")
 
 
 def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> None:
