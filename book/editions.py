@@ -38,6 +38,16 @@ if "google.colab" in sys.modules and importlib.util.find_spec("zsrbook") is None
     !pip install -q -e ./zsrbook-book
     sys.path.insert(0, "zsrbook-book")"""
 
+#: beside the notebooks of a course
+README = """\
+# zsrbook: zero-shot recommendation, re-run ({kind} edition)
+
+Begin with toy-world.ipynb; the other chapters don't lean on each other. On Colab choose File, Upload notebook; the second cell installs the
+rest. On your machine, see {repository}/book/how-to-read.md. How to teach with it: {repository}/book/teaching.md.
+
+You may change and hand out all of this with attribution: text and figures are under CC-BY-4.0, code is under the MIT License; see LICENSE.
+"""
+
 SOLUTION = re.compile(r"^```\{solution-start\}.*?^```\{solution-end\}\n```\n", re.DOTALL | re.MULTILINE)
 #: a directive or a role that plain Markdown does not know
 MYST = re.compile(r"^[`:]{3,}\{[\w:-]+\}|\{[\w:]+\}`", re.MULTILINE)
@@ -149,12 +159,18 @@ def write_course(folder: Path) -> list[Path]:
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for notebook in sorted((ROOT / "notebooks").glob("*.md")):
                 content = edition(notebook.read_text(encoding="utf-8"), kind, notes_on(notebook.stem))
-                member = zipfile.ZipInfo(f"zsrbook-{kind}/{notebook.stem}.ipynb")  # without a date: same notebooks, same file
-                member.external_attr = 0o644 << 16  # or it would unpack as a file for one user alone
-                archive.writestr(member, content, zipfile.ZIP_DEFLATED)  # an info is stored as it is, whatever its archive does
+                pack(archive, f"zsrbook-{kind}/{notebook.stem}.ipynb", content)
+            pack(archive, f"zsrbook-{kind}/README.md", README.format(kind=kind, repository=REPOSITORY))
+            pack(archive, f"zsrbook-{kind}/LICENSE", (ROOT / "LICENSE").read_text(encoding="utf-8"))
         written.append(folder / f"zsrbook-{kind}.zip")
         written[-1].write_bytes(packed.getvalue())
     return written
+
+
+def pack(archive: zipfile.ZipFile, name: str, content: str) -> None:
+    member = zipfile.ZipInfo(name)  # without a date: same content, same file
+    member.external_attr = 0o644 << 16  # or it would unpack as a file for one user alone
+    archive.writestr(member, content, zipfile.ZIP_DEFLATED)  # an info is stored as it is, whatever its archive does
 
 
 if __name__ == "__main__":

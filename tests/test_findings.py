@@ -2,7 +2,7 @@ import pytest
 
 from zsrbook import findings
 from zsrbook.experiments import mail, prerec_tables, zesrec
-from zsrbook.findings import MEASURES, at_a_glance
+from zsrbook.findings import MEASURES, at_a_glance, beyond_the_picture
 from zsrbook.records import find
 from zsrbook.scale import Scale
 
@@ -35,6 +35,19 @@ def test_without_a_yardstick_or_with_a_rival_alone_there_is_no_line(monkeypatch)
         some = [r for r in kept if r.method != gone]
         monkeypatch.setattr(findings, "find", lambda some=some, **asked: [r for r in some if all(getattr(r, k) == v for k, v in asked.items())])
         assert {line.kind for line in at_a_glance("MAIL")} == left
+
+
+@pytest.mark.parametrize("paper", MEASURES)
+def test_what_no_picture_shows_is_said_with_its_numbers_and_only_where_there_are_records(paper, monkeypatch):
+    said = {
+        "ZESRec": "office 2.8 to 3.0 times popularity's",
+        "MAIL": "in 3 of 5 comparisons",
+        "Search": "on 3 of 4 data sets",
+        "PreRec": "in 12 of 20",
+    }
+    assert said[paper] in beyond_the_picture(paper)
+    monkeypatch.setattr(findings, "find", lambda **asked: [])
+    assert beyond_the_picture(paper) == ""
 
 
 def test_what_the_first_page_says_of_public_data_is_what_the_records_say():

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from zsrbook.experiments import zesrec
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings
 from zsrbook.models.files import ModelFile
-from zsrbook.recommend import EXPORTS, NEIGHBOUR, bare, read, with_vectors, write_whole
+from zsrbook.recommend import DEFAULT, EXPORTS, LARGE, NEIGHBOUR, NEW_NEIGHBOUR, SMALL_NEIGHBOUR, bare, read, untrained, with_vectors, write_whole
+from zsrbook.records import find
 from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
 
@@ -99,8 +101,10 @@ def test_the_page_holds_a_model_against_the_neighbour_on_customers(exported, cap
     code = python_of("Measure it on your own customers").replace("grocery.safetensors", "model.safetensors")
     exec(code, {})
     said = capsys.readouterr().out
-    assert re.search(r"^popularity \{'Recall@20': 0\.\d+", said, re.MULTILINE)
-    assert re.search(r"^Anchored over the neighbour: [+-]0\.\d{3} Recall@20 \(95 %: [+-]0\.\d{3} to [+-]0\.\d{3}\)$", said, re.MULTILINE)
+    assert re.search(r"^popularity: Recall@20 0\.\d{3}$", said, re.MULTILINE)
+    assert re.search(
+        rf"^{re.escape(DEFAULT)} over the neighbour: [+-]0\.\d{{3}} Recall@20 \(95 %: [+-]0\.\d{{3}} to [+-]0\.\d{{3}}\)$", said, re.MULTILINE
+    )
 
 
 def test_the_page_makes_a_pair_of_two_shops_of_ones_own(shop, capsys, monkeypatch):
@@ -156,7 +160,7 @@ def test_an_exported_model_scores_as_the_model_that_was_fitted(shop, name):
 def test_the_file_says_what_it_is_in_json_and_holds_no_item_of_the_source(exported):
     with safe_open(exported, "pt") as file:
         about = {key: json.loads(value) for key, value in file.metadata().items()}
-    assert about["model"] == about["name"] == "Anchored"
+    assert (about["model"], about["name"]) == ("Anchored", DEFAULT)
     assert about["settings"]["training"]["seed"] == 0
     assert about["encoder"] == {"name": "minilm", "pooling": "mean", "max_tokens": 256}
     assert about["code_version"]
@@ -174,9 +178,25 @@ def test_a_folder_of_ones_own_can_be_the_source(shop):
     (own / "items.csv").write_text("item,text\nt1,green tea\nt2,black tea\ns1,\nunsold,sugar\n")
     said = call("export", "own", "own.safetensors")
     assert "own: 1 of 3 items have no text, so they can't be told apart" in said
-    assert "Anchored learned from own: 30 interactions of 12 users with 3 items" in said
+    assert f"{DEFAULT} learned from own: 30 interactions of 12 users with 3 items" in said
+    assert "nobody in this source took an item twice, so what a customer already has will stand far down" in said
     assert "12 users are few to learn from: hold the model against the neighbour, which has learned nothing, before you trust it" in said
-    assert "Anchored, learned from own" in call("recommend", "catalogue.csv", "--item", "t1", "--model", "own.safetensors")
+    assert f"{DEFAULT}, learned from own" in call("recommend", "catalogue.csv", "--item", "t1", "--model", "own.safetensors")
+    never = rows("--item", "t1", "--model", "own.safetensors").set_index("item")["score"]
+    assert np.exp(never["t1"]) == pytest.approx(0.5 / 17)  # of 16 takings that are not the first of a user who was learned from
+    often = rows("--item", "t1", "--model", "own.safetensors", "--repeat", "0.4").set_index("item")["score"]
+    assert np.exp(often["t1"]) == pytest.approx(0.4)
+    assert np.exp(often.drop("t1")).sum() == pytest.approx(0.6)
+
+
+def test_a_share_of_repeats_is_told_to_a_model_that_keeps_one_and_to_no_other(shop):
+    for more in ((), ("--model", "any.safetensors", "--new-only")):
+        said = call("recommend", "catalogue.csv", "--item", "t1", "--repeat", "0.4", *more, exit_code=2)
+        assert "--repeat is for a --model that may offer what users already have" in " ".join(said.replace("│", " ").split())
+    said = call("export", "grocery", "start.safetensors", "--model", "ZESRec-G")
+    assert "far down" not in said
+    said = call("recommend", "catalogue.csv", "--item", "t1", "--model", "start.safetensors", "--repeat", "0.4", exit_code=1)
+    assert f"ZESRec-G (tuned) keeps no share of repeats, so --repeat means nothing to it; leave it out, or export {DEFAULT}" in said
 
 
 def test_an_exported_file_can_be_read_by_whom_the_umask_lets(exported):
@@ -253,7 +273,7 @@ def test_what_is_cut_short_while_writing_leaves_the_old_file(shop):
 
 def test_without_a_model_the_neighbour_answers_and_says_so(shop):
     said = call("recommend", "catalogue.csv", "--item", "t1", "--top", "6")
-    assert said.splitlines()[1].startswith(f"{NEIGHBOUR[0]}, which has learned nothing")
+    assert said.splitlines()[1].startswith(f"{SMALL_NEIGHBOUR[0]}, which has learned nothing")
     table = [line.split() for line in said.splitlines()[3:]]
     assert [line[:3] for line in table[:2]] == [["you", "1", "t1"], ["you", "2", "t2"]]
     assert len(table) == 6
@@ -384,12 +404,27 @@ def test_a_catalogue_of_one_item_is_offered_to_whoever_comes(shop):
 
 
 def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
-    """Why ``NEIGHBOUR`` whitens in half: n items span at most n - 1 axes, and made equal these put all items equally far apart."""
+    """Why a small catalogue is whitened in half: n items span at most n - 1 axes, and made equal these put all items equally far apart."""
     data = with_vectors(read(Path("catalogue.csv"), None, [])[0], TextEncoder())
     full, half = (EmbKNN(EmbKNNSettings("decay", "cosine", whiten=power)).fit(data).scores(Sequences.of([[0]]))[0, 1:] for power in (1.0, 0.5))
     assert full.max() - full.min() < 0.01
     assert half.max() - half.min() > 0.1
     assert int(half.argmax()) == 0  # the other green tea
+
+
+def test_a_neighbour_that_was_measured_stands_in_for_a_model_unless_the_catalogue_is_smaller_than_all_those(monkeypatch):
+    measured = {r.method: r for r in find(paper="zesrec", experiment="zero-shot", target="office", scale="small")}
+    assert measured.keys() >= {NEIGHBOUR, NEW_NEIGHBOUR}
+    smallest = min(r.ranks[0].n_candidates.min() for r in find(paper="zesrec", experiment="zero-shot", method="POP", scale="small"))
+    assert 0.8 * smallest < LARGE <= smallest
+    data = zesrec.load("pantry", Scale.TOY)
+    data = data.with_features(np.random.default_rng(0).normal(size=(data.n_items, 16)))
+    assert untrained(data)[0] == SMALL_NEIGHBOUR[0]
+    monkeypatch.setattr("zsrbook.recommend.LARGE", data.n_items)
+    for name, new_only in ((NEIGHBOUR, False), (NEW_NEIGHBOUR, True)):
+        found, neighbour = untrained(data, new_only)
+        assert found == name
+        assert json.loads(json.dumps(asdict(neighbour.settings))) == measured[name].config
 
 
 @pytest.mark.parametrize(
@@ -417,7 +452,8 @@ def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
         (None, HISTORY, ("--item", "t1", "--model", "none.safetensors"), "none.safetensors: no such file"),
         (None, HISTORY, ("--item", "t1", "--out", "out.parquet"), "out.parquet: expected a name that ends in .csv"),
         (None, HISTORY, ("--item", "t1", "--out", "history.csv"), "history.csv: is there already"),
-        (None, HISTORY, ("--history", "nowhere.csv"), "nowhere.csv: no such file"),
+        (None, HISTORY, ("--history", "nowhere.csv"), "nowhere.csv: no such file; expected a table of your own"),
+        (None, "", ("--history", "history.csv"), "history.csv: the file is empty (0 bytes); write it anew"),
     ],
 )
 def test_recommend_says_what_is_wrong_and_writes_nothing(shop, catalogue, history, arguments, message):

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -369,3 +370,12 @@ def test_links_say_nothing_without_structure():
     note, (row, column) = data.items["note"].to_numpy(), data.links.nonzero()
     chance = sum((note == name).mean() ** 2 for name in NOTES)
     assert (note[row] == note[column]).mean() == pytest.approx(chance, abs=0.02)
+
+
+def test_the_hint_for_a_class_shows_the_true_chances_of_what_comes_next(capsys):
+    page = (Path(__file__).resolve().parents[1] / "book" / "teaching.md").read_text(encoding="utf-8")
+    world = ToyWorld(TINY)
+    pantry = world.dataset("pantry")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(code, {"np": np, "world": world, "pantry": pantry, "sequences": pantry.sequences(), "Sequences": Sequences})
+    assert re.search(r"(\n0\.\d{3} \w.+){5}\ntaken: \w.+\n$", capsys.readouterr().out)

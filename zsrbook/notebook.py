@@ -24,6 +24,7 @@ from pygments.lexers import PythonLexer
 import zsrbook
 from zsrbook.audience import in_book
 from zsrbook.parallel import one_torch_thread
+from zsrbook.records import code_version
 from zsrbook.scale import Scale, current_scale
 from zsrbook.training import pick_device
 
@@ -79,8 +80,8 @@ def device_name(device: torch.device) -> str:
 
 
 def versions() -> pd.DataFrame:
-    """One row a package whose version can change a number."""
-    rows = [("Python", platform.python_version())]
+    """One row a package whose version can change a number, and the commit of this one."""
+    rows = [("Python", platform.python_version()), ("zsrbook, commit", code_version()[:12])]
     for package in PACKAGES:
         try:
             rows.append((package, version(package)))
