@@ -71,6 +71,20 @@ def test_seeds_without_users_count_in_the_value_and_in_the_interval():
     assert difference(kept, base).high < 1e-6
 
 
+def test_people_move_methods_on_the_seeds_that_these_share():
+    rng = np.random.default_rng(17)
+    five = per_user(rng.random((100, 5)))
+    two, four = (per_user(five.sums[:, :n]) for n in (2, 4))
+    assert [(e.value, e.low, e.high, e.p) for e in (difference(five, two), relative(five, two))] == [(0, 0, 0, 1)] * 2
+    other = per_user(rng.random((100, 5)))
+    for one, cut in ((difference(five, two), difference(four, two)), (relative(other, two), relative(per_user(other.sums[:, :2]), two))):
+        assert (one.low, one.high) == (pytest.approx(cut.low), pytest.approx(cut.high))
+    no_users = replace(two, seeds=(5, 6), more=five.by_seed)  # of the seeds that both have it knows no users, so its people are those of the others
+    found = difference(five, no_users)
+    assert found.value == pytest.approx(0, abs=1e-15)
+    assert found.high - found.low > 0.01
+
+
 def test_methods_without_seeds_in_common_are_not_paired():
     rng = np.random.default_rng(14)
     taste, moves = rng.random((300, 1)), 0.02 * rng.normal(size=(1, 6))

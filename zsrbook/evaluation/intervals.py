@@ -13,7 +13,7 @@ side. With one seed the chance of training is not known, and left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean, variance
@@ -77,6 +77,11 @@ class PerUser:
     def influence(self) -> np.ndarray:
         """(U,) how far the mean over the seeds moves with one more of each user."""
         return influence(self.sums, self.counts).mean(1)
+
+    def influence_on(self, seeds: Container[int]) -> np.ndarray:
+        """(U,) the same of the mean over these seeds alone; of all that know their users, where none of these does."""
+        kept = [column for column, seed in enumerate(self.seeds) if seed in seeds]
+        return influence(self.sums[:, kept], self.counts[:, kept]).mean(1) if 0 < len(kept) < len(self.seeds) else self.influence
 
 
 @dataclass(frozen=True)
@@ -152,11 +157,11 @@ def contrast(terms: Sequence[tuple[float, PerUser]]) -> Estimate:
     Raises:
         ValueError: the methods were not judged on the same predictions.
     """
-    _refuse_others([method for _, method in terms])
-    weights = [weight for weight, _ in terms]
-    seeds = _shared([method for _, method in terms])
+    weights, methods = zip(*terms, strict=True)
+    _refuse_others(methods)
+    seeds = _shared(methods)
     value = sum(w * fmean(found.values()) for w, found in zip(weights, seeds, strict=True))
-    return _estimate(value, [_of_people(terms), *_of_seeds(weights, seeds)])
+    return _estimate(value, [_of_people(weights, methods, seeds), *_of_seeds(weights, seeds)])
 
 
 def ratio_difference(here: tuple[PerUser, PerUser], there: tuple[PerUser, PerUser]) -> Estimate:
@@ -204,7 +209,7 @@ def _ratio(a: PerUser, b: PerUser) -> tuple[float, list[Spread]]:
     if not under:
         raise ValueError("there is no ratio to a method that scores 0")
     weights = 1 / under, -over / under**2
-    return over / under, [_of_people(zip(weights, (a, b), strict=True)), *_of_seeds(weights, seeds)]
+    return over / under, [_of_people(weights, (a, b), seeds), *_of_seeds(weights, seeds)]
 
 
 def _shared(methods: Sequence[PerUser]) -> list[dict[int, float]]:
@@ -219,9 +224,9 @@ def _shared(methods: Sequence[PerUser]) -> list[dict[int, float]]:
     return [{s: x for s, x in m.by_seed.items() if s in shared} if len(m.by_seed) > 1 else m.by_seed for m in methods]
 
 
-def _of_people(terms: Iterable[tuple[float, PerUser]]) -> Spread:
-    """The variance of a weighted sum of methods over people."""
-    moves = sum(weight * method.influence for weight, method in terms)
+def _of_people(weights: Sequence[float], methods: Sequence[PerUser], seeds: Sequence[Container[int]]) -> Spread:
+    """The variance of a weighted sum of methods, each on its seeds, over people."""
+    moves = sum(weight * method.influence_on(found) for weight, method, found in zip(weights, methods, seeds, strict=True))
     return float(variance_over_people(moves)), max(1, len(moves) - 1)
 
 
