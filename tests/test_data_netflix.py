@@ -37,6 +37,7 @@ def test_both_forms_and_titles_with_commas(tmp_path):
 
 def test_first_ratings_by_date_then_film_then_customer(tmp_path):
     make(tmp_path)
+    (tmp_path / "combined_data_1 (1).txt").write_text(COMBINED[0])  # as a browser names what it downloads again
     wanted = [("9", "2"), ("8", "1"), ("6", "3"), ("7", "3"), ("7", "1")]
     for n in range(1, 6):
         data = netflix.load(tmp_path, first=n)
@@ -70,6 +71,7 @@ def test_pieces_of_any_length_give_the_plain_answer(tmp_path, monkeypatch, ratin
         ("1:\n7,3,06.09.2005\n", "line 2: date is '06.09.2005'; expected a date as 2005-09-06"),
         ("1:\n7,3,2005-13-01\n", "line 2: date is '2005-13-01'"),
         ("1:\n7,3\n", "line 2: date is missing"),
+        ("1:\n7,3,2005-09-1", "line 2: date is '2005-09-1'; expected a date as 2005-09-06"),
         ("1:\n7,3,2005-09-06,9\n", "line 2: surplus is '9'; expected three columns"),
         ("1:\n7,3,2005-09-06\n8,3,2005-09-06,9,9\n", r"combined_data_1\.txt: line 3 is '8,3,2005-09-06,9,9', 5 columns; expected .* correct it, or"),
         ("7,3,2005-09-06,9,9\n", "line 1: surplus is '9'; expected three columns"),

@@ -52,6 +52,13 @@ def test_dates(folder, kind):
     assert table.load(zoned).interactions["time"].tolist() == [0.0]
 
 
+def test_a_time_without_a_zone_is_utc_whatever_stands_above_it(folder):
+    times = ["1970-01-01T02:00+02:00", "1970-01-01T01:00", "1970-01-01 02:00Z", "1970-01-02", "1970-01-02 10:00-0500"]
+    path = folder / "z.csv"
+    path.write_text("user,item,time\n" + "".join(f"u,{n},{time}\n" for n, time in enumerate(times)))
+    assert table.load(path).interactions["time"].tolist() == [0, 3600, 7200, 86_400, 140_400]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

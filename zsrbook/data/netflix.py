@@ -19,6 +19,7 @@ from zsrbook.data.files import GET_AGAIN, build, open_raw, own_ids, read_lines, 
 
 ROWS_AT_ONCE = 2_000_000
 TITLE = re.compile(r"(\d{1,9}),(\d{4}|NULL),(.*)", re.ASCII)
+DAY = r"\d{4}-\d\d-\d\d"
 EPOCH = pd.Timestamp("1970-01-01")
 
 
@@ -67,8 +68,9 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000) 
 
 def rating_files(folder: Path) -> list[Path]:
     """The rating files in the order of their numbers, in whichever form the folder holds."""
-    for pattern in ("combined_data_[0-9]*.txt", "training_set/mv_[0-9]*.txt", "mv_[0-9]*.txt"):
-        paths = sorted(folder.glob(pattern), key=lambda p: (int(re.search(r"\d+", p.name)[0]), p.name))
+    for pattern in ("combined_data_*.txt", "training_set/mv_*.txt", "mv_*.txt"):
+        numbered = (p for p in folder.glob(pattern) if re.fullmatch(r"[a-z_]+_[0-9]+\.txt", p.name))  # none such as "combined_data_1 (1).txt"
+        paths = sorted(numbered, key=lambda p: (int(re.search(r"\d+", p.name)[0]), p.name))
         if paths:
             return paths
     raise DataError(f"{folder}: holds no combined_data_*.txt and no training_set/mv_*.txt; put the Netflix Prize files there")
@@ -142,6 +144,7 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None, known: np.ndarray) 
     require(path, rows["customer"], numbered(customer), "a customer number")
     require(path, rows["stars"], np.isin(stars, (1, 2, 3, 4, 5)), "1 to 5 stars")
     stamps = pd.to_datetime(rows["date"].cat.categories.astype(str), format="%Y-%m-%d", errors="coerce")
+    stamps = stamps.where(rows["date"].cat.categories.astype(str).str.fullmatch(DAY))  # a file that is cut short may end in 2005-09-1
     days = by_category(rows["date"], (stamps - EPOCH) / pd.Timedelta(days=1))
     require(path, rows["date"], days >= 0, "a date as 2005-09-06")
     piece = pd.DataFrame(

@@ -229,6 +229,20 @@ def dated(column: pd.Series) -> bool:
     return bool(pd.to_numeric(there, errors="coerce").isna().mean() > 0.5)
 
 
+#: how a date with a time ends that says in which zone it is
+ZONED = r"[T ]\d.*(?:[zZ]|[+-]\d\d(?::?\d\d)?)\s*$"
+
+
+def stamps_of(column: pd.Series) -> pd.Series:
+    """Dates as time stamps in UTC, NaT where there is none."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return pd.to_datetime(column, utc=True)
+    zoned = column.astype(str).str.contains(ZONED)  # apart, since in pandas 2 a text without a zone takes on that of the texts above it
+    return pd.concat([pd.to_datetime(part, utc=True, errors="coerce", format="ISO8601") for part in (column[zoned], column[~zoned])]).reindex(
+        column.index
+    )
+
+
 def seconds(path: Path, column: pd.Series) -> np.ndarray:
     """Seconds since 1970 from numbers, ISO texts (UTC unless they say otherwise), time stamps, or durations since any moment.
 
@@ -236,7 +250,7 @@ def seconds(path: Path, column: pd.Series) -> np.ndarray:
         DataError: a value is none of these, is no date where most are, is so large that it must be milliseconds; or all look like days as 20240501.
     """
     if dated(column):
-        stamps = pd.to_datetime(column, utc=True, errors="coerce", format=None if column.dtype.kind == "M" else "ISO8601")
+        stamps = stamps_of(column)
         require(path, column, stamps.notna().to_numpy(), "seconds since 1970, or a date as 2024-05-01 18:30")
         epoch = pd.Timestamp("1970-01-01", tz="UTC")  # in seconds, which reach further than the nanoseconds of Timestamp(0)
         return ((stamps - epoch) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
