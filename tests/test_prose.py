@@ -109,7 +109,7 @@ def test_zesrec_is_behind_popularity_abroad_and_ahead_of_it_at_home(page):
 def test_mail_helps_in_front_of_dmr_where_dmr_stands_below_a_logistic_regression(page):
     says(
         page,
-        "gains nothing for new users in front of a plain network, in none of five comparisons",
+        "gains nothing for new users in front of a plain network, in any of five comparisons",
         "In front of DMR, which has attention, it gains in three, but there DMR itself stands below a logistic regression",
         "In four of the five the click rate of an item, which knows no user, does as well",
     )
