@@ -581,6 +581,10 @@ def test_improvements_stand_beside_those_that_the_papers_numbers_give(records):
     parts = mail.improvement_table(records.values(), printed.drop("MAIL-Base"), mail.WHOLE, ["AUC (new)"])
     assert parts.index.tolist() == [(f"{name} over MAIL-Base", "AUC (new)") for name in mail.TABLE_3[:-1]]
     assert (parts["paper"] == "–").all()
+    ours = [replace(r, ranks={0: replace(r.ranks[0], user=np.zeros_like(r.ranks[0].user))}) for r in records.values()]  # all is one user's
+    alone = mail.improvement_table(ours, printed).loc[("MAIL-Base over BaseDNN", "AUC (new)")]
+    gain = records["MAIL-Base"].mean("AUC (new)") / records["BaseDNN"].mean("AUC (new)") - 1
+    assert alone[["ours", "findable"]].tolist() == [f"{100 * gain:+.2f}", "–"]
 
 
 def test_margins_take_the_rows_that_are_there(records):

@@ -192,6 +192,19 @@ def test_ratios_that_make_no_sense_are_refused():
         ratio_difference((one, one), (one, per_user(np.ones(8))))
 
 
+def test_one_person_tells_nothing_of_others():
+    """Neither alone nor in any seed, even against itself; by two an interval is wide, but known."""
+    one, other = per_user(np.full((1, 3), 0.5)), per_user(np.array([[0.2, 0.3, 0.1]]))
+    for found in (interval(one), difference(one, other), difference(one, one), ratio_difference((one, other), (one, other))):
+        assert (found.low, found.high, found.p, found.detectable) == (-np.inf, np.inf, 1, np.inf)
+    found = relative(one, other)
+    assert (found.low, found.high, found.p, found.detectable) == (-1, np.inf, 1, np.inf)
+    assert interval(one).value == 0.5
+    assert found.value == pytest.approx(1.5)
+    two = interval(per_user(np.array([0.4, 0.6])))
+    assert two.high - two.low == pytest.approx(0.2 * student.isf(0.025, 1))
+
+
 def test_what_endless_draws_of_people_would_find_is_found_without_a_draw():
     """Two methods in three seeds, users with very unequal numbers of predictions, 20,000 paired draws of users."""
     rng = np.random.default_rng(8)

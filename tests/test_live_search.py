@@ -287,6 +287,16 @@ def test_lifts_are_ratios_of_means_with_the_errors_of_the_delta_method(traffic, 
     assert (found["lift"] <= found["high"]).all()
 
 
+def test_of_one_person_an_arm_no_lift_is_known(traffic, noisy):
+    log = ab_test(traffic, noisy, traffic.grades.astype(float), people=200)
+    found = lifts(log[log["user"].isin(log.groupby("arm")["user"].first())])
+    told = found[(found["control"] > 0) & (found["treatment"] > 0)]
+    assert len(told)
+    assert (told["low"] == -100).all()
+    assert np.isinf(told[["error", "high"]]).all(axis=None)
+    assert (told["p"] == 1).all()
+
+
 def test_people_are_assigned_once_and_all_follows_the_seed(traffic, noisy):
     one, same, other = (ab_test(traffic, noisy, noisy, 500, seed=s) for s in (1, 1, 2))
     pd.testing.assert_frame_equal(one, same)

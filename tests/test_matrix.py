@@ -174,6 +174,23 @@ def test_each_one_alone_stands_against_negatives():
     assert found.n_candidates.tolist() == [10, 10, 10, 12]
 
 
+def test_whoever_gets_nothing_but_nan_has_0_in_every_metric(split):
+    scores = np.random.default_rng(2).normal(size=split.train.shape)
+    lost = np.unique(rows_of(split.test))[::3]
+    table = evaluate(Given(np.where(np.isin(np.arange(len(scores)), lost)[:, None], np.nan, scores)).fit(split.train), split)
+    protocol, plain = MatrixProtocol(), evaluate(Given(scores).fit(split.train), split)
+    for metric in ("AUC", "Recall@20", "NDCG@20", "Recall@10 (1+100)"):
+        found, before = (protocol.by_user(t, metric)["mean"] for t in (table, plain))
+        assert (found[lost] == 0).all()
+        assert found.drop(lost).equals(before.drop(lost))
+    single = alone(table, np.unique(table.user, return_inverse=True)[1])
+    gone = np.isin(table.user, lost)
+    assert (single.ties >= 0).all()
+    assert (single.greater == single.n_candidates)[gone].all()
+    assert (single.greater < single.n_candidates)[~gone].all()
+    assert single.greater.dtype == single.ties.dtype == single.n_candidates.dtype == np.int32
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=6), st.integers(1, 3))
 def test_recall_is_its_mean_over_all_orders_of_the_ties(scores, wanted):

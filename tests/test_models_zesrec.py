@@ -498,6 +498,17 @@ def test_settled_it_takes_away_what_all_items_of_the_target_share(standardise):
     assert not torch.allclose(wanted, plain.scores(Sequences.of(histories)), atol=1e-3)
 
 
+@pytest.mark.parametrize("clock", [True, False])
+def test_settled_the_mean_user_has_the_clock_of_the_target(clock):
+    """HRNN adds to every item of a history with times what it learned of gaps, also to a first one."""
+    source, target = dataset(0), dataset(1, clock=clock)
+    plain, settled = (built(source, users="hrnn", settled=settles).transfer(target) for settles in (False, True))
+    histories = target.sequences()
+    firsts = [Sequences(np.array([i], np.int32), np.array([0, 1]), np.zeros(1, np.int32), np.array([1e9]) if clock else None) for i in range(N_ITEMS)]
+    mean = torch.stack([plain.user_vectors(one)[1] for one in firsts]).mean(0)
+    torch.testing.assert_close(settled.user_vectors(histories), plain.user_vectors(histories) - mean)
+
+
 def test_it_settles_in_targets_alone():
     source = dataset(0)
     plain, settled = built(source), built(source, settled=True)

@@ -1,6 +1,7 @@
 """The paper's tables beside ours: no row lost, numbers and verdicts right, HTML that a screen reader can follow."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -231,3 +232,20 @@ def test_a_difference_stands_above_its_interval():
     cell = stacked(0.02, -0.01, 0.05, 2)
     assert not Reader(f"<table><tr><td>{cell}</td></tr></table>").open
     assert re.sub("<[^>]*>", "|", cell) == "+0.02||-0.01 to +0.05|"
+    assert re.sub("<[^>]*>", "|", stacked(0.02, -np.inf, np.inf)) == "+0.020||?|"
+
+
+def test_of_one_user_tables_tell_the_value_alone():
+    named = {}
+    for record in RECORDS[:2]:
+        ranks = {seed: ranks.where(ranks.user == ranks.user[0]) for seed, ranks in record.ranks.items()}
+        metrics = [Protocol().summary(table) for table in ranks.values()]
+        named[record.method] = replace(record, ranks=ranks, metrics={name: [m[name] for m in metrics] for name in METRICS})
+    records = list(named.values())
+    shown, ours = table(records), measured(records, ("Recall@20",), "POP", "ours")
+    assert shown.to_frame().loc["ZESRec-H", ("Recall@20", "high")] == np.inf
+    assert shown.to_frame().at["ZESRec-H", ("verdict", "")] == "level with POP, in the paper above it"
+    pages = (shown._repr_html_(), ours._repr_html_(), across({"ours": list(named)}, {"pantry": named}, "Recall@20", "ours", ""))
+    for words in (re.sub("<[^>]*>", " ", page).split() for page in pages):
+        assert f"{named['ZESRec-H'].mean('Recall@20'):.3f}" in words
+        assert not {"inf", "-inf", "+inf", "nan", "found"} & set(words)

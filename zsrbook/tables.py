@@ -171,9 +171,10 @@ def across(groups: Mapping[str, Sequence[str]], columns: Mapping[str, Mapping[st
 
 
 def stacked(value: float, low: float, high: float, digits: int = 3) -> str:
-    """A difference and below it its interval, as HTML for the cell of a table that is wide as it is."""
+    """A difference and below it its interval, or "?" where that is not known, as HTML for the cell of a table that is wide as it is."""
     number = f"{{:+.{digits}f}}".format
-    return f'{number(value)}<br><span class="zsr-interval">{number(low)} to {number(high)}</span>'
+    interval = f"{number(low)} to {number(high)}" if high - low < float("inf") else "?"
+    return f'{number(value)}<br><span class="zsr-interval">{interval}</span>'
 
 
 def half_below(low: float, high: float, digits: int = 3, more: str = "") -> str:
@@ -291,7 +292,7 @@ def _caption(ours: dict[str, RunRecord], scale: str, metric: str, yardstick: str
     base = ours.get(yardstick)
     known = [r for r in records if r.knows_users(metric)]
     comparable = [r for r in known if base in known and r is not base and r.data_sha256 == base.data_sha256]
-    fine = [difference(r.per_user(metric), base.per_user(metric)).detectable for r in comparable]
+    fine = [found for r in comparable if (found := difference(r.per_user(metric), base.per_user(metric)).detectable) < float("inf")]
     if fine:
         digits = 4 if "AUC" in metric else 3
         bounds = dict.fromkeys(f"{bound:.{digits}f}" for bound in (min(fine), max(fine)))

@@ -90,7 +90,7 @@ class Estimate:
 
     Attributes:
         value: the estimate.
-        low, high: the interval.
+        low, high: the interval; infinite where one person alone was judged, so that nothing is known of others.
         p: two-sided p-value of the hypothesis that the true value is 0.
         detectable: the smallest true difference from 0 that this test would find in 8 of 10 repetitions.
     """
@@ -117,13 +117,15 @@ def influence(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def variance_over_people(moves: np.ndarray) -> np.ndarray:
-    """The variance that a number has because other people might have been in the test.
+    """The variance that a number has because other people might have been in the test; of one person alone nothing tells, so it is infinite.
 
     Args:
         moves: (U, ...) each person's influence on it.
     """
     people = len(moves)
-    return (moves**2).sum(0) * (people / max(1, people - 1))
+    if people < 2:
+        return np.full(moves.shape[1:], np.inf)
+    return (moves**2).sum(0) * (people / (people - 1))
 
 
 def interval(method: PerUser) -> Estimate:
@@ -257,6 +259,8 @@ def _estimate(value: float, parts: Sequence[Spread]) -> Estimate:
     total = sum(spread for spread, _ in parts)
     if total <= _ROUNDING:
         return Estimate(float(value), float(value), float(value), float(abs(value) <= _ROUNDING**0.5), 0.0)
+    if total == np.inf:
+        return Estimate(float(value), -np.inf, np.inf, 1.0, np.inf)
     freedom = total**2 / sum(spread**2 / own for spread, own in parts)
     error, tail = total**0.5, student.isf(0.025, freedom)
     p = 2 * student.sf(abs(value) / error, freedom)

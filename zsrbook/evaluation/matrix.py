@@ -122,7 +122,7 @@ def auc_of_ranks(table: RankTable, group: np.ndarray) -> np.ndarray:
     """(groups,) the chance that a random held-out one of the user stands above a random candidate that is none; a tie counts half.
 
     Among the n ones of a user, n (n − 1) / 2 pairs lie one above the other, ties counted half, whatever their order; the rest of what
-    stands above is negatives.
+    stands above is negatives. Where nothing was found, each one stands behind all candidates, the other ones among them: 0.
     """
     n = np.bincount(group)
     above = np.bincount(group, table.greater + table.ties / 2) - n * (n - 1) / 2
@@ -130,7 +130,7 @@ def auc_of_ranks(table: RankTable, group: np.ndarray) -> np.ndarray:
     negatives[group] = table.n_candidates
     negatives -= n
     with np.errstate(invalid="ignore"):  # a user who has, or is known to want, all there is: nothing to tell apart
-        return np.where(negatives > 0, 1 - above / (n * negatives), 0.5)
+        return np.where(negatives > 0, np.clip(1 - above / (n * negatives), 0, 1), 0.5)
 
 
 def alone(table: RankTable, group: np.ndarray) -> RankTable:
@@ -138,8 +138,10 @@ def alone(table: RankTable, group: np.ndarray) -> RankTable:
     order, higher, level = runs_of(table, group)  # ones of a user that tie have equal counts above
     above, beside = np.empty((2, len(order)), np.int32)
     above[order], beside[order] = higher, level - 1
-    others = (np.bincount(group) - 1)[group]
-    return replace(table, greater=table.greater - above, ties=table.ties - beside, n_candidates=(table.n_candidates - others).astype(np.int32))
+    candidates = (table.n_candidates - (np.bincount(group) - 1)[group]).astype(np.int32)
+    # where nothing was found, ones don't tie, and stand behind all candidates: of those that are left, too
+    greater, ties = np.minimum(table.greater - above, candidates), np.maximum(table.ties - beside, 0)
+    return replace(table, greater=greater, ties=ties, n_candidates=candidates)
 
 
 def against_sample(table: RankTable, metric: str, negatives: int = 100) -> np.ndarray:

@@ -248,8 +248,9 @@ def lifts(log: pd.DataFrame) -> pd.DataFrame:
         log_ratio, spread = np.log(ratio), np.sqrt(variances[0] / control**2 + variances[1] / treatment**2)
         low, high = (100 * np.expm1(log_ratio + tail * norm.ppf(0.975) * spread) for tail in (-1, 1))
         p = np.where(np.isnan(ratio) | (ratio == 1), 1.0, 2 * norm.sf(np.abs(log_ratio) / spread))
+        error = 100 * ratio * spread
     lift = np.where(np.isfinite(ratio), 100 * (ratio - 1), np.nan)
-    columns = {"control": control, "treatment": treatment, "lift": lift, "error": 100 * ratio * spread, "low": low, "high": high, "p": p}
+    columns = {"control": control, "treatment": treatment, "lift": lift, "error": error, "low": low, "high": high, "p": p}
     return pd.DataFrame(columns, pd.MultiIndex.from_product([LENGTHS, METRICS], names=["length", "metric"]))
 
 

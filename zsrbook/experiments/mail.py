@@ -746,13 +746,14 @@ def improvement_table(
 
     Returns:
         index "method over baseline" and metric; in percent, columns ``ours``, as ``+0.53 [+0.10, +0.97]``, ``paper``, and ``findable``, the
-        least gain that would be found eight times in ten.
+        least gain that would be found eight times in ten; of one test user, who says nothing of others, ``+0.53`` and a dash.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in improvements(records, baselines, metrics).itertuples():
+        known = row.detectable < np.inf
         cells = rows[f"{row.method} over {row.over}", row.metric] = {
-            "ours": f"{row.improvement:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-            "findable": f"{row.detectable:.2f}",
+            "ours": f"{row.improvement:+.2f}" + (f" [{row.low:+.2f}, {row.high:+.2f}]" if known else ""),
+            "findable": f"{row.detectable:.2f}" if known else "–",
         }
         if row.metric in printed and {row.method, row.over} <= {*printed.index}:
             cells["paper"] = f"{100 * (printed.at[row.method, row.metric] / printed.at[row.over, row.metric] - 1):+.2f}"

@@ -264,21 +264,24 @@ class ZESRec(VectorRecommender):
         self.network = moved.to(self.network.start.device).eval()
         self.n_items, self.shift = target.n_items, None
         if self.settings.settled:
-            self.settle()
+            self.settle(target.clock)
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def settle(self, clock: bool) -> None:
         """Take away what all items of this catalogue share, since it says nothing of any of them; nobody's purchases are read.
 
         The network learned to tell the items of the source apart. In another catalogue all texts lie to one side of those, so item vectors
         share a direction, user vectors another, and some items are near to everybody. So here texts are centred by their own mean (where the
         network centres them at all), user vectors by the mean of those after one item, each item once, and item vectors have length one.
+
+        Args:
+            clock: whether histories here have times, since a network that reads them takes one without for another.
         """
         items = self.network.items
         if items.moved:
             items.mean = items.features.float().mean(0)
         codes = np.arange(self.n_items, dtype=np.int32)
-        after_one = Sequences(codes, np.arange(self.n_items + 1, dtype=np.int64), codes)
+        after_one = Sequences(codes, np.arange(self.n_items + 1, dtype=np.int64), codes, np.zeros(self.n_items) if clock else None)
         self.shift = self._read(after_one)[1::2].mean(0)
 
     def on_items(self, codes: np.ndarray) -> ZESRec:
