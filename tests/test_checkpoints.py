@@ -1,4 +1,4 @@
-"""A checkpoint belongs to one run: of no model it is taken up for other data, or under other settings of the model."""
+"""A checkpoint belongs to one run: of no model it is taken up for other data that it reads, or under other settings."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,12 +6,14 @@ from functools import partial
 import numpy as np
 import pytest
 
+from zsrbook.data.splits import Fold
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.models.anchored import Anchored, AnchoredSettings
+from zsrbook.models.base import sha256_of
 from zsrbook.models.mail import MAIL, MAILSettings
 from zsrbook.models.metaemb import MetaEmb, MetaEmbSettings
 from zsrbook.models.preprec import PrepRec, PrepRecSettings
-from zsrbook.models.ranking import BaseDNN, RankingModel, RankingSettings
+from zsrbook.models.ranking import BaseDNN, Emblr, RankingModel, RankingSettings
 from zsrbook.models.search_softmax import SoftmaxSettings, SoftmaxSTL
 from zsrbook.models.zesrec import ZESRec, ZESRecSettings
 from zsrbook.training import Training
@@ -56,3 +58,56 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(model, learned_from, 
         make(at).fit(other)
     with pytest.raises(ValueError, match=r"under other settings or from other data \(\w+ .*, now .*\)"):
         make(at, **changed).fit(data)
+
+
+#: recommenders, and what of a run they read beside the interactions
+READ = {"ZESRec": {"item vectors", "validation"}, "ZESRec of ids": {"validation"}, "Anchored": {"item vectors"}, "PrepRec": {"validation"}}
+
+
+@pytest.mark.parametrize("model", READ)
+def test_a_checkpoint_of_other_item_vectors_or_another_validation_is_refused_where_they_are_read(model, learned_from, tmp_path):
+    _, make, _ = MODELS[model.removesuffix(" of ids")]
+    fit = partial(make, tmp_path / "run.pt", **({"items": "ids"} if model.endswith("ids") else {}))
+    data, newer = learned_from["dataset"]
+    valid = Fold(data, data.sequences().positions == 1)
+    curve = fit().fit(data, valid).curve
+    assert fit().fit(replace(data), Fold(replace(data), valid.targets.copy())).curve == curve  # equal, if not the same
+    others = {
+        "item vectors": [(data.with_shuffled_features(0), valid)],
+        "validation": [(data, None), (data, Fold(newer, valid.targets)), (data, Fold(data, data.sequences().positions == 2))],
+    }
+    for what, runs in others.items():
+        for run in runs:
+            if what in READ[model]:
+                with pytest.raises(ValueError, match=rf"from other data \({what} '[0-9a-f]{{64}}', now ('[0-9a-f]{{64}}'|None)\)"):
+                    fit().fit(*run)
+            else:
+                assert fit().fit(*run).curve == curve
+
+
+#: what is other in a base model -> the model
+BASES = {
+    "tower": RankingModel(Emblr, CLICKS),
+    "filler": RankingModel(BaseDNN, CLICKS, MAIL),
+    "width": RankingModel(BaseDNN, replace(CLICKS, width=8)),
+    "training": RankingModel(BaseDNN, replace(CLICKS, training=replace(ONCE, seed=1))),
+}
+
+
+@pytest.mark.parametrize("what", BASES)
+def test_a_checkpoint_over_another_base_is_refused(what, learned_from, tmp_path):
+    (data, _), at = learned_from["clicks"], tmp_path / "run.pt"
+    MetaEmb(RankingModel(BaseDNN, CLICKS), MetaEmbSettings(training=ONCE), at).fit(data)
+    with pytest.raises(ValueError, match=rf"under other settings or from other data \(base {what} .*, now "):
+        MetaEmb(BASES[what], MetaEmbSettings(training=ONCE), at).fit(data)
+
+
+def test_every_number_counts_in_a_hash_and_so_does_their_shape():
+    numbers = np.random.default_rng(3).standard_normal((70_000, 70)).astype(np.float32)  # two pieces
+    whole = sha256_of(numbers)
+    assert sha256_of(np.asfortranarray(numbers)) == whole
+    assert len({whole, sha256_of(numbers.reshape(70, -1)), sha256_of(numbers[:-1]), sha256_of(numbers.view(np.int32))}) == 4
+    for place in ((0, 0), (35_000, 1), (-1, -1)):
+        other = numbers.copy()
+        other[place] += 1
+        assert sha256_of(other) != whole

@@ -26,6 +26,10 @@ class Fold:
     def sequences(self) -> Sequences:
         return self.data.sequences()
 
+    def sha256(self) -> str:
+        """A hash of the histories and of what is to be predicted in them."""
+        return _sha256((self.data, self.targets))
+
 
 @dataclass(frozen=True)
 class Split:
@@ -38,11 +42,16 @@ class Split:
 
     @cached_property  # every record asks for it
     def sha256(self) -> str:
-        digest = hashlib.sha256()
-        for part, targets in ((self.train, None), (self.valid.data, self.valid.targets), (self.test.data, self.test.targets)):
-            digest.update(part.sha256().encode())
-            digest.update(b"" if targets is None else np.packbits(targets).tobytes())
-        return digest.hexdigest()
+        return _sha256((self.train, None), (self.valid.data, self.valid.targets), (self.test.data, self.test.targets))
+
+
+def _sha256(*parts: tuple[Dataset, np.ndarray | None]) -> str:
+    """A hash of data and of the targets in them."""
+    digest = hashlib.sha256()
+    for data, targets in parts:
+        digest.update(data.sha256().encode())
+        digest.update(b"" if targets is None else np.packbits(targets).tobytes())
+    return digest.hexdigest()
 
 
 def split_by_user(data: Dataset, test: float = 0.2, valid: float = 0.1, seed: int = 0, first: int = 2) -> Split:

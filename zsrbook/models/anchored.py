@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -47,7 +47,7 @@ from torch.nn import functional as F
 
 from zsrbook.data.dataset import DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import SCORES_AT_ONCE, Recommender, features_of, in_chunks
+from zsrbook.models.base import SCORES_AT_ONCE, Recommender, features_of, in_chunks, run_of
 from zsrbook.models.baselines import whitened
 from zsrbook.training import Training, pick_device, train
 
@@ -196,7 +196,7 @@ class Anchored(Recommender):
             self.checkpoint,
             f"anchored on {data.name}",
             shares=False,
-            of=lambda: asdict(settings) | {"data": data.sha256()},
+            of=lambda: run_of(settings, data, features=features_of(data, "Anchored")),
         )
         self.network.bind(self.network.vectors)
         return self

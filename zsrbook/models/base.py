@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -191,6 +194,30 @@ def check_targets(valid: Fold | None) -> None:
     """
     if valid is not None and not valid.targets.any():
         raise DataError(f"{valid.data.name}: the validation fold has no targets, so nothing can stop the training early; fit without it")
+
+
+def run_of(settings: Any, data: Dataset, valid: Fold | None = None, features: Tensor | None = None) -> dict[str, Any]:
+    """What makes the training of a recommender what it is (see ``training.train``): a checkpoint of any other is of no use to it.
+
+    Args:
+        settings: a dataclass.
+        valid, features: what the training reads beside the interactions; None: it reads none.
+    """
+    more = {"item vectors": None if features is None else sha256_of(features.numpy()), "validation": None if valid is None else valid.sha256()}
+    return asdict(settings) | {"data": data.sha256()} | more
+
+
+def sha256_of(numbers: np.ndarray) -> str:
+    """A hash of numbers, piece by piece on all processors: a gigabyte takes a second or two on one of them.
+
+    >>> sha256_of(np.zeros((2, 3))) == sha256_of(np.zeros((3, 2)))
+    False
+    """
+    memory = np.ascontiguousarray(numbers).reshape(-1).view(np.uint8)
+    pieces = np.split(memory, range(1 << 24, len(memory), 1 << 24))
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(lambda piece: hashlib.sha256(piece).digest(), pieces))
+    return hashlib.sha256(f"{numbers.dtype} {numbers.shape}".encode() + b"".join(digests)).hexdigest()
 
 
 def features_of(data: Dataset, model: str, width: int | None = None) -> Tensor:

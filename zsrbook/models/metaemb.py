@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -170,9 +170,12 @@ class MetaEmb(RankingModel):
             self.checkpoint,
             f"ids of {data.name}",
             shares=False,
-            of=lambda: asdict(self.meta) | {"data": data.sha256},
+            of=lambda: self.chosen() | {"data": data.sha256},
         )
         return self
+
+    def chosen(self) -> dict[str, Any]:
+        return asdict(self.meta) | {f"base {name}": value for name, value in self.base.chosen().items()}
 
 
 def tasks(data: ClickData, seen: ClickData, settings: MetaEmbSettings, rng: np.random.Generator, device: torch.device) -> Iterator[Task]:

@@ -41,7 +41,7 @@ Shape legend: B windows of histories in a batch, L longest of them, P prediction
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -54,7 +54,7 @@ from torch.nn import functional as F
 
 from zsrbook.data.dataset import DataError, Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import Recommender, check_targets, in_chunks
+from zsrbook.models.base import Recommender, check_targets, in_chunks, run_of
 from zsrbook.models.baselines import in_time_order
 from zsrbook.models.zesrec import by_length, shuffled_groups
 from zsrbook.training import LATER, Processes, Training, check_words, pick_device, train
@@ -439,7 +439,7 @@ class PrepRec(Recommender):
             validate,
             self.checkpoint,
             f"PrepRec on {data.name}",
-            of=lambda: asdict(self.settings) | {"data": data.sha256()},
+            of=lambda: run_of(self.settings, data, valid),
         )
         return self
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -268,7 +268,6 @@ class RankingModel:
 
         valid = data.rows(VALID)
         validate = (lambda: self.loss(data, valid)) if len(valid) and self.settings.training.patience is not None else None
-        parts = {"tower": self.network.tower, "filler": self.network.filler}
         self.curve = train(
             self.network,
             batches,
@@ -277,9 +276,14 @@ class RankingModel:
             self.checkpoint,
             f"clicks on {data.name}",
             shares=False,
-            of=lambda: asdict(self.settings) | {"data": data.sha256} | {name: repr(getattr(part, "settings", part)) for name, part in parts.items()},
+            of=lambda: self.chosen() | {"data": data.sha256},
         )
         return self
+
+    def chosen(self) -> dict[str, Any]:
+        """All settings of what was fitted, by name."""
+        parts = {"tower": self.network.tower, "filler": self.network.filler}
+        return asdict(self.settings) | {name: repr(getattr(part, "settings", part)) for name, part in parts.items()}
 
     def frozen(self, data: ClickData) -> ClickNetwork:
         """The network, fitted first where it isn't yet, and no longer to be trained: for a model that stands on this one.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from zsrbook.data.dataset import Dataset, Sequences
 from zsrbook.data.splits import Fold
-from zsrbook.models.base import VectorRecommender, check_targets, features_of
+from zsrbook.models.base import VectorRecommender, check_targets, features_of, run_of
 from zsrbook.models.sequence import GRU, USER_NETWORKS
 from zsrbook.models.softmax import full_softmax_loss, sampled_softmax_loss
 from zsrbook.training import LATER, Processes, Training, check_words, pick_device, train
@@ -250,7 +250,7 @@ class ZESRec(VectorRecommender):
             validate,
             self.checkpoint,
             title,
-            of=lambda: asdict(self.settings) | {"data": data.sha256()},
+            of=lambda: run_of(self.settings, data, valid, features),
         )
         return self
 
