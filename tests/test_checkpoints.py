@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from zsrbook.data.dataset import DataError
 from zsrbook.data.splits import Fold
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.models.anchored import Anchored, AnchoredSettings
@@ -54,9 +55,9 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(model, learned_from, 
     (data, other), at = learned_from[kind], tmp_path / "run.pt"
     curve = make(at).fit(data).curve
     assert make(at).fit(data).curve == curve  # it was whole, so nothing ran
-    with pytest.raises(ValueError, match=r"under other settings or from other data \(data '[0-9a-f]{64}', now '[0-9a-f]{64}'\)"):
+    with pytest.raises(DataError, match=r"under other settings or from other data \(data '[0-9a-f]{64}', now '[0-9a-f]{64}'\)"):
         make(at).fit(other)
-    with pytest.raises(ValueError, match=r"under other settings or from other data \(\w+ .*, now .*\)"):
+    with pytest.raises(DataError, match=r"under other settings or from other data \(\w+ .*, now .*\)"):
         make(at, **changed).fit(data)
 
 
@@ -79,7 +80,7 @@ def test_a_checkpoint_of_other_item_vectors_or_another_validation_is_refused_whe
     for what, runs in others.items():
         for run in runs:
             if what in READ[model]:
-                with pytest.raises(ValueError, match=rf"from other data \({what} '[0-9a-f]{{64}}', now ('[0-9a-f]{{64}}'|None)\)"):
+                with pytest.raises(DataError, match=rf"from other data \({what} '[0-9a-f]{{64}}', now ('[0-9a-f]{{64}}'|None)\)"):
                     fit().fit(*run)
             else:
                 assert fit().fit(*run).curve == curve
@@ -98,7 +99,7 @@ BASES = {
 def test_a_checkpoint_over_another_base_is_refused(what, learned_from, tmp_path):
     (data, _), at = learned_from["clicks"], tmp_path / "run.pt"
     MetaEmb(RankingModel(BaseDNN, CLICKS), MetaEmbSettings(training=ONCE), at).fit(data)
-    with pytest.raises(ValueError, match=rf"under other settings or from other data \(base {what} .*, now "):
+    with pytest.raises(DataError, match=rf"under other settings or from other data \(base {what} .*, now "):
         MetaEmb(BASES[what], MetaEmbSettings(training=ONCE), at).fit(data)
 
 
