@@ -111,6 +111,18 @@ def test_ratings_only_in_both_orders(folder):
         amazon.load("t", new, release=2014)
 
 
+@pytest.mark.parametrize("times", [(1_400_000_000, 900_000_000), (900_000_000, 1_400_000_000), (900_000_000, 999_999_999)])
+def test_ratings_that_end_in_the_middle_of_a_time_are_refused(folder, times):
+    rows = "\n".join(f"{ASIN}{n},{USER},5.0,{time}" for n, time in enumerate(times))
+    (folder / "T.csv").write_text(rows)
+    assert len(amazon.load("t", folder / "T.csv")) == 2
+    for length in range(1, len(str(times[-1]))):
+        seen = str(times[-1])[:length]
+        (folder / "T.csv").write_text(rows[: len(rows) - len(str(times[-1])) + length])
+        with pytest.raises(DataError, match=rf"T\.csv: line 2: time is '{seen}'; expected no time so far below all others .*get the file again"):
+            amazon.load("t", folder / "T.csv")
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

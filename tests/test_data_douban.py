@@ -98,6 +98,13 @@ def test_bad_rows_are_named_in_whichever_piece_they_stand(tmp_path, monkeypatch,
         social.load_douban_movie(make(tmp_path, [*ROWS, bad, "4\t3\t5\t0.0"]))
 
 
+@pytest.mark.parametrize("piece", [40, 1_000])
+def test_a_file_that_ends_in_the_middle_of_a_time_is_refused(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(files, "PIECE", piece)
+    with pytest.raises(DataError, match=r"douban_movie\.tsv: line 9: time is '8640'; expected no time so far below all others \(from 86400 on\)"):
+        social.load_douban_movie(make(tmp_path, [*ROWS, "4\t3\t5\t8640"]))
+
+
 def test_bad_files(tmp_path):
     path = make(tmp_path) / "douban_movie.tsv"
     for content, message in (

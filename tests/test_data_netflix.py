@@ -70,6 +70,7 @@ def test_pieces_of_any_length_give_the_plain_answer(tmp_path, monkeypatch, ratin
         ("1:\n7,3,06.09.2005\n", "line 2: date is '06.09.2005'; expected a date as 2005-09-06"),
         ("1:\n7,3,2005-13-01\n", "line 2: date is '2005-13-01'"),
         ("1:\n7,3\n", "line 2: date is missing"),
+        ("1:\n7,3,2005-09-1", "line 2: date is '2005-09-1'; expected a date as 2005-09-06"),
         ("1:\n7,3,2005-09-06,9\n", "line 2: surplus is '9'; expected three columns"),
         ("1:\n7,3,2005-09-06\n8,3,2005-09-06,9,9\n", r"combined_data_1\.txt: line 3 is '8,3,2005-09-06,9,9', 5 columns; expected .* correct it, or"),
         ("7,3,2005-09-06,9,9\n", "line 1: surplus is '9'; expected three columns"),
@@ -103,6 +104,12 @@ def test_too_many_columns_are_told_in_whichever_piece_they_stand(tmp_path, monke
     monkeypatch.setattr(netflix, "ROWS_AT_ONCE", 2)
     with pytest.raises(DataError, match="line 4 is '9,3,2005-09-06,,,,', 7 columns"):
         netflix.load(make(tmp_path, ["1:\n7,3,2005-09-06\n8,3,2005-09-06\n9,3,2005-09-06,,,,\n"]), first=None)
+
+
+def test_a_copy_is_not_read_beside_the_file(tmp_path):
+    (make(tmp_path) / "combined_data_1 (1).txt").write_text(COMBINED[0])  # as a browser names what it downloads again
+    with pytest.raises(DataError, match=r"combined_data_1 \(1\)\.txt and combined_data_1\.txt have the same number; expected one file a number"):
+        netflix.load(tmp_path, first=None)
 
 
 def test_bad_titles_and_no_files(tmp_path):

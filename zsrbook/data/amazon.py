@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import broken, build, endings, filled, joined, numbers, plain, read_records, read_table
+from zsrbook.data.files import broken, build, endings, filled, joined, numbers, plain, read_records, read_table, refuse_cut_time
 
 #: the columns of the ratings-only files
 RATINGS_ONLY = {
@@ -73,7 +73,7 @@ def read_ratings_only(path: Path, release: int) -> pd.DataFrame:
     """Columns user, item, time, value of a ratings-only file.
 
     Raises:
-        DataError: the ids show that the file has the column order of the other release.
+        DataError: the ids show that the file has the column order of the other release, or it ends in the middle of a time.
     """
     frame = read_table(path, ",", RATINGS_ONLY[release], quoted=False)
     asin = r"[0-9B][0-9A-Z]{9}"
@@ -83,7 +83,9 @@ def read_ratings_only(path: Path, release: int) -> pd.DataFrame:
             f"{path}: line 1 is {','.join(frame.iloc[0])!r}: item ids stand where release {release} has users (its columns are"
             f" {','.join(RATINGS_ONLY[release])}); load it with release={other}"
         )
-    return checked(path, frame)
+    rows = checked(path, frame)
+    refuse_cut_time(path, frame[Columns.TIME], rows[Columns.TIME].to_numpy())
+    return rows
 
 
 def checked(path: Path, frame: pd.DataFrame) -> pd.DataFrame:

@@ -376,6 +376,21 @@ def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, 
     return values
 
 
+def refuse_cut_time(path: Path, column: pd.Series, times: np.ndarray) -> None:
+    """A file that is cut short within its last time still has a number there, but of fewer digits.
+
+    Args:
+        column: as it is written, the last row of the file included.
+        times: of all rows, the last one included.
+
+    Raises:
+        DataError: the last time is less than half of any other.
+    """
+    if len(column) and len(times) > 1 and times[-1] < (least := times[:-1].min()) / 2:
+        whole = np.arange(len(column)) < len(column) - 1
+        require(path, column, whole, f"no time so far below all others (from {least:.0f} on): the file seems to end in the middle of the number")
+
+
 def filled(path: Path, column: pd.Series, expected: str) -> pd.Series:
     """The column as text, none of it empty or broken (see ``broken``)."""
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from zsrbook.data.files import GET_AGAIN, build, open_raw, own_ids, read_lines, 
 
 ROWS_AT_ONCE = 2_000_000
 TITLE = re.compile(r"(\d{1,9}),(\d{4}|NULL),(.*)", re.ASCII)
+DAY = r"\d{4}-\d\d-\d\d"
 EPOCH = pd.Timestamp("1970-01-01")
 
 
@@ -66,9 +68,17 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000) 
 
 
 def rating_files(folder: Path) -> list[Path]:
-    """The rating files in the order of their numbers, in whichever form the folder holds."""
+    """The rating files in the order of their numbers, in whichever form the folder holds.
+
+    Raises:
+        DataError: there is none, or two have the same number.
+    """
+    number = lambda path: int(re.search(r"\d+", path.name)[0])  # noqa: E731
     for pattern in ("combined_data_[0-9]*.txt", "training_set/mv_[0-9]*.txt", "mv_[0-9]*.txt"):
-        paths = sorted(folder.glob(pattern), key=lambda p: (int(re.search(r"\d+", p.name)[0]), p.name))
+        paths = sorted(folder.glob(pattern), key=lambda p: (number(p), p.name))
+        for one, other in pairwise(paths):
+            if number(one) == number(other):  # such as "combined_data_1 (1).txt", which a browser writes: each rating in it would count twice
+                raise DataError(f"{folder}: {one.name} and {other.name} have the same number; expected one file a number; take the other away")
         if paths:
             return paths
     raise DataError(f"{folder}: holds no combined_data_*.txt and no training_set/mv_*.txt; put the Netflix Prize files there")
@@ -142,6 +152,7 @@ def parse(path: Path, chunk: pd.DataFrame, film: int | None, known: np.ndarray) 
     require(path, rows["customer"], numbered(customer), "a customer number")
     require(path, rows["stars"], np.isin(stars, (1, 2, 3, 4, 5)), "1 to 5 stars")
     stamps = pd.to_datetime(rows["date"].cat.categories.astype(str), format="%Y-%m-%d", errors="coerce")
+    stamps = stamps.where(rows["date"].cat.categories.astype(str).str.fullmatch(DAY))  # a file that is cut short may end in 2005-09-1
     days = by_category(rows["date"], (stamps - EPOCH) / pd.Timedelta(days=1))
     require(path, rows["date"], days >= 0, "a date as 2005-09-06")
     piece = pd.DataFrame(

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy import io, sparse
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import GET_AGAIN, build, numbers, open_raw, read_large, read_table, refuse_html
+from zsrbook.data.files import GET_AGAIN, build, numbers, open_raw, read_large, read_table, refuse_cut_time, refuse_html
 
 #: of the one matrix in the files of Epinions and Ciao, as their description names them; one row a rating
 TRUST_COLUMNS = (Columns.USER, Columns.ITEM, "category", Columns.VALUE, "helpfulness", Columns.TIME)
@@ -96,6 +96,7 @@ def load_douban_movie(folder: Path, name: str = "douban-movie") -> Dataset:
         part[Columns.TIME] = numbers(path, rated[Columns.TIME], "seconds since 1970", 0, 1e11)
         parts.append(part)
     frame = pd.concat(parts, ignore_index=True)
+    refuse_cut_time(path, rated[Columns.TIME], frame[Columns.TIME].to_numpy())
     report = Report((f"{name}: dropped {rows - len(frame):,} of {rows:,} rows, which give no stars",))
     return build(name, frame, textless(frame), report=report)
 
