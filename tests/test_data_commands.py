@@ -27,6 +27,8 @@ def test_list(tmp_path, monkeypatch):
         assert name in result.output
         assert source.licence.split(",")[0] in result.output
     assert "1 of 2 files missing" in result.output
+    (tmp_path / "yelp-s3rec" / "Yelp.item.json.letter").touch()  # an empty one is none
+    assert "1 of 2 files missing" in run("list").output
 
 
 def test_paths_and_ids_are_said_as_they_are(tmp_path, monkeypatch):

@@ -165,6 +165,24 @@ def test_a_file_that_is_there_with_another_hash_is_not_touched(server, data, mon
     assert server.asked == []
 
 
+def test_where_no_hash_is_known_the_size_is_checked(server, data, monkeypatch):
+    server.files["/t.csv"] = CONTENT
+    register(monkeypatch, File("t.csv", size=len(CONTENT), url=f"{server.address}/t.csv"))
+    path = fetch.get("it", lambda _: None) / "t.csv"
+    path.write_bytes(CONTENT[:-2])
+    for call in (fetch.get, fetch.locate):
+        with pytest.raises(DataError, match=r"t\.csv: 12 bytes, expected 14: not the file .*move it away"):
+            call("it")
+    path.write_bytes(b"")  # is as good as none
+    with pytest.raises(DataError, match=r"t\.csv is empty\. It belongs in"):
+        fetch.locate("it")
+    server.files["/t.csv"] = CONTENT[:-1]
+    with pytest.raises(DataError, match=r"t\.csv from .*: 13 bytes, expected 14: .*nothing was kept"):
+        fetch.get("it", lambda _: None)
+    server.files["/t.csv"] = CONTENT
+    assert (fetch.get("it", lambda _: None) / "t.csv").read_bytes() == CONTENT
+
+
 def test_archives_are_unpacked_and_their_files_checked(server, data, monkeypatch):
     body = zipped({"x-1/t.csv": CONTENT, "x-1/README": b"hello"})
     server.files["/x.zip"] = body

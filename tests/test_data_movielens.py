@@ -1,6 +1,6 @@
 import pytest
 
-from zsrbook.data import movielens
+from zsrbook.data import catalogue, fetch, movielens
 from zsrbook.data.dataset import DataError
 
 RATINGS = [(2, 1, 5, 978300760), (1, 3, 3, 978302109), (1, 1, 4, 978301968), (1, 2, 1, 978301968)]
@@ -69,6 +69,14 @@ def test_texts(tmp_path):
 def test_a_file_that_is_not_the_official_one_says_so(tmp_path):
     assert "ratings.dat is not the official file" in str(movielens.load_1m(make_1m(tmp_path)).report)
     assert "differ from" in str(movielens.load_1m(tmp_path).report)
+
+
+@pytest.mark.parametrize(("name", "load"), [("ml-1m", catalogue.load), ("ml-1m-tags", catalogue.load_search)])
+def test_by_its_name_1m_is_whole_or_refused(tmp_path, monkeypatch, name, load):
+    make_1m(tmp_path)
+    monkeypatch.setattr(fetch, "locate", lambda _: tmp_path)
+    with pytest.raises(DataError, match=r"ratings\.dat is not the official file .* its stars \(1, 0, 1, 1, 1\) differ from .*; move it away"):
+        load(name)
 
 
 @pytest.mark.parametrize(("make", "load"), FORMS)

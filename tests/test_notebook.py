@@ -98,7 +98,7 @@ def test_doctor_names_the_data_that_is_missing_and_no_other(monkeypatch, tmp_pat
         source = fetch.source_of(name)
         for file in source.files:
             (source.where / file.path).parent.mkdir(parents=True, exist_ok=True)
-            (source.where / file.path).touch()  # doctor looks where it lies, and reads nothing
+            (source.where / file.path).write_text("x")  # doctor looks where it lies, and reads nothing
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
     assert "Ready for scale small" in result.output

@@ -28,7 +28,7 @@ def amazon_2018(name: str, category: str, five_core: bool) -> Callable[[Path], D
 #: name -> what reads its folder; these names, those of ``GRAPHS``, and all sources of ``CLICKS`` and ``SEARCH`` are the names in ``fetch.SOURCES``
 LOADERS: dict[str, Callable[[Path], Dataset]] = {
     "ml-100k": movielens.load_100k,
-    "ml-1m": movielens.load_1m,
+    "ml-1m": partial(movielens.load_1m, whole=True),
     "ml-latest-small": movielens.load_latest_small,
     "netflix-2m": netflix.load,
     "amazon-prime-pantry-2018": amazon_2018("amazon-prime-pantry-2018", "Prime_Pantry", five_core=False),
@@ -73,7 +73,7 @@ SEARCH: dict[str, tuple[tuple[str, ...], Callable[..., SearchData]]] = {
     "cacm": (("cacm",), smart.load_cacm),
     "ml-10m-tags": (("ml-10m-tags",), movielens_tags.load_10m),
     "ml-latest-small-tags": (("ml-latest-small",), movielens_tags.load_latest_small),
-    "ml-1m-tags": (("ml-1m", "ml-10m-tags"), movielens_tags.load_1m),
+    "ml-1m-tags": (("ml-1m", "ml-10m-tags"), partial(movielens_tags.load_1m, whole=True)),
     "scientific-titles": (("scientific",), lambda folder: hidden_words.hide_title_words(derived.load_scientific(folder))),
     "games-titles": (("games",), lambda folder: hidden_words.hide_title_words(derived.load_games(folder))),
 }

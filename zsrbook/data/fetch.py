@@ -73,7 +73,9 @@ class Source:
         return data_folder() / self.folder
 
     def missing(self) -> list[File]:
-        return [f for f in self.files if not (self.where / f.path).is_file()]
+        """The files that are not there, or are empty."""
+        paths = {f: self.where / f.path for f in self.files}
+        return [f for f, path in paths.items() if not path.is_file() or not path.stat().st_size]
 
 
 MOVIELENS = "research only, cite, no redistribution"
@@ -179,7 +181,7 @@ SOURCES = {
     "ml-1m": Source(
         "ml-1m",
         (
-            File("ratings.dat", None, 24_594_131),  # the loader checks the count of every star instead
+            File("ratings.dat"),  # the loader checks the count of every star instead, since copies that differ in their bytes go around
             File("movies.dat", "0140fc2356357c1a851d0f52e893a1e4d3696df632c4141cea8d5bc3d621f0b9", 171_308),
             File("users.dat", "1dc3a95300cb19f7c10e027daf29b8cdf1d908dab65b5edfb45950aa389a10a3", 134_368),
         ),
@@ -482,13 +484,14 @@ def locate(name: str) -> Path:
     """The folder of a source whose files are all there and have their known hashes; never downloads.
 
     Raises:
-        DataError: a file is missing (the message names address, terms, folder and command) or has another hash.
+        DataError: a file is missing (the message names address, terms, folder and command) or has another hash or size.
     """
     source = source_of(name)
     for file in source.missing():
         address = file.url or (source.archive.url if source.archive else source.page)
+        state = "empty" if (source.where / file.path).is_file() else "missing"
         raise DataError(
-            f"{name}: {file.path} is missing. It belongs in {source.where} and comes from {address} (terms: {source.licence};"
+            f"{name}: {file.path} is {state}. It belongs in {source.where} and comes from {address} (terms: {source.licence};"
             f" see {source.page}). " + how(name, source)
         )
     for file in source.files:
@@ -603,12 +606,18 @@ def check(path: Path, file: File, address: str = "") -> None:
         address: where the file has just come from; if it is another one, it will be gone when that is read.
 
     Raises:
-        DataError: the file has another sha256 than the registry knows.
+        DataError: the file has another sha256 than the registry knows; or another size, where it knows no sha256.
     """
-    if file.sha256 is not None and (seen := sha256(path)) != file.sha256:
+    size = path.stat().st_size
+    sizes = f"{size:,} bytes" + ("" if file.size is None else f", expected {file.size:,}")
+    if file.sha256 is not None:
+        seen = sha256(path)
+        wrong = f"sha256 is {seen}; expected {file.sha256} ({sizes})" if seen != file.sha256 else ""
+    else:
+        wrong = sizes if file.size not in (None, size) else ""
+    if wrong:
         raise DataError(
-            f"{f'{file.path} from {address}' if address else path}: sha256 is {seen}; expected {file.sha256} ({path.stat().st_size:,} bytes,"
-            f" expected {file.size or 0:,}): not the file that the book was made with;"
+            f"{f'{file.path} from {address}' if address else path}: {wrong}: not the file that the book was made with;"
             f" {'nothing was kept; try again later' if address else 'move it away and get it again'}"
         )
 

@@ -48,11 +48,17 @@ def load_100k(folder: Path, name: str = "ml-100k", text: str = "title") -> Datas
     return assemble(name, folder / "u.data", ratings, (folder / "u.item", films), (folder / "u.user", users))
 
 
-def load_1m(folder: Path, name: str = "ml-1m", text: str = "title") -> Dataset:
+def load_1m(folder: Path, name: str = "ml-1m", text: str = "title", whole: bool = False) -> Dataset:
     """``ratings.dat``, ``movies.dat`` (latin-1), ``users.dat``: 1,000,209 ratings, 6,040 users, 3,883 films, 3,706 of them rated.
 
     Users carry gender, age and occupation (codes as in the source's README) and zip. Copies of ``ratings.dat`` that differ from
     the official file go around; one whose count of every star agrees is read, with a line in the report.
+
+    Args:
+        whole: refuse a copy whose counts differ; else it is read as well, and the report says so.
+
+    Raises:
+        DataError: as ``load_100k``, or the copy is not ``whole``.
     """
     folder = Path(folder)
     ratings = read_table(folder / "ratings.dat", "::", RATING_COLUMNS, quoted=False)
@@ -63,8 +69,11 @@ def load_1m(folder: Path, name: str = "ml-1m", text: str = "title") -> Dataset:
     if size != BYTES_1M:
         stars = tuple(ratings[Columns.VALUE].value_counts().reindex(list("12345"), fill_value=0))
         agree = stars == STARS_1M
-        seen = "counts and histogram agree" if agree else f"and its stars {stars} differ from {STARS_1M}"
-        report += f"{name}: ratings.dat is not the official file ({size:,} bytes, official {BYTES_1M:,}), {seen}"
+        seen = "counts and histogram agree" if agree else f"and its stars {tuple(map(int, stars))} differ from {STARS_1M}"
+        odd = f"ratings.dat is not the official file ({size:,} bytes, official {BYTES_1M:,}), {seen}"
+        if whole and not agree:
+            raise DataError(f"{folder}: {odd}; it is cut short or another; move it away and get it again")
+        report += f"{name}: {odd}"
     films = catalogue(films, text)
     return assemble(name, folder / "ratings.dat", ratings, (folder / "movies.dat", films), (folder / "users.dat", users), report)
 

@@ -67,12 +67,13 @@ def load_latest_small(folder: Path, choice: Choice = Choice(), top: int = TOP, n
     return tagged(name, data.items, links_in_sequences(data, top), checked(folder / "tags.csv", tags), choice, data.report)
 
 
-def load_1m(folder: Path, tags: Path, choice: Choice = Choice(), top: int = TOP, name: str = "ml-1m-tags") -> SearchData:
+def load_1m(folder: Path, tags: Path, choice: Choice = Choice(), top: int = TOP, name: str = "ml-1m-tags", whole: bool = False) -> SearchData:
     """The films and ratings of 1M (of 2000 to 2003), and the tags that ``tags``, the folder of 10M, has for them (of 2005 to 2009).
 
-    Both releases number films alike; tags are taken over where number and title agree. See ``load_latest_small`` for the rest.
+    Both releases number films alike; tags are taken over where number and title agree. See ``load_latest_small`` for the rest, and
+    ``movielens.load_1m`` for ``whole``.
     """
-    data = movielens.load_1m(folder, text="title+genres")
+    data = movielens.load_1m(folder, text="title+genres", whole=whole)
     films, acts = read_10m(tags)
     same, report = same_films(name, data.items, films)
     return tagged(name, data.items, links_in_sequences(data, top), acts[acts[Columns.RAW].isin(same)], choice, data.report + report)
