@@ -53,6 +53,10 @@ def test_items_without_text_match_nothing():
     a, b = make("a", ["Uxq"], ["", ""], ["B00X", "B00Y"]), make("b", ["Vxq"], ["", ""], ["C00X", "C00Y"])
     a.items["text"] = b.items["text"] = ""
     assert len(overlap.shared_items(a, b, "title")) == len(overlap.near_duplicates(a, b)) == 0
+    for data, text in ((a, "tea"), (b, "cup")):  # nor do titles that are missing: then the text counts
+        data.items["title"], data.items["text"] = pd.Series([None, None], dtype=object), [f"{text} of {what}" for what in ("gold", "iron")]
+    assert len(overlap.shared_items(a, b, "title")) == 0
+    assert overlap.audit(a, b).equal_titles == 0
 
 
 def test_near_duplicates_find_the_best_match_in_any_chunking(monkeypatch):

@@ -145,6 +145,14 @@ def test_parquet_texts_are_utf8_and_its_rows_are_called_rows(folder):
         table.load(folder / "i.parquet", folder / "items.csv")
 
 
+def test_a_missing_text_in_parquet_is_the_empty_one_as_in_csv(folder):
+    items = pd.read_csv(folder / "items.csv").assign(title=["tea", None, None], colour=pd.Series([None] * 3, dtype=object), price=[1.5, None, 2.0])
+    items.to_parquet(folder / "items.parquet")
+    loaded = table.load(folder / "interactions.csv", folder / "items.parquet").items
+    assert loaded[["title", "colour", "brand"]].to_numpy().tolist() == [["tea", "", "Leaf"], ["", "", "Leaf"], ["", "", ""]]
+    assert loaded["price"].isna().tolist() == [False, True, False]
+
+
 def test_categories_and_an_index_in_parquet_are_columns_as_others(folder):
     frame = pd.DataFrame({"item": ["a", "b", "c"], "text": pd.Categorical(["tea", None, "tea"]), "stock": pd.Categorical([3, 4, 3])})
     for made in (frame, frame.set_index("item"), frame.astype({"item": "category"}).set_index("item")):

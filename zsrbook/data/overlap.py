@@ -45,7 +45,7 @@ def active_users(data: Dataset) -> pd.Series:
 def short_texts(data: Dataset) -> pd.Series:
     """The title of each item, or the start of its text where the source gives no title."""
     text = data.items[Columns.TEXT].astype(str)
-    title = data.items["title"].astype(str) if "title" in data.items else pd.Series("", data.items.index)
+    title = data.items["title"].fillna("").astype(str) if "title" in data.items else pd.Series("", data.items.index)
     return title.where(title.str.strip().ne(""), text).str[:LETTERS]
 
 

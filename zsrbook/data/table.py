@@ -201,13 +201,16 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
 
 def entities(path: Path, column: str, needed: list[str], encoding: str) -> pd.DataFrame:
-    """The items or users table, with ``raw`` for the id; an empty text stays ""."""
+    """The items or users table, with ``raw`` for the id; an empty text stays "", and so does every other column of texts where one is missing."""
     frame = read(path, needed, encoding)
     if Columns.RAW in frame:
         raise DataError(f"{path}: has a column {Columns.RAW}, a name that is taken for the ids themselves; rename it")
     raw = own_ids(path, frame[column])
     one_spelling(path, raw)
     frame = frame.assign(**{column: raw}).rename(columns={column: Columns.RAW})
+    for name in frame:
+        if pd.api.types.infer_dtype(frame[name]) in ("string", "empty"):
+            frame[name] = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
     if Columns.TEXT in needed:
         frame[Columns.TEXT] = frame[Columns.TEXT].fillna("").astype(str)
     return frame.reset_index(drop=True)
@@ -238,9 +241,8 @@ def stamps_of(column: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column):
         return pd.to_datetime(column, utc=True)
     zoned = column.astype(str).str.contains(ZONED)  # apart, since in pandas 2 a text without a zone takes on that of the texts above it
-    return pd.concat([pd.to_datetime(part, utc=True, errors="coerce", format="ISO8601") for part in (column[zoned], column[~zoned])]).reindex(
-        column.index
-    )
+    parts = [pd.to_datetime(part, utc=True, errors="coerce", format="ISO8601") for part in (column[zoned], column[~zoned])]
+    return pd.concat(parts).reindex(column.index)
 
 
 def seconds(path: Path, column: pd.Series) -> np.ndarray:
