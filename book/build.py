@@ -142,7 +142,7 @@ def done(scale: Scale, what: str) -> int:
 
 def digest(patterns: tuple[str, ...], *more: str) -> str:
     """sha256 over the names and contents of all files that the patterns match, and over ``more``."""
-    total = hashlib.sha256("\0".join(more).encode())
+    total = hashlib.sha256(os.fsencode("\0".join(more)))  # a name in the data folder may be no UTF-8
     for path in sorted({path for pattern in patterns for path in ROOT.glob(pattern)}):
         if path.is_file() and "__pycache__" not in path.parts:
             total.update(f"\0{path.relative_to(ROOT)}\0".encode())
@@ -151,8 +151,9 @@ def digest(patterns: tuple[str, ...], *more: str) -> str:
 
 
 def folder_listing(folder: Path) -> str:
-    """Names and sizes of the raw data, which is too large to read for each build."""
-    return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path in sorted(folder.rglob("*")) if path.is_file())
+    """Names, sizes and times of the raw data, which is too large to read for each build."""
+    files = {path.relative_to(folder): path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return "\n".join(f"{path} {about.st_size} {about.st_mtime_ns}" for path, about in files.items())
 
 
 def sync(notebook: Path) -> None:
@@ -166,7 +167,8 @@ def sync(notebook: Path) -> None:
 def forget_old_caches(current: Path) -> None:
     """The three used last stay."""
     current.touch()
-    for old in sorted(current.parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)[3:]:
+    folders = (path for path in current.parent.iterdir() if path.is_dir())
+    for old in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)[3:]:
         shutil.rmtree(old)
 
 

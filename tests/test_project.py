@@ -200,6 +200,29 @@ def test_the_hash_of_a_build_sees_content_and_scale(build, tmp_path, monkeypatch
     assert first != build.digest(("*.py",), "toy")
 
 
+def test_the_hash_of_a_build_sees_that_data_has_changed(build, tmp_path):
+    data = tmp_path / os.fsdecode(b"r\xe9sum\xe9.csv")  # no UTF-8, as names from old disks
+    try:
+        data.write_text("1")
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    first = build.folder_listing(tmp_path)
+    assert build.digest((), first) == build.digest((), build.folder_listing(tmp_path))
+    data.write_text("2")  # no longer than before
+    os.utime(data, ns=(0, 1))
+    assert build.digest((), first) != build.digest((), build.folder_listing(tmp_path))
+    assert build.folder_listing(tmp_path / "none") == ""
+
+
+def test_of_old_caches_three_stay_and_what_is_no_cache_does_too(build, tmp_path):
+    (tmp_path / ".DS_Store").touch()  # as macOS leaves in folders that were looked at
+    for age, name in enumerate("abcde"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (age, age))
+    build.forget_old_caches(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", "a", "d", "e"]
+
+
 def test_every_source_of_data_can_be_cited():
     from zsrbook.data.fetch import SOURCES
 
