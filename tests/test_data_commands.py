@@ -166,6 +166,7 @@ def test_a_catalogue_may_have_a_column_user(tmp_path):
     for name in ("catalogue.csv", "items.csv"):
         (tmp_path / name).write_text("item,user,text\na,seller,tea\nb,seller,cup\n")
         assert run("check", tmp_path / name).output.splitlines()[0].endswith(": 2 items")
+    (tmp_path / "items.csv").unlink()
     (tmp_path / "bought.csv").write_text("item,user,text\na,u,tea\nb,u,cup\n")
     assert "kept 2 interactions of 1 user" in run("check", tmp_path / "bought.csv").output
 
@@ -174,6 +175,24 @@ def test_of_two_tables_that_of_the_same_kind_is_taken(tmp_path):
     for name, content in (("items.csv", "item,text\na,\nb,\n"), ("items.parquet", ITEMS), ("history.parquet", TOOK)):
         put(tmp_path / name, content)
     assert catalogue.guess(tmp_path).items["text"].tolist() == ["tea", "cup"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("interactions", ["interactions.csv", "interactions.parquet"]),
+        ("interactions", ["History.csv", "interactions.csv"]),
+        ("items", ["catalogue.csv", "items.csv"]),
+    ],
+)
+def test_of_two_tables_that_both_would_do_none_is_taken_in_silence(tmp_path, kind, names):
+    for name in names:
+        put(tmp_path / name.lower(), ITEMS if kind == "items" else TOOK)
+        (tmp_path / name.lower()).rename(tmp_path / name)
+    said = run("check", tmp_path)
+    assert said.exit_code == 1
+    assert f"holds {' and '.join(names)}; expected one table of {kind}; take the others away" in said.output
+    assert run("check", tmp_path / names[1]).exit_code == 0
 
 
 def test_check_in_another_encoding(tmp_path):

@@ -32,6 +32,9 @@ def test_scientific(tmp_path):
         ('{"0": [99]}', "names item '99'"),
         ("<html>", "web page"),
         ("{", "line 1"),
+        ('{"0": [0], "0": [0, 0]}', r"Scientific\.inter\.json: '0' stands in one object twice; expected each name once"),
+        ("[" * 100_000, "can't be read as JSON"),
+        ('{"0": [1' + "0" * 5_000 + "]}", "can't be read as JSON"),
     ):
         (tmp_path / "Scientific.inter.json").write_text(bad)
         with pytest.raises(DataError, match=message):

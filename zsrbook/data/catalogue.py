@@ -208,10 +208,18 @@ ENDINGS = (".csv", ".tsv", ".parquet", ".csv.gz", ".tsv.gz", ".csv.zip", ".tsv.z
 
 
 def own_table(folder: Path, kind: str, ending: str = "") -> Path | None:
-    """The table of this kind in a folder, if there is one; of several that with this ending. Capital letters are as good as small ones."""
-    names = [f"{name}{end}" for end in sorted(ENDINGS, key=lambda end: end != ending.lower()) for name in OWN[kind]]
-    there = {file.name.lower(): file for file in sorted(folder.iterdir()) if file.is_file()}
-    return next((there[name] for name in names if name in there), None)
+    """The table of this kind in a folder, if there is one; of several that with this ending. Capital letters are as good as small ones.
+
+    Raises:
+        DataError: several would do.
+    """
+    names = {f"{name}{end}" for end in ENDINGS for name in OWN[kind]}
+    there = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name.lower() in names]
+    alike = [file for file in there if ending and file.name.lower().endswith(ending.lower())]
+    found = alike or there
+    if len(found) > 1:
+        raise DataError(f"{folder}: holds {' and '.join(file.name for file in found)}; expected one table of {kind}; take the others away")
+    return found[0] if found else None
 
 
 def published(folder: Path) -> Dataset | None:

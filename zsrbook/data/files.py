@@ -16,6 +16,7 @@ import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -203,14 +204,31 @@ def read_records(path: Path, loose: bool = False) -> Iterator[tuple[int, dict]]:
 
 
 def read_json(path: Path) -> dict:
-    """A file that is one JSON object."""
+    """A file that is one JSON object.
+
+    Raises:
+        DataError: it is none, or an object in it names something twice, of which all but the last would be lost.
+    """
+
+    def once(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+            raise DataError(f"{path}: {twice[:60]!r} stands in one object twice; expected each name once; {GET_AGAIN}")
+        return found
+
     with open_raw(path) as stream:
         data = stream.read()
     refuse_html(path, data[:200])
+    text = decode(path, data, "utf-8")
     try:
-        value = json.loads(decode(path, data, "utf-8"))
+        value = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: line {error.lineno}: {error.msg}; expected one JSON object; {GET_AGAIN}") from None
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, and what is nested too deep
+        raise DataError(f"{path}: can't be read as JSON ({error}); expected one JSON object; {GET_AGAIN}") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}; expected one JSON object")
     return value
