@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from zsrbook.data.dataset import DataError
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -52,7 +53,7 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(model, learned_from, 
     (data, other), at = learned_from[kind], tmp_path / "run.pt"
     curve = make(at).fit(data).curve
     assert make(at).fit(data).curve == curve  # it was whole, so nothing ran
-    with pytest.raises(ValueError, match=r"under other settings or from other data \(data '[0-9a-f]{64}', now '[0-9a-f]{64}'\)"):
+    with pytest.raises(DataError, match=r"under other settings or from other data \(data '[0-9a-f]{64}', now '[0-9a-f]{64}'\)"):
         make(at).fit(other)
-    with pytest.raises(ValueError, match=r"under other settings or from other data \(\w+ .*, now .*\)"):
+    with pytest.raises(DataError, match=r"under other settings or from other data \(\w+ .*, now .*\)"):
         make(at, **changed).fit(data)

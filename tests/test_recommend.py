@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from test_commands import call
 from typer.testing import CliRunner
@@ -208,6 +208,8 @@ def test_export_overwrites_only_when_told(exported):
         (("blogcatalog", "m.safetensors"), "blogcatalog holds a graph, not interactions"),
         (("grocery", "m.bin"), "m.bin: expected a name that ends in .safetensors"),
         (("grocery", "nowhere/m.safetensors"), "there is no folder nowhere"),
+        (("grocery", "folder.safetensors", "--force"), "folder.safetensors: is a folder; expected the name of a file in it"),
+        (("grocery", "/proc/m.safetensors"), "/proc/m.safetensors: nothing can be written to /proc ("),
         (
             ("catalogue.csv", "m.safetensors"),
             "catalogue: nothing is left with at least 2 interactions a user and 1 an item: no user",
@@ -217,9 +219,19 @@ def test_export_overwrites_only_when_told(exported):
 )
 def test_export_says_what_is_wrong_and_writes_nothing(shop, arguments, message):
     Path("once.csv").write_text("user,item\nann,t1\nbob,t1\ncat,s1\n")
+    Path("folder.safetensors").mkdir()
     before = files(shop)
     assert message in call("export", *arguments, exit_code=1)
     assert files(shop) == before
+
+
+def test_a_disk_that_is_full_is_said_and_writes_nothing(shop, monkeypatch):
+    def full(self, path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(ModelFile, "write", full)
+    assert "error: m.safetensors: can't be written (Error while" in call("export", "grocery", "m.safetensors", exit_code=1)
+    assert files(shop) == {"catalogue.csv", "history.csv"}
 
 
 def test_export_refuses_seeds_that_numpy_does_not_take(shop):
@@ -518,13 +530,23 @@ def test_a_model_of_another_encoder_width_is_refused(shop):
     assert "error: catalogue: item vectors of width 128, but Anchored was fitted on 16; use the same encoder" in said
 
 
-def test_an_encoder_that_can_not_be_had_is_named(shop, monkeypatch):
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_an_encoder_that_can_not_be_had_is_named(shop, monkeypatch, error):
     def absent(self, texts, cache=True):
-        raise OSError("no network")
+        raise error("no network")
 
     monkeypatch.setattr(TextEncoder, "encode", absent)
     with pytest.raises(DataError, match="the text encoder 'some/encoder' can't be had: no network"):
         with_vectors(read(Path("catalogue.csv"), None, [])[0], TextEncoder("some/encoder"))
+
+
+def test_weights_that_are_no_numbers_are_said(exported):
+    with safe_open(exported, "pt") as file:
+        metadata = file.metadata()
+    save_file({name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(exported).items()}, exported, metadata)
+    said = call("recommend", "catalogue.csv", "--item", "t1", "--model", "model.safetensors", "--out", "out.csv", exit_code=1)
+    assert "a score is no number, so the model's file or the vectors of the items are damaged" in said
+    assert not Path("out.csv").exists()
 
 
 # ---------------------------------------------------------------- the page

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from zsrbook import training
+from zsrbook.data.dataset import DataError
 from zsrbook.training import Processes, Training, clip_gradients, pick_device, runs_in, train
 
 QUICK = Training(epochs=6, patience=None, device="cpu")
@@ -175,10 +176,40 @@ def test_a_run_that_stopped_early_stays_stopped(tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt")
-    with pytest.raises(ValueError, match=r"run\.pt was written under other settings or from other data \(learning_rate 0\.1, now 0\.2\); delete it"):
+    with pytest.raises(DataError, match=r"run\.pt was written under other settings or from other data \(learning_rate 0\.1, now 0\.2\); delete it"):
         train(Line(), batches, replace(QUICK, learning_rate=0.2), checkpoint=tmp_path / "run.pt")
-    with pytest.raises(ValueError, match=r"run\.pt was written under other settings or from other data \(data None, now 'abc'\); delete it"):
+    with pytest.raises(DataError, match=r"run\.pt was written under other settings or from other data \(data None, now 'abc'\); delete it"):
         train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt", of=lambda: {"data": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), r"can't be read as a checkpoint \(.*\); it is cut short or damaged"),
+        (lambda path: path.write_bytes(b""), "can't be read as a checkpoint"),
+        (lambda path: path.write_text("no checkpoint"), "can't be read as a checkpoint"),
+        (lambda path: torch.save({"network": {}}, path), "is no checkpoint of this book"),
+        (lambda path: torch.save(torch.load(path) | {"network": {}}, path), "holds another network than this one"),
+        (lambda path: torch.save(torch.load(path) | {"optimizers": []}, path), "holds another network than this one"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(tmp_path, spoil, message):
+    train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt")
+    spoil(tmp_path / "run.pt")
+    with pytest.raises(DataError, match=rf"^\S*run\.pt {message}(.|\n)*; delete it to start anew"):
+        train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("[enforce fail at inline_container.cc] file write failed")])
+def test_a_checkpoint_that_can_not_be_written_is_named(tmp_path, monkeypatch, error):
+    def full(written, path):
+        path.write_text("half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(DataError, match=r"run\.pt can't be written \(.*\); make room there"):
+        train(Line(), batches, QUICK, checkpoint=tmp_path / "run.pt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("none", [[], [(torch.zeros(0, 3), torch.zeros(0))]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import typer
 from rich.table import Column, Table
+from safetensors import SafetensorError
 
 from zsrbook.cache import write_whole
 from zsrbook.data import table
@@ -74,7 +76,10 @@ def export(
         def write(path: Path) -> None:
             path.touch()
             mode = path.stat().st_mode
-            file.write(path)
+            try:
+                file.write(path)
+            except SafetensorError as error:  # such as of a full disk
+                raise DataError(f"{out}: can't be written ({error}); make room there, or name a file in another folder") from None
             path.chmod(mode)  # that of any new file here; safetensors leaves one that no other account can read
 
         write_whole(out, write)
@@ -212,7 +217,9 @@ def with_vectors(data: Dataset, encoder: TextEncoder) -> Dataset:
         say(f"{data.name}: {empty} of {len(texts)} items have no text, so they can't be told apart")
     try:
         return zesrec.encoded(data, encoder)
-    except OSError as error:
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # the latter of a model that would run code of its own
         raise DataError(f"the text encoder {encoder.name!r} can't be had: {error}") from None
 
 
@@ -226,13 +233,15 @@ def best(model: Recommender, name: str, data: Dataset, histories: Sequences, top
     """The ``top`` items of each user, best first: columns ``user``, ``rank`` from 1, ``item``, ``text``, ``score``.
 
     Raises:
-        DataError: a user has no history, and the model tells no item from another without one.
+        DataError: a user has no history, and the model tells no item from another without one; or a score is no number.
     """
     users, items, texts = (t.to_numpy() for t in (data.users[Columns.RAW], data.items[Columns.RAW], data.items[Columns.TEXT]))
     parts = []
     for rows in in_chunks(np.arange(len(histories)), data.n_items):
         chunk = histories.take(rows)
         scores = model.scores(chunk).cpu()
+        if scores.isnan().any():
+            raise DataError(f"{name}: a score is no number, so the model's file or the vectors of the items are damaged; export the model again")
         if data.n_items > 1 and ((scores.amin(1) == scores.amax(1)).numpy() & (chunk.lengths == 0)).any():
             raise DataError(
                 f"{name} can't recommend to a user without a history: all items get the same score; give an --item,"
@@ -259,13 +268,21 @@ def check_free(path: Path, ending: str, force: bool, *inputs: Path | None) -> No
     """Before any work is done: whether ``path`` can be written.
 
     Raises:
-        DataError: it has another ending, its folder is missing, it is one of the inputs, or it is there and ``force`` is not given.
+        DataError: it has another ending, its folder is missing or can't be written to, it is a folder itself or one of the inputs, or it is there
+            and ``force`` is not given.
     """
     if path.suffix.lower() != ending:
         raise DataError(f"{path}: expected a name that ends in {ending}")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; expected the name of a file in it")
     if path.exists() and any(given is not None and given.exists() and path.samefile(given) for given in inputs):
         raise DataError(f"{path}: is read from, so writing there would destroy it; choose another name, --force or not")
     if path.exists() and not force:
         raise DataError(f"{path}: is there already; choose another name, or say --force to overwrite it")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: nothing can be written to {path.parent} ({error.strerror}); name a file in another folder") from None

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zsrbook.audience import watched
 from zsrbook.cache import write_whole
+from zsrbook.data.dataset import DataError
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,8 @@ def train(
 
     Raises:
         FloatingPointError: the loss, in training or on validation, is no longer finite; says in which epoch, and what to turn down.
-        ValueError: there is nothing to train on; or the checkpoint was written under other settings or from other data; or there are several
-            processes, and no ``shares``.
+        DataError: the checkpoint was written under other settings or from other data, is damaged, or can't be written.
+        ValueError: there is nothing to train on; or there are several processes, and no ``shares``.
     """
     if not shares and process_count() > 1:
         raise ValueError(
@@ -158,13 +159,16 @@ def train(
     best = {"loss": float("inf"), "state": _copy(network), "epoch": -1}
     asked = asdict(settings) | {name: value for name, value in (of() if checkpoint else {}).items() if name != "training"}  # which `settings` is
     if checkpoint and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = read_checkpoint(checkpoint, device)
         other = [f"{k} {saved['settings'].get(k)!r}, now {v!r}" for k, v in asked.items() if saved["settings"].get(k) != v]
         if other:
-            raise ValueError(f"{checkpoint} was written under other settings or from other data ({'; '.join(other)}); delete it to start anew")
-        network.load_state_dict(saved["network"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+            raise DataError(f"{checkpoint} was written under other settings or from other data ({'; '.join(other)}); delete it to start anew")
+        try:
+            network.load_state_dict(saved["network"])
+            for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise DataError(f"{checkpoint} holds another network than this one ({error}); delete it to start anew") from None
         curve, best = saved["curve"], saved["best"]
     with (
         _progress(title, settings.epochs, quiet=processes.rank > 0) as tell,
@@ -200,11 +204,29 @@ def train(
             if checkpoint and processes.rank == 0:
                 states = [optimizer.state_dict() for optimizer in optimizers]
                 written = {"network": _copy(network), "optimizers": states, "curve": curve, "best": best, "settings": asked}
-                checkpoint.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(checkpoint, lambda path, written=written: torch.save(written, path))  # a kill while writing leaves the last one
+                try:
+                    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+                    write_whole(checkpoint, lambda path, written=written: torch.save(written, path))  # a kill while writing leaves the last one
+                except (OSError, RuntimeError) as error:  # the latter is how torch says that the disk is full
+                    raise DataError(f"{checkpoint} can't be written ({error}); make room there: the run goes on from its last epoch") from error
     network.load_state_dict(best["state"])
     network.eval()
     return curve
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """
+    Raises:
+        DataError: it is damaged, or none that ``train`` wrote.
+    """
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises many kinds, by where the file is damaged
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{path} can't be read as a checkpoint ({why}); it is cut short or damaged; delete it to start anew") from None
+    if not isinstance(saved, dict) or not {"network", "optimizers", "curve", "best", "settings"} <= saved.keys():
+        raise DataError(f"{path} is no checkpoint of this book; delete it to start anew")
+    return saved
 
 
 def clip_gradients(parameters: list[nn.Parameter], length: float) -> None:
