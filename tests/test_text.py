@@ -251,6 +251,17 @@ def test_a_folder_is_an_encoder_too(tmp_path):
     np.testing.assert_allclose(TextEncoder(name=str(folder)).encode(TEXTS[:2], cache=False), expected, atol=1e-3)
 
 
+def test_an_encoder_that_brings_code_of_its_own_is_refused_without_a_question(tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    shutil.copytree(embedded_minilm(), folder)
+    (folder / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}')
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks whether to run the code"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        TextEncoder(name=str(folder)).encode(["tea"], cache=False)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_hub_model_stays_at_the_commit_that_is_here(monkeypatch):
     """The newest is asked for only where none is on this machine; both are asked of a stand-in for the hub."""
     here, asked = [], []

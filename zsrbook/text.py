@@ -161,6 +161,7 @@ def loaded(name: str):
     Raises:
         OSError: there is no such encoder, or it is not on this machine yet and the hub can't be reached; or a file of the embedded one is not
             the one that the book was made with.
+        ValueError: it would run code of its own, or is of a kind that transformers does not know.
     """
     return load(name, weights_of(name))
 
@@ -177,8 +178,9 @@ def load(name: str, weights: str):
         where, revision = (embedded, None) if (embedded := embedded_minilm()) else MINILM_HUB
     else:
         where, revision = name, None if Path(name).is_dir() else weights
-    tokenizer = AutoTokenizer.from_pretrained(where, revision=revision)
-    model = AutoModel.from_pretrained(where, revision=revision, use_safetensors=True)  # add_pooling_layer=False is not known to all
+    which = {"revision": revision, "trust_remote_code": False}  # a model file may name any encoder, and none may bring code of its own
+    tokenizer = AutoTokenizer.from_pretrained(where, **which)
+    model = AutoModel.from_pretrained(where, use_safetensors=True, **which)  # add_pooling_layer=False is not known to all
     return tokenizer, model.eval()
 
 
