@@ -99,7 +99,7 @@ def test_a_hash_that_nobody_knows_is_printed(server, data, monkeypatch):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"user,item\nu,b\n", r"^t\.csv from http://[\w.:]+/t\.csv: sha256 is .*; expected .*; nothing was kept"),
+        (b"user,item\nu,b\n", r"^t\.csv from http://[\w.:]+/t\.csv: sha256 is .*; expected .*; nothing of it was kept"),
         ((CONTENT, 10_000), "could not be downloaded"),
         (b"<!DOCTYPE html><html>log in</html>", "sent a web page"),
         (None, "could not be downloaded .*404"),
@@ -120,6 +120,19 @@ def test_an_interrupted_download_of_unknown_hash_is_noticed_too(server, data, mo
     with pytest.raises(DataError, match="could not be downloaded"):
         fetch.get("it", lambda _: None)
     assert nothing_left(data)
+
+
+def test_what_is_whole_stays_where_a_later_file_fails(server, data, monkeypatch):
+    server.files["/t.csv"] = CONTENT
+    register(monkeypatch, *(File(f"{name}.csv", SHA, len(CONTENT), f"{server.address}/{name}.csv") for name in "tu"))
+    (data / ".get-it").mkdir()
+    (data / ".get-it" / "half").touch()  # of a download that was killed
+    for asked in (["/t.csv", "/u.csv"], ["/u.csv"]):
+        server.asked.clear()
+        with pytest.raises(DataError, match=r"/u\.csv could not be downloaded"):
+            fetch.get("it", lambda _: None)
+        assert server.asked == asked
+        assert [str(p.relative_to(data)) for p in sorted(data.rglob("*"))] == ["it-folder", "it-folder/t.csv"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(server, data, monkeypatch):
@@ -177,7 +190,7 @@ def test_where_no_hash_is_known_the_size_is_checked(server, data, monkeypatch):
     with pytest.raises(DataError, match=r"t\.csv is empty\. It belongs in"):
         fetch.locate("it")
     server.files["/t.csv"] = CONTENT[:-1]
-    with pytest.raises(DataError, match=r"t\.csv from .*: 13 bytes, expected 14: .*nothing was kept"):
+    with pytest.raises(DataError, match=r"t\.csv from .*: 13 bytes, expected 14: .*nothing of it was kept"):
         fetch.get("it", lambda _: None)
     server.files["/t.csv"] = CONTENT
     assert (fetch.get("it", lambda _: None) / "t.csv").read_bytes() == CONTENT

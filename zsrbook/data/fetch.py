@@ -13,7 +13,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -509,7 +509,7 @@ def how(name: str, source: Source) -> str:
 
 
 def get(name: str, say: Callable[[str], None] = print) -> Path:
-    """Download what is missing of a source; each file appears under its name only once it is whole and checked.
+    """Download what is missing of a source; each file appears under its name as soon as it is whole and checked, and stays if a later one fails.
 
     Raises:
         DataError: no address, no connection, a broken-off download, another hash, or an archive that tries to write elsewhere.
@@ -525,31 +525,36 @@ def get(name: str, say: Callable[[str], None] = print) -> Path:
     if not source.archive and not all(f.url for f in missing):
         raise DataError(f"{name}: {', '.join(f.path for f in missing)} missing in {source.where}; page {source.page}. " + how(name, source))
     say(f"{name}: terms: {source.licence}; see {source.page}; cite {source.citation}")
+    work = data_folder() / f".get-{name}"
     try:
-        data_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=data_folder(), prefix=".get-") as work:
-            for file, path in fetched(source, missing, Path(work), say).items():
-                if file.sha256 is None:
-                    say(f"{name}: {file.path} has sha256 {sha256(path)}; this registry knows none, so it could not be checked")
-                source.where.mkdir(exist_ok=True)
-                os.replace(path, source.where / file.path)
-                say(f"{name}: {source.where / file.path}")
+        shutil.rmtree(work, ignore_errors=True)  # what a download left that was killed
+        work.mkdir(parents=True)
+        for file, path in fetched(source, missing, work, say):
+            if file.sha256 is None:
+                say(f"{name}: {file.path} has sha256 {sha256(path)}; this registry knows none, so it could not be checked")
+            source.where.mkdir(exist_ok=True)
+            os.replace(path, source.where / file.path)
+            say(f"{name}: {source.where / file.path}")
     except OSError as error:
         raise DataError(f"{name}: can't write {error.filename or source.where} ({error.strerror}); set ZSRBOOK_DATA to a folder of yours") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return source.where
 
 
-def fetched(source: Source, missing: list[File], work: Path, say: Callable[[str], None]) -> dict[File, Path]:
-    """Each missing file, whole and checked, in the work folder."""
+def fetched(source: Source, missing: list[File], work: Path, say: Callable[[str], None]) -> Iterator[tuple[File, Path]]:
+    """Each missing file, whole and checked, in the work folder, as soon as it is there."""
     if source.archive is None:
-        return {f: download_file(f, work, say) for f in missing}
+        for file in missing:
+            yield file, download_file(file, work, say)
+        return
     packed = download(source.archive.url, work)
     check_md5(packed, source.archive)
     extract(packed, work / "content")
     found = {f: member(work / "content", f) for f in missing}
     for file, path in found.items():
         check(path, file, source.archive.url)
-    return found
+        yield file, path
 
 
 def download_file(file: File, work: Path, say: Callable[[str], None]) -> Path:
@@ -583,7 +588,7 @@ def download(url: str, work: Path) -> Path:
         (new := Path(own, ".new")).touch()
         path.chmod(new.stat().st_mode)  # that of any new file here; pooch leaves one that no other account can read
     except Exception as error:  # requests, urllib3 and the system each have errors of their own
-        raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing was kept; try again later") from error
+        raise DataError(f"{url} could not be downloaded ({type(error).__name__}: {error}); nothing of it was kept; try again later") from error
     try:
         refuse_html(path, beginning(path))
     except DataError as error:
@@ -618,13 +623,13 @@ def check(path: Path, file: File, address: str = "") -> None:
     if wrong:
         raise DataError(
             f"{f'{file.path} from {address}' if address else path}: {wrong}: not the file that the book was made with;"
-            f" {'nothing was kept; try again later' if address else 'move it away and get it again'}"
+            f" {'nothing of it was kept; try again later' if address else 'move it away and get it again'}"
         )
 
 
 def check_md5(path: Path, archive: Archive) -> None:
     if archive.md5 is not None and (seen := digest(path, "md5")) != archive.md5:
-        raise DataError(f"{archive.url}: md5 is {seen}; its publisher says {archive.md5}; nothing was kept; try again later")
+        raise DataError(f"{archive.url}: md5 is {seen}; its publisher says {archive.md5}; nothing of it was kept; try again later")
 
 
 def member(folder: Path, file: File) -> Path:
