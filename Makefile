@@ -25,7 +25,7 @@ setup: $(READY)  ## install everything into .venv (about 3 minutes, 2.5 GB)
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" && $(PYTHON) -c '$(RECENT)' || { echo "zsrbook needs Python 3.11 or newer, and found none that runs. Install one, or say make PYTHON=/path/to/python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "This Python can't make environments. On Debian or Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@test -x $(BIN)/python && test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { echo "This Python can't make environments. On Debian or Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "== Setting up $(VENV) with $$($(BIN)/python --version): about 3 minutes and 2.5 GB, once."
 	@echo "== 1/3 torch"
 	@$(BIN)/pip install -q -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
