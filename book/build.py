@@ -54,11 +54,11 @@ def main() -> int:
         return 0
     start = time.monotonic()
     try:
-        scale = current_scale()
+        scale, data = current_scale(), data_folder()
     except ScaleError as error:
         print(f"== The book was not built: {error}", file=sys.stderr)
         return 1
-    numbers = digest(NUMBERS, scale.value, "" if scale is Scale.TOY else folder_listing(data_folder()))
+    numbers = digest(NUMBERS, scale.value, "" if scale is Scale.TOY else folder_listing(data))
     everything = digest(WORDS, numbers)
     if not asked.force and STAMP.exists() and STAMP.read_text() == everything:
         return done(scale, "is up to date")

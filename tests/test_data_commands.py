@@ -1,6 +1,9 @@
 import gzip
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -91,6 +94,21 @@ def test_check_other_forms(tmp_path):
     for name in ("interactions.csv", "items.csv"):
         (own / name).unlink()
     assert catalogue.guess(own).name == "scientific"
+
+
+def test_of_several_endings_the_last_counts(tmp_path):
+    (tmp_path / "orders.json.csv").write_text(TOOK)
+    assert "kept 2 interactions" in run("check", tmp_path / "orders.json.csv").output
+    gz(tmp_path / "orders.csv.json.gz", REVIEWS)
+    assert "kept 5 interactions" in run("check", tmp_path / "orders.csv.json.gz").output
+
+
+def test_what_the_terminal_can_not_show_stops_nothing(tmp_path):
+    (tmp_path / "茶.csv").write_text("user,item\nu,茶\n", encoding="utf-8")
+    command = [sys.executable, "-m", "zsrbook", "data", "check", tmp_path / "茶.csv"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?: kept 1 interaction of 1 user with 1 item" in done.stdout
 
 
 def test_the_metadata_of_2014_is_found_beside_its_reviews(tmp_path):
@@ -203,6 +221,9 @@ def test_check_in_another_encoding(tmp_path):
         said = run("check", path, "--encoding", "utf-16")
         assert said.exit_code == 1
         assert "catalogue.csv: line 1 does not start with the mark of UTF-16" in said.output
+        said = run("check", path, "--encoding", "rot13")  # Python knows it, but not as an encoding of texts
+        assert said.exit_code == 1
+        assert "catalogue.csv: unknown encoding 'rot13'" in said.output
 
 
 def test_check_a_name(tmp_path, monkeypatch):

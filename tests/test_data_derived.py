@@ -33,12 +33,19 @@ def test_scientific(tmp_path):
         ("<html>", "web page"),
         ("{", "line 1"),
         ('{"0": [0], "0": [0, 0]}', r"Scientific\.inter\.json: '0' stands in one object twice; expected each name once"),
+        ('{"\\ud83d": [0]}', "expected an id of whole signs"),
         ("[" * 100_000, "can't be read as JSON"),
         ('{"0": [1' + "0" * 5_000 + "]}", "can't be read as JSON"),
     ):
         (tmp_path / "Scientific.inter.json").write_text(bad)
         with pytest.raises(DataError, match=message):
             derived.load_scientific(tmp_path)
+    (tmp_path / "Scientific.item.json").write_text("{}")
+    with pytest.raises(DataError, match=r"Scientific\.item\.json: holds no item"):
+        derived.load_scientific(tmp_path)
+    (tmp_path / "Scientific.item.json").write_text(json.dumps({"0": {"title": "Thing", "description": "[" + "1+" * 3_000 + "1]"}}))
+    (tmp_path / "Scientific.inter.json").write_text('{"0": [0]}')
+    assert len(derived.load_scientific(tmp_path)) == 1
 
 
 def test_games(tmp_path):
@@ -68,11 +75,15 @@ def test_yelp(tmp_path):
         ("5 9\n", "item '9'"),
         ("5 1\n6 two\n", "line 2 holds 'two'; expected whole numbers"),
         ("5 1.5\n", "line 1 holds '1.5'"),
+        ("5 " + "9" * 5_000 + "\n", "line 1 holds '999"),
         ("\n", "holds no line, or blank ones only"),
     ):
         (tmp_path / "Yelp.txt").write_text(bad)
         with pytest.raises(DataError, match=message):
             derived.load_yelp(tmp_path)
+    (tmp_path / "Yelp.item.json.letter").write_text('{"0": {"title": "A"}, "a": {"title": "B"}}')
+    with pytest.raises(DataError, match=r"Yelp\.item\.json\.letter: item 'a'; expected whole numbers"):
+        derived.load_yelp(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +149,7 @@ def test_office_rows_join_to_sequences(tmp_path):
         ("[3, 4", "line 2: history_item_id is '\\[3, 4'; expected a list"),
         ("__import__('os').getcwd()", "expected a list of item numbers"),
         ("['3']", "expected a list of item numbers"),
+        ("[" * 5_000, "expected a list of item numbers"),
         ([99, 4], "user 'u'"),
     ],
 )

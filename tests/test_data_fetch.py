@@ -264,7 +264,13 @@ def test_good_and_broken_archives(tmp_path):
     body = bytearray(zipped({"t.csv": CONTENT}))
     body[body.index(b"user,item")] ^= 255
     (tmp_path / "flipped.zip").write_bytes(bytes(body))
-    for name in ("cut.zip", "text.zip", "flipped.zip"):
+    for name, flag, method in (("locked.zip", 1, 0), ("other.zip", 0, 97)):
+        body = bytearray(zipped({"t.csv": CONTENT}))
+        for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # flags, then method
+            begin = body.index(mark) + place
+            body[begin : begin + 4] = bytes([flag, 0, method, 0])
+        (tmp_path / name).write_bytes(bytes(body))
+    for name in ("cut.zip", "text.zip", "flipped.zip", "locked.zip", "other.zip"):
         with pytest.raises(DataError, match="get it again"):
             fetch.extract(tmp_path / name, tmp_path / name[:3])
         assert not (tmp_path / name[:3]).exists()

@@ -2,6 +2,7 @@
 
 import gzip
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -128,7 +129,7 @@ def test_encodings(tmp_path):
     assert read_all(path, encoding="latin-1")["b"].tolist() == ["2", "é"]
     with pytest.raises(DataError, match=r"line 2: byte 0xe9 can't stand in utf-8; if the table is your own, name its .* if .* published, delete it"):
         read_all(path)
-    for unknown in ("latin-99", "undefined"):
+    for unknown in ("latin-99", "undefined", "rot13"):
         with pytest.raises(DataError, match=f"unknown encoding '{unknown}'"):
             read_all(path, encoding=unknown)
     for order in ("utf-16-le", "utf-16-be"):
@@ -200,6 +201,12 @@ def test_zips_that_python_can_not_unpack(tmp_path):
     data[50:60] = b"\xff" * 10
     with pytest.raises(DataError, match="can't be unpacked"):
         read_all(write(path, bytes(data)))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("t.csv", "1,2\n" * 1000)
+    data = bytearray(path.read_bytes())
+    data[50:60] = b"\xff" * 10
+    with pytest.raises(DataError, match=r"t\.csv\.zip: can't be unpacked \(Invalid data stream\)"):
+        read_all(write(path, bytes(data)))
 
 
 def test_errors_of_those_who_read_a_zip_are_their_own(tmp_path):
@@ -239,6 +246,12 @@ def test_json_lines(tmp_path):
         files.read_json(write(tmp_path / "j.json", '{"a":\n}'))
     with pytest.raises(DataError, match="holds a list"):
         files.read_json(write(tmp_path / "j.json", "[]"))
+
+
+def test_whole_numbers_of_any_length_are_no_more_than_out_of_range():
+    column = pd.Series([1, 10**400, True, None, "2"], index=range(1, 6), name="stars", dtype=object)
+    with pytest.raises(DataError, match=r"line 2: stars is '1000.*'; expected 1 to 5 .*3 such of 5 lines"):
+        files.numbers(Path("t"), column, "1 to 5", 1, 5)
 
 
 def test_numbers_name_the_first_bad_line():

@@ -107,6 +107,12 @@ def test_too_many_columns_are_told_in_whichever_piece_they_stand(tmp_path, monke
         netflix.load(make(tmp_path, ["1:\n7,3,2005-09-06\n8,3,2005-09-06\n9,3,2005-09-06,,,,\n"]), first=None)
 
 
+def test_a_copy_is_not_read_beside_the_file(tmp_path):
+    (make(tmp_path) / "combined_data_1 (1).txt").write_text(COMBINED[0])  # as a browser names what it downloads again
+    with pytest.raises(DataError, match=r"combined_data_1 \(1\)\.txt and combined_data_1\.txt have the same number; expected one file a number"):
+        netflix.load(tmp_path, first=None)
+
+
 def test_bad_titles_and_no_files(tmp_path):
     with pytest.raises(DataError, match=r"holds no combined_data_\*\.txt"):
         netflix.load(tmp_path)

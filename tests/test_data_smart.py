@@ -135,6 +135,8 @@ def test_what_is_odd_but_harmless_is_counted(cacm):
         (".I 1\n", "lost\n.I 1\n", r"line 1 is 'lost', outside any field of a record"),
         ("2\t5\t1", "2\t5", r"line 15 is '2 5'; expected another document, a number, and 1"),
         ("2\t5\t1", "2\tfive\t1", r"line 15 is '2 five 1'"),
+        ("2\t5\t1", f"2\t{'9' * 23}\t1", r"line 15 is '2 9{23} 1'"),
+        (".I 2", f".I {'9' * 5_000}", r"line 18: the id is '999"),
         ("2\t5\t1", "2\t5\t3", r"line 15 is '2 5 3'; expected another document, a number, and 1"),
         ("2\t5\t1", "2\t7\t1", r"line 15: the link is of type 7; expected 4, 5 or 6"),
         (DOCUMENTS, "", r"cacm.all: the file is empty"),
@@ -151,6 +153,8 @@ def test_bad_documents(cacm, old, new, message):
 def test_bad_judgements_and_settings(cacm):
     with pytest.raises(DataError, match=r"qrels.text: line 1 is 'one 2'; expected a query, a document"):
         cacm(judged="one 2\n")
+    with pytest.raises(DataError, match=r"qrels.text: line 1 is '999.*'; expected a query, a document"):
+        cacm(judged="9" * 5_000 + " 2\n")
     with pytest.raises(DataError, match=r"qrels.text: holds no line, or blank ones only"):
         cacm(judged="\n\n")
     with pytest.raises(DataError, match=r"qrels.text: judges no query of query.text that has words"):

@@ -67,6 +67,7 @@ def test_a_time_without_a_zone_is_utc_whatever_stands_above_it(folder):
         ("user,item,time\nu,a,1529193600000\n", "line 2: time is '1529193600000'.*milliseconds"),
         ("user,item,time\nu,a,yesterday\n", "line 2: time is 'yesterday'"),
         ("user,item,value\nu,a,lots\n", "line 2: value is 'lots'"),
+        ("user,item,value\nu,a,1e300\n", r"line 2: value is '1e300'; expected a number up to 3.4e\+38"),
         ("user,item\nu,a\n,b\n", "line 3: user is ''"),
         ("user,item\nu,z\n", "line 2: item is 'z'; expected one of the ids in items.csv"),
         ("user,item\nu,0a\n", r"ids in items.csv, such as 'a' and 'b' \(it fits but for zeros in front: leading zeros lost\?\) \(1 such"),

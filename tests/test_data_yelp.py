@@ -205,6 +205,9 @@ def test_bad_files(tmp_path, content, message):
 def test_bad_businesses(tmp_path):
     with pytest.raises(DataError, match=rf"{yelp.BUSINESSES}: line 2 has no 'business_id' \(its fields: name\)"):
         yelp.load(make(tmp_path, businesses=[BUSINESSES[0], {"name": "x"}]))
+    for odd in (["b1"], {"b1": 1}, 1.5):
+        with pytest.raises(DataError, match=rf"{yelp.BUSINESSES}: line 2: business_id is .*; expected the id of a business"):
+            yelp.load(make(tmp_path, businesses=[BUSINESSES[0], {"business_id": odd}]))
     make(tmp_path)
     (tmp_path / yelp.BUSINESSES).write_bytes(b"")
     with pytest.raises(DataError, match=rf"{yelp.BUSINESSES}: the file is empty"):

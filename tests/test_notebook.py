@@ -89,6 +89,14 @@ def test_doctor_says_what_to_do_about_missing_data(monkeypatch, tmp_path, folder
     assert all(name in result.output for name in data_of_pages(Scale.SMALL))
 
 
+def test_a_data_folder_of_nobody_is_said(monkeypatch):
+    monkeypatch.setenv("ZSRBOOK_SCALE", "toy")
+    monkeypatch.setenv("ZSRBOOK_DATA", "~nobody-of-this-name/data")
+    result = CliRunner().invoke(app, ["data", "list"])
+    assert result.exit_code == 1
+    assert "ZSRBOOK_DATA is '~nobody-of-this-name/data', which is no folder" in result.output
+
+
 def test_doctor_names_the_data_that_is_missing_and_no_other(monkeypatch, tmp_path):
     monkeypatch.setenv("ZSRBOOK_SCALE", "small")
     monkeypatch.setenv("ZSRBOOK_DATA", str(tmp_path))

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import time
 import tomllib
@@ -221,6 +222,21 @@ def test_of_old_caches_three_stay_and_what_is_no_cache_does_too(build, tmp_path)
         os.utime(tmp_path / name, (age, age))
     build.forget_old_caches(tmp_path / "a")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", "a", "d", "e"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_an_environment_that_was_stopped_before_it_had_pip_is_made_again(tmp_path):
+    """By a stand-in for Python that makes an environment in which nothing does anything."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n[ \"$2\" = venv ] && printf '#!/bin/sh\\n' > .venv/bin/pip && chmod +x .venv/bin/pip\nexit 0\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    shutil.copy(python, tmp_path / ".venv/bin/python")
+    done = subprocess.run(["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".venv/.ready").exists()
 
 
 def test_every_source_of_data_can_be_cited():

@@ -257,6 +257,9 @@ def test_rewriting_without_ranks_takes_the_old_ranks_away(clone):
         (lambda d: d.update(scale="huge"), "scale is 'huge'"),
         (lambda d: d.update(seeds=[0]), "one finite value for each of the seeds"),
         (lambda d: d["protocol"].update(ties="lucky"), "ties is 'lucky'"),
+        (lambda d: d.update(metrics=[]), r"metrics is \[\]; expected a dict; run the experiment again"),
+        (lambda d: d.update(method=None), "method is None; expected a str"),
+        (lambda d: d.update(protocol=5), "protocol is 5; expected a dict"),
     ],
 )
 def test_bad_files_are_named(clone, change, message):
@@ -274,6 +277,10 @@ def test_half_file_is_named(clone):
     path.write_text(path.read_text()[:40])
     with pytest.raises(RecordError, match=r"zesrec-h.toy.json: no JSON"):
         read(path)
+    for other in ("null", "5", "[]"):
+        path.write_text(other)
+        with pytest.raises(RecordError, match=r"zesrec-h.toy.json: holds .*; expected an object with keys"):
+            read(path)
 
 
 @pytest.mark.parametrize("spoil", [lambda ranks: b"", lambda ranks: ranks[:-9], lambda ranks: ranks.replace(b"seeds", b"seats")])

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import typer
 
-from zsrbook.scale import ScaleError, current_scale
+from zsrbook.scale import ScaleError, current_scale, data_folder
 from zsrbook.terminal import errors_for_people
 
 app = typer.Typer(help="Four papers on zero-shot recommendation, re-run in an interactive book.", no_args_is_help=True)
@@ -28,6 +28,7 @@ def main() -> None:
     """Four papers on zero-shot recommendation, re-run in an interactive book."""
     with errors_for_people(ScaleError):
         current_scale()
+        data_folder()
 
 
 if __name__ == "__main__":

@@ -377,9 +377,15 @@ def _read(path: Path, beside: Path, *stamps: tuple[int, ...]) -> RunRecord:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RecordError(f"{path}: no JSON ({error}); run the experiment again") from None
+    if not isinstance(found, dict):
+        raise RecordError(f"{path}: holds {found!r:.60}; expected an object with keys {', '.join(_KEYS)}")
     for what, keys in (("lacks", set(_KEYS) - set(found)), ("has unknown", set(found) - set(_KEYS))):
         if keys:
             raise RecordError(f"{path}: {what} keys {', '.join(sorted(keys))}; expected {', '.join(_KEYS)}")
+    for key, value in found.items():
+        kinds = _KINDS.get(key, (str,))
+        if not isinstance(value, kinds):
+            raise RecordError(f"{path}: {key} is {value!r:.60}; expected a {' or '.join(kind.__name__ for kind in kinds)}; run the experiment again")
     try:
         ranks = protocol_of(found["protocol"]).load(beside) if beside.exists() else {}
         strays = tuple(seed for seed in ranks if seed not in found["seeds"])
@@ -407,6 +413,13 @@ def find(
     return [r for r in records if all(value is None or getattr(r, name) == value for name, value in asked.items())]
 
 
+#: what JSON must hold for a key, where it is no text
+_KINDS = {
+    "source": (str, type(None)),
+    "seeds": (list,),
+    "minutes": (int, float),
+    **dict.fromkeys(("protocol", "config", "metrics", "packages"), (dict,)),
+}
 _KEYS = tuple(f.name for f in fields(RunRecord) if f.name not in ("ranks", "strays", "_per_user"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class ScaleError(ValueError):
-    """``ZSRBOOK_SCALE`` names no scale; the message says what it may be."""
+    """``ZSRBOOK_SCALE`` names no scale, or ``ZSRBOOK_DATA`` no folder; the message says what it may be."""
 
 
 class Scale(StrEnum):
@@ -38,6 +38,13 @@ def cache_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """Where raw public data lies: ``ZSRBOOK_DATA``, or ``data`` in the cache folder."""
+    """Where raw public data lies: ``ZSRBOOK_DATA``, or ``data`` in the cache folder.
+
+    Raises:
+        ScaleError: the variable begins with ``~`` and the name of nobody.
+    """
     asked = os.environ.get("ZSRBOOK_DATA", "").strip()
-    return Path(asked).expanduser().resolve() if asked else cache_folder() / "data"
+    try:
+        return Path(asked).expanduser().resolve() if asked else cache_folder() / "data"
+    except RuntimeError as error:
+        raise ScaleError(f"ZSRBOOK_DATA is {asked!r}, which is no folder ({error}); write the folder out in full") from None

@@ -1,5 +1,7 @@
 """What every command says, and how it fails."""
 
+import io
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -13,7 +15,10 @@ Encoding = Annotated[
 
 
 def console(error: bool = False) -> Console:
-    """The terminal, which shows texts as they are: a path may hold ``[brackets]``, and an id ``:colons:``."""
+    """The terminal, which shows texts as they are: a path may hold ``[brackets]``, and an id ``:colons:``. What it can't show becomes ``?``."""
+    stream = sys.stderr if error else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # such as cp1252, where output goes to a file on Windows
     return Console(stderr=error, markup=False, highlight=False, emoji=False)  # made anew, since it takes its width when it is made
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import broken, build, endings, filled, joined, numbers, plain, read_records, read_table, refuse_cut_time
+from zsrbook.data.files import broken, build, filled, form, joined, numbers, plain, read_records, read_table, refuse_cut_time
 
 #: the columns of the ratings-only files
 RATINGS_ONLY = {
@@ -39,7 +39,7 @@ def load(name: str, reviews: Path, metadata: Path | None = None, release: int = 
     if release not in RATINGS_ONLY:
         raise DataError(f"{name}: release is {release!r}; expected 2014 or 2018")
     reviews = Path(reviews)
-    frame, report = (read_ratings_only(reviews, release), Report()) if ".csv" in endings(reviews) else read_reviews(name, reviews)
+    frame, report = (read_ratings_only(reviews, release), Report()) if form(reviews) == ".csv" else read_reviews(name, reviews)
     items, notes = read_metadata(name, Path(metadata)) if metadata else (pd.DataFrame(columns=[Columns.RAW, Columns.TEXT]), Report())
     report += notes
     taken = pd.unique(frame[Columns.ITEM])

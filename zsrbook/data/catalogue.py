@@ -12,7 +12,7 @@ from zsrbook.data import alimama, amazon, blogcatalog, derived, fetch, hidden_wo
 from zsrbook.data.blogcatalog import LabelledGraph
 from zsrbook.data.clicks import ClickData
 from zsrbook.data.dataset import Columns, DataError, Dataset
-from zsrbook.data.files import endings, open_raw
+from zsrbook.data.files import form, open_raw
 from zsrbook.data.search import SearchData
 
 
@@ -282,12 +282,12 @@ def guess_file(path: Path, encoding: str = "utf-8") -> Dataset:
     category = re.sub("^(reviews|ratings)_|_5$", "", path.name.split(".")[0])
     metadata = path.with_name(f"meta_{category}.json.gz")
     beside = metadata if metadata.is_file() and metadata != path else None
-    kinds = endings(path)
-    if ".json" in kinds:
+    kind = form(path)
+    if kind == ".json":
         return amazon.load(name, path, beside)
-    if ".csv" in kinds and is_ratings_only(path):
+    if kind == ".csv" and is_ratings_only(path):
         return amazon.load(name, path, beside, release=2014 if path.name.startswith("ratings_") else 2018)
-    if {".csv", ".tsv", ".parquet"} & kinds:
+    if kind in (".csv", ".tsv", ".parquet"):
         columns = set(table.columns(path, encoding))
         if {Columns.ITEM, Columns.TEXT} <= columns and (Columns.USER not in columns or name in OWN["items"]):
             return table.alone(path, encoding=encoding)

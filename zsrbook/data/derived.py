@@ -7,6 +7,7 @@ be joined with each other or with the originals. Every docstring says what is kn
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import numpy as np
 import pandas as pd
 
 from zsrbook.data.dataset import Columns, DataError, Dataset, Report
-from zsrbook.data.files import build, joined, plain, read_json, read_lines, read_table, require, with_header
+from zsrbook.data.files import GET_AGAIN, broken, build, joined, plain, read_json, read_lines, read_table, require, with_header
+
+#: a whole number as these files write them
+NUMBER = r"[0-9]{1,9}"
 
 
 def load_scientific(folder: Path, name: str = "scientific") -> Dataset:
@@ -27,9 +31,9 @@ def load_scientific(folder: Path, name: str = "scientific") -> Dataset:
     items = json_items(folder / "Scientific.item.json")
     path = folder / "Scientific.inter.json"
     histories = read_json(path)
-    wrong = [u for u, h in histories.items() if not isinstance(h, list) or not h]
+    wrong = [u for u, h in histories.items() if not isinstance(h, list) or not h or broken(u)]
     if wrong:
-        raise DataError(f"{path}: user {wrong[0]!r} has {histories[wrong[0]]!r}; expected a list of item numbers")
+        raise DataError(f"{path}: user {wrong[0]!r} has {histories[wrong[0]]!r:.60}; expected an id of whole signs, and a list of item numbers")
     return sequences(name, path, pd.Series(list(histories)), list(histories.values()), items)
 
 
@@ -71,6 +75,9 @@ def load_yelp(folder: Path, name: str = "yelp") -> Dataset:
     """
     folder = Path(folder)
     items = json_items(folder / "Yelp.item.json.letter")
+    odd = items[Columns.RAW][~items[Columns.RAW].str.fullmatch(NUMBER)]
+    if len(odd):
+        raise DataError(f"{folder / 'Yelp.item.json.letter'}: item {odd.iloc[0][:60]!r}; expected whole numbers for ids")
     items[Columns.RAW] = (items[Columns.RAW].astype(int) + 1).astype(str)
     path = folder / "Yelp.txt"
     return sequences(name, path, *lines_of_items(path), items)
@@ -107,7 +114,7 @@ def lines_of_items(path: Path) -> tuple[pd.Series, list[list[str]]]:
         user, *history = text.split()
         if not history:
             raise DataError(f"{path}: line {line} is {text[:60]!r}; expected a user, then at least one item")
-        if wrong := [number for number in (user, *history) if not (number.isascii() and number.isdigit())]:
+        if wrong := [number for number in (user, *history) if not re.fullmatch(NUMBER, number)]:
             raise DataError(f"{path}: line {line} holds {wrong[0][:60]!r}; expected whole numbers: a user, then items")
         users[line] = user
         histories.append(history)
@@ -157,7 +164,7 @@ def number_list(path: Path, line: int, text: str) -> list[str]:
     """``[3, 1]`` as item ids; parsed as a literal, never run."""
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two of what is nested too deep
         value = None
     if not isinstance(value, list) or not all(isinstance(v, int) for v in value):
         raise DataError(f"{path}: line {line}: history_item_id is {text[:60]!r}; expected a list of item numbers such as [3, 1]")
@@ -170,6 +177,8 @@ def json_items(path: Path) -> pd.DataFrame:
     A description may be a list of paragraphs printed as Python code; it is parsed as a literal, never run.
     """
     records = read_json(path)
+    if not records:
+        raise DataError(f"{path}: holds no item; {GET_AGAIN}")
     rows = []
     for raw, record in records.items():
         if not isinstance(record, dict) or "title" not in record:
@@ -184,7 +193,7 @@ def paragraphs(text: str) -> str:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
     return " ".join(map(str, value)) if isinstance(value, list) else text
 

@@ -7,6 +7,7 @@ its own terms. A file whose hash is not known to this registry says so when it a
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import shutil
 import stat
@@ -644,7 +645,7 @@ def extract(archive: Path, into: Path) -> None:
     """Unpack a ``.zip`` below ``into`` alone; it is read whole before a byte is written.
 
     Raises:
-        DataError: no zip, damaged, or a member would land elsewhere, or is a link.
+        DataError: no zip, damaged, packed with a password or in a way that Python does not know, or a member would land elsewhere, or is a link.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -653,7 +654,7 @@ def extract(archive: Path, into: Path) -> None:
             if broken := packed.testzip():
                 raise DataError(f"{archive}: member {broken} is damaged; get it again")
             packed.extractall(into, [info for info in packed.infolist() if PurePosixPath(info.filename).parts])  # Python 3.12.1 stops at "./"
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:  # the last of a password
         shutil.rmtree(into, ignore_errors=True)
         raise DataError(f"{archive}: can't be unpacked ({error}); get it again") from error
 

@@ -83,8 +83,26 @@ def open_raw(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{file}: ends in the middle of its compressed data, so the download was cut short; {GET_AGAIN}") from error
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         refuse_html(file, beginning(file))
-        why = str(error).partition("\n")[0].rstrip(":")
-        raise DataError(f"{file}: can't be unpacked ({why}); expected {file.suffix[1:]} data; {GET_AGAIN}") from error
+        raise damaged(file, error) from error
+    except OSError as error:  # such as from bzip2 in a zip or tar; what names a file itself is of another kind
+        if error.filename is not None or (file == path and kind != ".zip"):
+            raise
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> DataError:
+    """The error for a packed file that Python can't unpack."""
+    why = str(error).partition("\n")[0].rstrip(":")
+    return DataError(f"{file}: can't be unpacked ({why}); expected {file.suffix[1:]} data; {GET_AGAIN}")
+
+
+def form(path: Path) -> str:
+    """The ending that tells what a file holds, packed or not, in small letters.
+
+    >>> form(Path("ORDERS.json.CSV.gz"))
+    '.csv'
+    """
+    return next((suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() not in (".gz", ".zip")), "")
 
 
 def endings(path: Path) -> set[str]:
@@ -388,7 +406,10 @@ def numbers(path: Path, column: pd.Series, expected: str, low: float = -np.inf, 
     Raises:
         DataError: a value is missing, no number, out of range, or between steps.
     """
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    try:
+        values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    except OverflowError:  # JSON holds whole numbers of any length
+        values = pd.to_numeric(column.astype(str).where(lambda text: text.str.len() < 300), errors="coerce").to_numpy(np.float64, na_value=np.nan)
     good = (values >= low) & (values <= high) & np.isfinite(values)
     require(path, column, good if step is None else good & (np.where(good, values, 0) % step == 0), expected)
     return values
@@ -413,6 +434,8 @@ def filled(path: Path, column: pd.Series, expected: str) -> pd.Series:
     """The column as text, none of it empty or broken (see ``broken``)."""
     try:
         text = column.astype(str)
+        if text.dtype == object:  # pandas 2 keeps any text, and pandas 3 none that is broken
+            "".join(text).encode()
     except UnicodeEncodeError:
         require(path, column, ~np.array([broken(str(value)) for value in column]), f"{expected} of whole signs")
         raise

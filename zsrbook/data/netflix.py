@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,10 +68,17 @@ def load(folder: Path, name: str = "netflix-2m", first: int | None = 2_000_000) 
 
 
 def rating_files(folder: Path) -> list[Path]:
-    """The rating files in the order of their numbers, in whichever form the folder holds."""
-    for pattern in ("combined_data_*.txt", "training_set/mv_*.txt", "mv_*.txt"):
-        numbered = (p for p in folder.glob(pattern) if re.fullmatch(r"[a-z_]+_[0-9]+\.txt", p.name))  # none such as "combined_data_1 (1).txt"
-        paths = sorted(numbered, key=lambda p: (int(re.search(r"\d+", p.name)[0]), p.name))
+    """The rating files in the order of their numbers, in whichever form the folder holds.
+
+    Raises:
+        DataError: there is none, or two have the same number.
+    """
+    number = lambda path: int(re.search(r"\d+", path.name)[0])  # noqa: E731
+    for pattern in ("combined_data_[0-9]*.txt", "training_set/mv_[0-9]*.txt", "mv_[0-9]*.txt"):
+        paths = sorted(folder.glob(pattern), key=lambda p: (number(p), p.name))
+        for one, other in pairwise(paths):
+            if number(one) == number(other):  # such as "combined_data_1 (1).txt", which a browser writes: each rating in it would count twice
+                raise DataError(f"{folder}: {one.name} and {other.name} have the same number; expected one file a number; take the other away")
         if paths:
             return paths
     raise DataError(f"{folder}: holds no combined_data_*.txt and no training_set/mv_*.txt; put the Netflix Prize files there")

@@ -24,6 +24,9 @@ from zsrbook.data.search import SearchData, links_of
 #: how two documents of CACM may belong together, and the number that says so in the middle of a line of ``.X``
 RELATIONS = {"coupling": 4, "citation": 5, "co-citation": 6}
 
+#: a whole number, short enough to be one of a document
+NUMBER = re.compile(r"\d{1,9}")
+
 
 @dataclass
 class Record:
@@ -90,7 +93,7 @@ def read(path: Path, name: str, what: str) -> tuple[list[Record], Report]:
     for number, line in read_lines(path):
         if re.match(r"\.I\b", line):
             raw = line[2:].strip()
-            if not raw.isdecimal():
+            if not NUMBER.fullmatch(raw):
                 raise DataError(f"{path}: line {number}: the id is {raw!r}; expected a whole number, such as .I 7; {GET_AGAIN}")
             found.append(Record(str(int(raw)), number))
             now = None
@@ -128,7 +131,7 @@ def links(path: Path, name: str, documents: list[Record]) -> tuple[pd.DataFrame,
     """
     rows = [(code, number, line.split()) for code, record in enumerate(documents) for number, line in record.fields.get("X", [])]
     for code, number, words in rows:
-        if len(words) != 3 or not all(word.isdecimal() for word in words) or words[2] != documents[code].raw:
+        if len(words) != 3 or not all(map(NUMBER.fullmatch, words)) or words[2] != documents[code].raw:
             raise DataError(
                 f"{path}: line {number} is {' '.join(words)[:60]!r}; expected another document, a number, and {documents[code].raw},"
                 f" the document that the line stands in; {GET_AGAIN}"
@@ -203,7 +206,7 @@ def judgements(path: Path, name: str, queries: pd.Series, documents: pd.Series) 
     rows = []
     for number, line in read_lines(path):
         words = line.split()
-        if len(words) < 2 or not (words[0].isdecimal() and words[1].isdecimal()):
+        if len(words) < 2 or not all(map(NUMBER.fullmatch, words[:2])):
             raise DataError(f"{path}: line {number} is {line[:60]!r}; expected a query, a document, then numbers that are not read; {GET_AGAIN}")
         rows.append((number, str(int(words[0])), str(int(words[1]))))
     line, asked, found = zip(*rows, strict=True)

@@ -72,7 +72,7 @@ def load(interactions: Path, items: Path | None = None, users: Path | None = Non
                 " but days as Excel counts them (46082) and years are no seconds"
             )
     if Columns.VALUE in frame:
-        rows[Columns.VALUE] = numbers(path, frame[Columns.VALUE], "a number")
+        rows[Columns.VALUE] = numbers(path, frame[Columns.VALUE], f"a number up to {LARGEST:.2g}", -LARGEST, LARGEST)
     rows = pd.DataFrame(rows)
     tables = {}
     for column, given, needed in ((Columns.ITEM, items, [Columns.ITEM, Columns.TEXT]), (Columns.USER, users, [Columns.USER])):
@@ -118,6 +118,8 @@ def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     return frame
 
 
+#: what a value may be, since it is kept in 32 bits
+LARGEST = float(np.finfo(np.float32).max)
 #: what people call a column of times
 CLOCKS = {"time", "timestamp", "date", "datetime"}
 
@@ -152,7 +154,11 @@ def columns(path: Path, encoding: str) -> list[str]:
             return pa.parquet.read_schema(path).names
     decode(path, b"", encoding)  # refuses an unknown one
     with open_raw(path) as stream:
-        text = stream.read(1 << 16).decode(encoding, "replace")
+        data = stream.read(1 << 16)
+    try:
+        text = data.decode(encoding, "replace")
+    except (LookupError, UnicodeError):  # of what is no encoding of texts, such as rot13
+        text = decode(path, data, encoding)
     return header_names(path, re.split("[\r\n]", text.removeprefix("\ufeff"), maxsplit=1)[0], separator(path))
 
 

@@ -85,6 +85,8 @@ def read_businesses(name: str, path: Path, taken: pd.Index) -> tuple[pd.DataFram
         raw = record.get("business_id")
         if not raw:
             raise DataError(f"{path}: line {line} has no 'business_id' (its fields: {', '.join(record)}); expected the id of a business")
+        if not isinstance(raw, str | int):
+            raise DataError(f"{path}: line {line}: business_id is {raw!r:.60}; expected the id of a business")
         if raw not in known:
             untaken += 1
         elif known[raw] is not None:
