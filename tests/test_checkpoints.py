@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from zsrbook.data.dataset import DataError
+from zsrbook.data.splits import Fold
 from zsrbook.data.toy import ToySettings, ToyWorld
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.base import sha256_of
