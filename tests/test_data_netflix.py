@@ -37,7 +37,6 @@ def test_both_forms_and_titles_with_commas(tmp_path):
 
 def test_first_ratings_by_date_then_film_then_customer(tmp_path):
     make(tmp_path)
-    (tmp_path / "combined_data_1 (1).txt").write_text(COMBINED[0])  # as a browser names what it downloads again
     wanted = [("9", "2"), ("8", "1"), ("6", "3"), ("7", "3"), ("7", "1")]
     for n in range(1, 6):
         data = netflix.load(tmp_path, first=n)
