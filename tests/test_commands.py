@@ -527,6 +527,16 @@ def test_run_search_of_held_out_links_deviations_and_encoders(search_root):
     assert "no search data is called 'moon'" in call("run", "search", "judged", "moon", "--scale", "small", exit_code=1)
 
 
+def test_run_search_after_more_steps_or_fewer(search_root):
+    call("run", "search", "epochs", "grocery", "--seeds", "2", "--only", "ZSL_TE (4 epochs); SMC (1 epochs)")
+    found = {(r.experiment, r.method): r for r in records.find(search_root)}
+    assert {*found} == {(way, name) for way in ("epochs", "epochs-labels") for name in ("ZSL_TE (4 epochs)", "SMC (1 epochs)")}
+    assert all(r.seeds == [0, 1] for r in found.values())
+    assert found["epochs", "ZSL_TE (4 epochs)"].protocol["candidates"] == "corpus"
+    assert found["epochs", "SMC (1 epochs)"].protocol["judged"] == "log"
+    assert "4 records, 0 values that their ranks do not give" in call("verify")
+
+
 def test_run_preprec_at_home_and_from_elsewhere(root, monkeypatch):
     small = ToyWorld(ToySettings(users=(120, 120, 20), items=(60, 60, 20), history=20.0))
     monkeypatch.setattr(prerec, "toy_world", lambda **dials: small)

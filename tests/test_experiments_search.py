@@ -493,6 +493,40 @@ def test_tuning_uses_no_query(data, monkeypatch):
     assert set(asked) == {SPEC}
 
 
+def test_rows_under_cross_entropy_take_about_as_many_steps(data, monkeypatch):
+    sizes = search.SIZES[Scale.TOY]
+    sizes = replace(sizes, softmax=replace(sizes.softmax, training=replace(sizes.softmax.training, epochs=100)))
+    monkeypatch.setitem(search.SIZES, Scale.TOY, sizes)
+    pairs = {"STL": data.n_items, "ZSL_ME": data.links.nnz, "ZSL_TE": data.links.nnz, "SMC": len(parts(data)[0].log)}
+    for name, count in pairs.items():
+        more = max(1.0, data.links.nnz / count)
+        assert [search.trained(SPEC, name, times).training.epochs for times in (1.0, 2.0)] == pytest.approx([100 * more, 200 * more], abs=0.5)
+    monkeypatch.setitem(search.SIZES, Scale.TOY, replace(sizes, smc=10))
+    monkeypatch.setitem(search.CHOSEN, "grocery", {"SMC": 3.0, "ZSL_ME": 0.5})
+    short = 3 * 10 * sizes.softmax.batch / pairs["SMC"]
+    chosen = {row.name: row.config["training"]["epochs"] for row in [*systems(SPEC), *encoding(SPEC)] if "training" in row.config}
+    assert chosen["SMC"] == chosen["SMC (cosine)"] == round(short) < 100
+    assert (chosen["ZSL_ME (cross-entropy)"], chosen["ZSL_ME (cross-entropy, stems)"], chosen["ZSL_ME (GRU)"]) == (50, 50, 100)
+
+
+def test_epochs_are_chosen_on_what_a_model_may_know(data, monkeypatch):
+    asked, learned = [], []
+    monkeypatch.setattr(search, "evaluate", lambda model, judge, rules: asked.append((judge, rules)) or RankTable.of([0], [0], 9))
+    for name in ("SMC", "ZSL_TE"):
+        row = next(row for row in search.by_epochs(SPEC) if row.name.startswith(name))
+        spy = SimpleNamespace(fit=learned.append)
+        search.rehearsed(SPEC, replace(row, make=lambda seed, spy=spy: spy), 1)
+    (clicks, by_clicks), (labels, _), (words, by_words), (again, _) = asked
+    older, newer = parts(data)
+    assert len(learned[0].log) + len(clicks.log) == len(older.log)
+    assert learned[0].log[Columns.TIME].max() < clicks.log[Columns.TIME].min()
+    assert clicks.log[Columns.TIME].max() < newer.log[Columns.TIME].min()
+    assert (by_clicks.judged, by_words.candidates) == ("log", "corpus")
+    assert labels is again is data
+    assert words.sha256 == search.made_up(data.hold_out(seed=1), 1).sha256
+    assert not learned[1].links.multiply(learned[1].held_out).nnz
+
+
 # ---------------------------------------------------------------- the ceiling
 
 

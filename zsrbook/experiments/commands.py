@@ -34,7 +34,7 @@ app.add_typer(runs, name="run")
 #: what each chapter can run
 ZESREC = tuple(zesrec.ROWS)
 MAIL = tuple(mail.ROWS)
-SEARCH = ("judged", "held-out", "deviations", "encoders")
+SEARCH = ("judged", "held-out", "deviations", "encoders", "epochs")
 PREREC = (*prerec.ROWS, "tails", "stability", "node2vec")
 #: what a person can mend
 MENDABLE = (DataError, OSError, records.RecordError, ledger.ClaimError)
@@ -232,7 +232,8 @@ def run_search(
     scale: AtScale = None,
     force: Force = False,
 ) -> None:
-    """An experiment of the search chapter on one data set; ``judged`` is all that its labels, its log and its links can judge.
+    """An experiment of the search chapter on one data set; ``judged`` is all that its labels, its log and its links can judge,
+    ``epochs`` what models under cross-entropy find after more steps or fewer, which their epochs were chosen by.
 
     Records are written seed by seed. Say the same again after it was stopped, and it goes on with the seeds that this very code has not
     recorded yet.
@@ -244,18 +245,21 @@ def run_search(
         records.check_clean()
         version = records.code_version()
         keep = Keeper(version, seeds, force)
-        rows_of_it = {"deviations": search.deviating, "encoders": search.encoding}.get(experiment)
-        suffix = f"-{experiment}" if rows_of_it else ""
+        rows_of_it = {"deviations": search.deviating, "encoders": search.encoding, "epochs": search.by_epochs}.get(experiment)
+        rehearsed, suffix = experiment == "epochs", f"-{experiment}" if rows_of_it else ""
         rows = named(only, experiment, (rows_of_it or search.systems)(spec))
         known = own_records(search, None, data, spec.scale, version, search.load(spec).sha256)
         models: dict[int, dict] = {seed: {} for seed in range(seeds)}  # rows of one seed stand on one another
 
         def ways(row: search.System) -> list[tuple[str, str]]:
-            return [(way + suffix, row.name) for way in search.judged(spec, row)]
+            there = search.rehearsals(spec, row) if rehearsed else [way + suffix for way in search.judged(spec, row)]
+            return [(way, row.name) for way in there]
 
         keep.look((records.place(search.PAPER, way, None, data, name, spec.scale) for row in rows for way, name in ways(row)), known.values())
 
         def run(row: search.System, seed: int) -> list[RunRecord]:
+            if rehearsed:
+                return search.rehearsed(spec, row, seed)
             return search.records_of(spec, row, {seed: search.scored(spec, [row], seed, models[seed])[row.name]}, suffix)
 
         for record in seed_by_seed(known, rows, range(seeds), ways, lambda row: row.chance, run):

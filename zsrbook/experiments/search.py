@@ -91,6 +91,7 @@ class Sizes:
     draws: int  #: of held-out links that λ and ω₀ are chosen on
     kept: int  #: positions of the ensemble that are SMC's alone; 150 in the paper
     until: int  #: the last one that is filled in turns; 300 in the paper
+    smc: int | None = None  #: steps that SMC takes at most
 
 
 def _adam(**changes) -> Training:
@@ -106,8 +107,8 @@ SIZES = {
         kept=5,
         until=10,
     ),
-    Scale.SMALL: Sizes(SquareSettings(), SoftmaxSettings(width=64, training=_adam()), lsi=200, draws=1, kept=150, until=300),
-    Scale.PAPER: Sizes(SquareSettings(), SoftmaxSettings(width=200, training=_adam()), lsi=200, draws=1, kept=150, until=300),
+    Scale.SMALL: Sizes(SquareSettings(), SoftmaxSettings(width=64, training=_adam()), lsi=200, draws=1, kept=150, until=300, smc=800),
+    Scale.PAPER: Sizes(SquareSettings(), SoftmaxSettings(width=200, training=_adam()), lsi=200, draws=1, kept=150, until=300, smc=800),
 }
 
 
@@ -137,9 +138,9 @@ def load(spec: Spec) -> SearchData:
     return data.hold_out(seed=JUDGED_DRAW) if spec.held_out else data
 
 
-def parts(data: SearchData) -> tuple[SearchData, SearchData]:
-    """The data with the older 80 % of its log, which SMC learns from, and with the newest 20 %, which all are judged by."""
-    newest = data.log[Columns.TIME] > data.log[Columns.TIME].quantile(0.8, interpolation="lower") if len(data.log) else np.zeros(0, bool)
+def parts(data: SearchData, share: float = 0.8) -> tuple[SearchData, SearchData]:
+    """The data with the older part of its log, which SMC learns from, and with the newest, which judges: 20 %, or what ``share`` leaves."""
+    newest = data.log[Columns.TIME] > data.log[Columns.TIME].quantile(share, interpolation="lower") if len(data.log) else np.zeros(0, bool)
     older, newer = (replace(data, log=data.log[mask].reset_index(drop=True)) for mask in (~newest, newest))
     return older, newer
 
@@ -203,8 +204,8 @@ def systems(spec: Spec) -> list[System]:
     sizes = SIZES[spec.scale]
     zero_shot = {name: square_row(name, name, tuned(spec, name)) for name in SQUARE}
     stems = {name: square_row(f"{name} (stems)", name, tuned(spec, name, stems=True)) for name in SQUARE}
-    smc = softmax_row("SMC", SMC, replace(sizes.softmax, score="dot"), log=True)
-    cosine = softmax_row("SMC (cosine)", SMC, replace(sizes.softmax, score="cosine"), log=True)
+    smc = softmax_row("SMC", SMC, trained(spec, "SMC"), log=True)
+    cosine = softmax_row("SMC (cosine)", SMC, replace(trained(spec, "SMC"), score="cosine"), log=True)
     bm25 = System("BM25", partial(without_seed, make=BM25), asdict(BM25Settings()), chance=False)
     popular = System("Popular", partial(without_seed, make=PopularItems), {}, chance=False)
     latent = System("LSI", partial(lsi, settings=LSISettings(width=sizes.lsi)), asdict(LSISettings(width=sizes.lsi)))
@@ -257,13 +258,39 @@ def taught_by_log(spec: Spec) -> bool:
     return True
 
 
+#: data -> model under cross-entropy -> by how much longer it trains, or less long; what ``by_epochs`` chose, where it was asked, and otherwise 1
+CHOSEN = {
+    "grocery": {"STL": 1.0, "ZSL_ME": 2.0, "ZSL_TE": 0.5, "SMC": 1.0},
+    "ml-latest-small-tags": {"SMC": 1.0},
+    "ml-1m-tags": {"SMC": 1.0},
+}
+
+
+def trained(spec: Spec, name: str, times: float | None = None) -> SoftmaxSettings:
+    """The settings of a model under cross-entropy, with the epochs that give all models about as many steps.
+
+    An epoch of ZSL_ME and ZSL_TE has a pair a link. STL has one pair an item and SMC one a click, so these get as many more epochs; but where
+    there are far more links than clicks, SMC stops after ``Sizes.smc`` steps.
+
+    Args:
+        times: how much longer it trains than that, or less long; default what was chosen.
+    """
+    sizes, data = SIZES[spec.scale], load(spec)
+    pairs = max(1, {"STL": data.n_items, "SMC": len(parts(data)[0].log)}.get(name, data.links.nnz))
+    epochs = sizes.softmax.training.epochs * max(1.0, data.links.nnz / pairs)
+    if name == "SMC" and sizes.smc is not None:
+        epochs = min(epochs, sizes.smc * sizes.softmax.batch / pairs)
+    times = CHOSEN.get(spec.name, {}).get(name, 1.0) if times is None else times
+    settings = replace(sizes.softmax, training=replace(sizes.softmax.training, epochs=max(1, round(epochs * times))))
+    return replace(settings, score="dot") if name == "SMC" else settings
+
+
 def softmax_rows(spec: Spec, encoder: Encoder, stems: bool = False) -> list[System]:
-    """The three zero-shot models under cross-entropy, all with about as many steps: STL has one pair an item, the others one a link."""
-    settings, links = replace(SIZES[spec.scale].softmax, encoder=encoder), load(spec).links.nnz / load(spec).n_items
-    settings = replace(settings, **STEMS) if stems else settings
-    longer = replace(settings, training=replace(settings.training, epochs=round(settings.training.epochs * max(1.0, links))))
+    """The three zero-shot models under cross-entropy. Epochs are chosen for the bag of words, and only there."""
+    changes = {"encoder": encoder, **(STEMS if stems else {})}
     how = f"{ENCODERS[encoder]}, stems" if stems else ENCODERS[encoder]
-    return [softmax_row(f"{name} ({how})", model, longer if name == "STL" else settings) for name, model in SOFTMAX.items()]
+    times = None if encoder == "bow" else 1.0
+    return [softmax_row(f"{name} ({how})", model, replace(trained(spec, name, times), **changes)) for name, model in SOFTMAX.items()]
 
 
 def encoding(spec: Spec) -> list[System]:
@@ -299,9 +326,9 @@ def tuning(spec: Spec, name: str, stems: bool = False) -> pd.DataFrame:
 
     Links are held out anew in each of the draws, and vectors begin elsewhere; the mean over draws is taken.
     """
-    sizes, data = SIZES[spec.scale], load(replace(spec, held_out=False))
-    held = [data.hold_out(seed=draw) for draw in range(sizes.draws)]
-    asked, base = [made_up(one, draw) for draw, one in enumerate(held)], replace(sizes.square, **(STEMS if stems else {}))
+    sizes = SIZES[spec.scale]
+    held, asked = zip(*(rehearsal(replace(spec, held_out=False), draw) for draw in range(sizes.draws)), strict=True)
+    base = replace(sizes.square, **(STEMS if stems else {}))
     code = [inspect.getsource(module) for module in (coordinate_descent, models_search, retriever, data_search, retrieval)]
     stamps = [query.sha256 for query in asked]
 
@@ -330,6 +357,67 @@ def beyond(values: list[float], best: float, limits: tuple[float, float]) -> lis
     """
     further = [step for step, edge in ((best / 10, min(values)), (best * 10, max(values))) if best == edge]
     return sorted({*values, *(float(f"{min(max(step, limits[0]), limits[1]):.6g}") for step in further)})
+
+
+def rehearsal(spec: Spec, draw: int) -> tuple[SearchData, SearchData]:
+    """What a zero-shot model learns from and what it is asked, where its settings are chosen: links without those held out, and ``made_up``."""
+    held = load(spec).hold_out(seed=draw)
+    return held, made_up(held, draw)
+
+
+#: by how much longer models under cross-entropy were trained, or less long, where their epochs are chosen
+TIMES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def for_epochs(spec: Spec, name: str, times: float) -> System:
+    """A model under cross-entropy that trains by so much longer, or less long."""
+    settings = trained(spec, name, times)
+    model = {**SOFTMAX, "SMC": SMC}[name]
+    return softmax_row(f"{name} ({settings.training.epochs} epochs)", model, settings, log=name == "SMC")
+
+
+def by_epochs(spec: Spec) -> list[System]:
+    """Models under cross-entropy, each for several numbers of epochs."""
+    models = [*SOFTMAX, *(["SMC"] if taught_by_log(spec) else [])]
+    rows = (for_epochs(spec, name, times) for name, times in product(models, TIMES))
+    return list({row.name: row for row in rows}.values())
+
+
+def trials(spec: Spec, name: str) -> pd.DataFrame:
+    """What was recorded of one model of ``by_epochs``.
+
+    Returns:
+        index ``times``, of ``TIMES``, those that were recorded; columns ``epochs``; ``asked``, what it finds of what it may know, MAP of a zero-shot
+        model and Recall@10 of SMC; and ``labels``, the Recall@R of the same models on labels, where it is judged by these.
+    """
+    known = {(r.experiment, r.method): r for r in find(paper=PAPER, target=spec.name, scale=spec.scale) if r.experiment.startswith("epochs")}
+    found = {}
+    for times, row in ((times, for_epochs(spec, name, times)) for times in TIMES):
+        if record := known.get(("epochs", row.name)):
+            labels = known.get(("epochs-labels", row.name))
+            asked = record.mean("Recall@10" if row.log else "MAP")
+            found[times] = {"epochs": record.config["training"]["epochs"], "asked": asked, "labels": labels.mean("Recall@R") if labels else np.nan}
+    return pd.DataFrame.from_dict(found, orient="index", columns=["epochs", "asked", "labels"]).rename_axis("times")
+
+
+def rehearsals(spec: Spec, row: System) -> dict[str, SearchProtocol]:
+    """Experiment -> the rules by which a row of ``by_epochs`` is judged."""
+    labels = {"epochs-labels": JUDGED["labels"]} if "labels" in judged(spec, row) else {}
+    return {"epochs": JUDGED["log" if row.log else "corpus"]} | labels
+
+
+def rehearsed(spec: Spec, row: System, seed: int) -> list[RunRecord]:
+    """One seed of a row of ``by_epochs``, on what it may know before it is judged, and, for those who want to see what the choice cost, on labels.
+
+    A zero-shot model is asked ``made_up`` queries, each seed on links of its own. SMC learns from the log that it always learns from, without the
+    newest tenth of it, and is asked for that.
+    """
+    learned, asked = parts(parts(load(spec))[0], 0.9) if row.log else rehearsal(spec, seed)
+    began = time.perf_counter()
+    model = row.make(seed).fit(learned)
+    seconds = time.perf_counter() - began
+    tables = {way: evaluate(model, asked if way == "epochs" else load(spec), rules) for way, rules in rehearsals(spec, row).items()}
+    return [as_record(spec, way, rules, row, {seed: (tables[way], seconds)}) for way, rules in rehearsals(spec, row).items()]
 
 
 #: words of a query that is made up, as many as people typed
@@ -856,7 +944,7 @@ def in_short(scale: Scale) -> str:
     name = DATA[Scale.TOY][0]
     labels = {r.method: r for r in find(paper=PAPER, experiment="labels", target=name, scale=Scale.TOY)}
     sentences = []
-    for better, worse in (("ZSL_ME", "STL"), ("ZSL_TE", "STL"), ("ZSL_TE", "SMC")):
+    for better, worse in (("ZSL_ME", "STL"), ("ZSL_TE", "STL"), ("ZSL_ME", "SMC"), ("ZSL_TE", "SMC")):
         if better in labels and worse in labels:
             found = difference(labels[better].per_user("Recall@R"), labels[worse].per_user("Recall@R"))
             word = "above" if found.low > 0 else "below" if found.high < 0 else "level with"
