@@ -1188,6 +1188,11 @@ def test_epochs_under_cross_entropy_are_those_that_were_chosen_and_the_order_han
     tried = toy_search("epochs")
     first = tried[f"SMC ({found['SMC']['epochs'][1]:.0f} epochs)"]
     assert {beyond(r, first, "Recall@10") for name, r in tried.items() if name.startswith("SMC")} <= {0, -1}
+    for name in FILMS:
+        tried, asked = rows("search", "epochs", name), rows("search", "log", name)["SMC"]
+        first = tried[f"SMC ({asked.config['training']['epochs']} epochs)"]
+        assert {beyond(r, first, "Recall@10") for r in tried.values()} <= {0, -1}
+        assert any(r.config["training"]["epochs"] > first.config["training"]["epochs"] for r in tried.values())
 
 
 def test_in_the_toy_world_zsl_me_is_level_with_an_smc_that_knows_the_queries():
