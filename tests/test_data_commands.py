@@ -99,6 +99,8 @@ def test_check_other_forms(tmp_path):
 def test_of_several_endings_the_last_counts(tmp_path):
     (tmp_path / "orders.json.csv").write_text(TOOK)
     assert "kept 2 interactions" in run("check", tmp_path / "orders.json.csv").output
+    (tmp_path / "orders.parquet.csv").write_text(TOOK)
+    assert "kept 2 interactions" in run("check", tmp_path / "orders.parquet.csv").output
     gz(tmp_path / "orders.csv.json.gz", REVIEWS)
     assert "kept 5 interactions" in run("check", tmp_path / "orders.csv.json.gz").output
 

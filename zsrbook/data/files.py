@@ -105,15 +105,6 @@ def form(path: Path) -> str:
     return next((suffix.lower() for suffix in reversed(path.suffixes) if suffix.lower() not in (".gz", ".zip")), "")
 
 
-def endings(path: Path) -> set[str]:
-    """The endings of a file's name, in small letters.
-
-    >>> sorted(endings(Path("HISTORY.CSV.gz")))
-    ['.csv', '.gz']
-    """
-    return {suffix.lower() for suffix in path.suffixes}
-
-
 def beginning(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(200)

@@ -26,8 +26,8 @@ from zsrbook.data.files import (
     beginning,
     build,
     decode,
-    endings,
     filled,
+    form,
     header_names,
     is_utf8,
     listed,
@@ -106,9 +106,9 @@ def alone(items: Path, name: str | None = None, encoding: str = "utf-8") -> Data
 
 def read(path: Path, needed: list[str], encoding: str) -> pd.DataFrame:
     """A table with at least these columns; the kind of file is told by its ending."""
-    if ".parquet" in endings(path):
+    if form(path) == ".parquet":
         frame = read_parquet(path)
-    elif {".csv", ".tsv"} & endings(path):
+    elif form(path) in (".csv", ".tsv"):
         frame = read_table(path, separator(path), encoding=encoding)
     else:
         refuse_kind(path)
@@ -149,7 +149,7 @@ def columns(path: Path, encoding: str) -> list[str]:
     Raises:
         DataError: missing, empty or damaged, the encoding is unknown, or the first line holds no names.
     """
-    if ".parquet" in endings(path):
+    if form(path) == ".parquet":
         with parquet_errors(path):
             return pa.parquet.read_schema(path).names
     decode(path, b"", encoding)  # refuses an unknown one
@@ -163,7 +163,7 @@ def columns(path: Path, encoding: str) -> list[str]:
 
 
 def separator(path: Path) -> str:
-    return "\t" if ".tsv" in endings(path) else ","
+    return "\t" if form(path) == ".tsv" else ","
 
 
 @contextmanager
