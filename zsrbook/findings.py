@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from zsrbook.evaluation.intervals import difference, relative
-from zsrbook.experiments import mail, prerec, search, zesrec
+from zsrbook.experiments import mail, prerec, prerec_tables, search, zesrec
 from zsrbook.records import RunRecord, find
 from zsrbook.scale import Scale
 
@@ -102,7 +102,7 @@ def _best(records: Mapping[str, RunRecord], names: Iterable[str], metric: str) -
 def zesrec_rows(source: str, target: str, scale: Scale, told: bool = False) -> dict[str, RunRecord]:
     """Row -> record on one pair; ``told``: with those that were told how often people of the target take a thing again."""
     experiments = ("zero-shot", "told") if told else ("zero-shot",)
-    return _named(r for e in experiments for r in find(paper="zesrec", experiment=e, target=target, scale=scale) if r.source in (source, None))
+    return _named(r for experiment in experiments for r in zesrec.recorded(scale, source, target, experiment))
 
 
 def _zesrec() -> Iterator[Line]:
@@ -215,7 +215,7 @@ def _search_by_words() -> str:
 
 def _prerec_over_pairs() -> str:
     metric, told = "NDCG@20", []
-    popular = _named_by_target("MostPop")
+    popular = prerec_tables.popularity_of(find(paper="prerec", experiment="single", scale=Scale.SMALL))
     for method, words in (("PreRec (tuned)", "With settings chosen in the source"), ("PreRec", "with those of the register")):
         moved = [r for r in find(paper="prerec", experiment="transfer", method=method, scale=Scale.SMALL) if {r.source, r.target} <= {*prerec.FIVE}]
         sides = [side(r, popular[r.target], metric) for r in moved if r.target in popular]
@@ -224,10 +224,6 @@ def _prerec_over_pairs() -> str:
                 f"{words} it beats popularity beyond the interval in {sides.count(1)} of {len(sides)} transfers, and falls below in {sides.count(-1)}"
             )
     return "; ".join(told) + "." if told else ""
-
-
-def _named_by_target(method: str) -> dict[str, RunRecord]:
-    return {r.target: r for r in find(paper="prerec", experiment="single", method=method, scale=Scale.SMALL)}
 
 
 def _range(values: list[float]) -> str:

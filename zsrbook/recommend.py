@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import textwrap
 from dataclasses import replace
@@ -264,9 +263,7 @@ def told(model: Recommender, name: str, repeat: float) -> Anchored:
     """
     if not isinstance(model, Anchored):
         raise DataError(f"{name} keeps no share of repeats, so --repeat means nothing to it; leave it out, or export {DEFAULT}")
-    other = copy.copy(model)
-    other.repeat, other.settings = repeat, replace(model.settings, repeat=repeat)
-    return other
+    return model.with_repeat(repeat)
 
 
 def best(model: Recommender, name: str, data: Dataset, histories: Sequences, top: int) -> pd.DataFrame:

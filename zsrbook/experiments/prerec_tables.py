@@ -523,6 +523,12 @@ def foretelling(grid: pd.DataFrame, summaries: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- in a few sentences
 
 
+def beside_counting(moved: Iterable[RunRecord], scale: Scale) -> list[tuple[RunRecord, float]]:
+    """Each transfer into data where ItemKNN was recorded, and how far that, counted in the target, is above it in NDCG@20."""
+    counted = {r.target: r.mean("NDCG@20") for r in find(paper=PAPER, experiment="single", method="ItemKNN", scale=scale)}
+    return [(r, counted[r.target] - r.mean("NDCG@20")) for r in moved if r.method in LEARNED and r.target in counted]
+
+
 def when() -> list[str]:
     """When statistics beat plain popularity elsewhere, and when not: of the toy world, of public data, and of counting; looked up, never written."""
     said, pairs, behind = [], 0, 0
@@ -543,9 +549,8 @@ def when() -> list[str]:
                 f"**Between public data the target decides.** {up.sum()} of {len(plain)} transfers beat popularity ({into(plain)}), and"
                 f" {(tuned['low'] > 0).sum()} of {len(tuned)} with the settings that did best in the source ({into(tuned)})."
             )
-        counted = {r.target: r.mean("NDCG@20") for r in find(paper=PAPER, experiment="single", method="ItemKNN", scale=scale)}
-        held = [counted[r.target] - r.mean("NDCG@20") for r in moved if r.method in LEARNED and r.target in counted]
-        pairs, behind = pairs + len(held), behind + sum(lead > 0 for lead in held)
+        held = beside_counting(moved, scale)
+        pairs, behind = pairs + len(held), behind + sum(lead > 0 for _, lead in held)
     if pairs:
         said.append(
             "**Where one may count, one need not carry over.** ItemKNN, which counts pairs of items in what is visible in the target, is above"
@@ -590,10 +595,8 @@ def in_short(scale: Scale) -> str:
             f"With the settings that did best in the source {row.better:.0f} of {row.pairs:.0f} transfers between public data sets beat popularity"
             f"{where['PreRec (tuned)']} and {row.worse:.0f} fall below it."
         )
-    counted = {r.target: r.mean("NDCG@20") for r in find(paper=PAPER, experiment="single", method="ItemKNN", scale=Scale.SMALL)}
-    held = [r for r in public if r.method in LEARNED and r.target in counted]
-    if held:
-        behind, more = sum(r.mean("NDCG@20") < counted[r.target] for r in held), sum(len(r.seeds) > 1 for r in held)
+    if held := beside_counting(public, Scale.SMALL):
+        behind, more = sum(lead > 0 for _, lead in held), sum(len(r.seeds) > 1 for r, _ in held)
         sentences.append(f"ItemKNN, counted in the target without any training, is above {behind} of these {len(held)}.")
         sentences.append(f"All but {more} of them have one seed.")
     return " ".join([*sentences, claims.in_short(PAPER, scale, "known claims")])

@@ -825,7 +825,7 @@ def results(experiment: str | tuple[str, ...], pair: Pair, run: Callable[[list[i
         run: seeds -> records, such as ``lambda seeds: habit_records(bench, rows, seeds)``.
     """
     names = (experiment,) if isinstance(experiment, str) else experiment
-    return shown([r for name in names for r in _recorded(pair.scale, pair.source.name, pair.target.name, name)], pair.scale, run)
+    return shown([r for name in names for r in recorded(pair.scale, pair.source.name, pair.target.name, name)], pair.scale, run)
 
 
 def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: Protocol = Protocol(), live: Iterable[str] = ()) -> list[RunRecord]:
@@ -835,8 +835,8 @@ def from_records(experiment: str, pair: Pair, rows: Iterable[System], protocol: 
     what was not recorded is left out. No record is of a pair whose source, or whose text encoder, is other than the experiment's own.
     """
     own = PairSpec(pair.spec.source, pair.spec.target, pair.scale, hidden=pair.spec.hidden, **CHANGES.get(experiment, {}))
-    recorded = _recorded(pair.scale, pair.source.name, pair.target.name, experiment) if pair.spec == own else []
-    rows, known = list(rows), {(experiment, r.method): r for r in recorded}
+    there = recorded(pair.scale, pair.source.name, pair.target.name, experiment) if pair.spec == own else []
+    rows, known = list(rows), {(experiment, r.method): r for r in there}
     keys = [(experiment, row.name) for row in rows]
     if pair.scale is not Scale.TOY:
         return [known[key] for key in keys if key in known]
@@ -879,7 +879,7 @@ def cost(points: Mapping[str, tuple[int, ...]] = COSTS, seed: int = 0) -> pd.Dat
 def in_short(scale: Scale) -> str:
     """What the records say of the paper, in a few sentences; the numbers are looked up, never written."""
     sentences = []
-    toy = {r.method: r for r in _recorded(Scale.TOY, *PAIRS[Scale.TOY][0])}
+    toy = {r.method: r for r in recorded(Scale.TOY, *PAIRS[Scale.TOY][0])}
     if {"Bayes-optimal", "POP", UNTRAINED, "ZESRec-G", "ZESRec-G (tuned)"} <= toy.keys():
         values = {metric: {name: r.mean(metric) for name, r in toy.items()} for metric in ("Recall@20", "MRR@20")}
         closed, higher_up = (
@@ -901,7 +901,7 @@ def in_short(scale: Scale) -> str:
     rivals = {"popularity": "POP", "the untrained neighbour": UNTRAINED}
     wins, known = dict.fromkeys(rivals, 0), 0
     for pair in PAIRS[Scale.SMALL]:
-        rows = {r.method: r.mean("Recall@20") for r in _recorded(Scale.SMALL, *pair)}
+        rows = {r.method: r.mean("Recall@20") for r in recorded(Scale.SMALL, *pair)}
         ours = [value for name, value in rows.items() if name.startswith("ZESRec") and "shuffled" not in name]
         if ours and rows.keys() >= set(rivals.values()):
             known += 1
@@ -913,7 +913,7 @@ def in_short(scale: Scale) -> str:
         sentences.append(f"On {pairs_of} of public data on which ZESRec itself was run, its best row beats {often}.")
     kept = []
     for source, target in PAIRS[Scale.SMALL]:
-        rows = {r.method: r.mean("Recall@20") for experiment in ("zero-shot", "at-home") for r in _recorded(Scale.SMALL, source, target, experiment)}
+        rows = {r.method: r.mean("Recall@20") for experiment in ("zero-shot", "at-home") for r in recorded(Scale.SMALL, source, target, experiment)}
         homes = ((rows.get(f"{name}-Meta (tuned)"), rows.get(f"{abroad} (tuned)"), rows.get(UNTRAINED)) for name, abroad in NETWORKS.values())
         kept += [(home > untrained, abroad / home) for home, abroad, untrained in homes if home and abroad and untrained]
     if kept:
@@ -925,7 +925,7 @@ def in_short(scale: Scale) -> str:
     return " ".join([*sentences, claims.in_short(PAPER, scale)])
 
 
-def _recorded(scale: Scale, source: str, target: str, experiment: str = "zero-shot") -> list[RunRecord]:
+def recorded(scale: Scale, source: str, target: str, experiment: str = "zero-shot") -> list[RunRecord]:
     """The records of an experiment on one pair, in-domain rows included."""
     found = find(paper=PAPER, experiment=experiment, target=target, scale=scale)
     return [r for r in found if r.source in (source, None)]

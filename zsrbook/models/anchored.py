@@ -211,9 +211,12 @@ class Anchored(Recommender):
 
     def told(self, histories: Sequences) -> Self:
         """A copy with the r of these histories, as of users of the target whom it need not serve; all else is as the source taught it."""
+        return self.with_repeat(share_of_repeats(histories))
+
+    def with_repeat(self, repeat: float) -> Self:
+        """A copy with this r."""
         other = copy.copy(self)
-        other.repeat = share_of_repeats(histories)
-        other.settings = replace(self.settings, repeat=other.repeat)
+        other.repeat, other.settings = repeat, replace(self.settings, repeat=repeat)
         return other
 
     def scores(self, histories: Sequences) -> Tensor:
