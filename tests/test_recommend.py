@@ -285,7 +285,7 @@ def test_what_is_cut_short_while_writing_leaves_the_old_file(shop):
 
 def test_without_a_model_the_neighbour_answers_and_says_so(shop):
     said = call("recommend", "catalogue.csv", "--item", "t1", "--top", "6")
-    assert said.splitlines()[1].startswith(f"{SMALL_NEIGHBOUR[0]}, which has learned nothing")
+    assert said.splitlines()[1].startswith(f"{SMALL_NEIGHBOUR}, which has learned nothing")
     table = [line.split() for line in said.splitlines()[3:]]
     assert [line[:3] for line in table[:2]] == [["you", "1", "t1"], ["you", "2", "t2"]]
     assert len(table) == 6
@@ -426,14 +426,13 @@ def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
 
 def test_a_neighbour_that_was_measured_stands_in_for_a_model_unless_the_catalogue_is_smaller_than_all_those(monkeypatch):
     measured = {r.method: r for r in find(paper="zesrec", experiment="zero-shot", target="office", scale="small")}
-    assert measured.keys() >= {NEIGHBOUR, NEW_NEIGHBOUR}
+    assert measured.keys() >= {NEIGHBOUR, NEW_NEIGHBOUR, SMALL_NEIGHBOUR}
     smallest = min(r.ranks[0].n_candidates.min() for r in find(paper="zesrec", experiment="zero-shot", method="POP", scale="small"))
     assert 0.8 * smallest < LARGE <= smallest
     data = zesrec.load("pantry", Scale.TOY)
     data = data.with_features(np.random.default_rng(0).normal(size=(data.n_items, 16)))
-    assert untrained(data)[0] == SMALL_NEIGHBOUR[0]
-    monkeypatch.setattr("zsrbook.recommend.LARGE", data.n_items)
-    for name, new_only in ((NEIGHBOUR, False), (NEW_NEIGHBOUR, True)):
+    for name, new_only, large in ((SMALL_NEIGHBOUR, False, LARGE), (NEIGHBOUR, False, data.n_items), (NEW_NEIGHBOUR, True, data.n_items)):
+        monkeypatch.setattr("zsrbook.recommend.LARGE", large)
         found, neighbour = untrained(data, new_only)
         assert found == name
         assert json.loads(json.dumps(asdict(neighbour.settings))) == measured[name].config

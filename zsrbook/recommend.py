@@ -24,7 +24,7 @@ from zsrbook.data.toy import MARKETS
 from zsrbook.experiments import zesrec
 from zsrbook.models.anchored import Anchored, seen_before
 from zsrbook.models.base import Recommender, in_chunks
-from zsrbook.models.baselines import EmbKNN, EmbKNNSettings, NewOnly
+from zsrbook.models.baselines import NewOnly
 from zsrbook.models.files import ModelFile
 from zsrbook.records import code_version
 from zsrbook.scale import Scale, current_scale
@@ -42,7 +42,7 @@ DEFAULT = next(iter(EXPORTS))
 NEIGHBOUR, NEW_NEIGHBOUR = zesrec.UNTRAINED, "Emb-KNN (decay, cosine, half-whitened, new only)"
 #: the first of them in a catalogue of fewer than so many items, which is smaller than all that it was measured in. There full whitening
 #: does harm: with fewer items than axes it puts all equally far apart, whatever their texts say, and the toy pantry loses by it, too
-LARGE, SMALL_NEIGHBOUR = 3000, ("Emb-KNN (decay, cosine, half-whitened)", EmbKNNSettings("decay", "cosine", whiten=0.5))
+LARGE, SMALL_NEIGHBOUR = 3000, "Emb-KNN (decay, cosine, half-whitened)"
 #: sources with fewer users teach little
 FEW_USERS = 100
 #: what a person can mend
@@ -247,12 +247,9 @@ def bare(data: Dataset) -> Dataset:
 
 def untrained(data: Dataset, new_only: bool = False) -> tuple[str, Recommender]:
     """The neighbour that stands in for a model in this catalogue, and what it is called."""
-    rows = {row.name: row for row in zesrec.neighbours()}
-    if new_only or data.n_items >= LARGE:
-        name = NEW_NEIGHBOUR if new_only else NEIGHBOUR
-        return name, rows[name].make(0).fit(data)
-    name, settings = SMALL_NEIGHBOUR
-    return name, EmbKNN(settings).fit(data)
+    name = NEW_NEIGHBOUR if new_only else NEIGHBOUR if data.n_items >= LARGE else SMALL_NEIGHBOUR
+    (row,) = (row for row in zesrec.neighbours() if row.name == name)
+    return name, row.make(0).fit(data)
 
 
 def told(model: Recommender, name: str, repeat: float) -> Anchored:
