@@ -15,7 +15,8 @@ How the paper is read where it can be read in several ways; each is a setting or
 - Eq. 5 as printed divides the first two sums by n and the third by n²; its own first line says n² for all three, and so do we. As printed
   it starts near 2n, and what pays is to push the codes of one kind apart, each from each.
 - σ = 1 is a length, and nothing keeps codes at one. Where they are long beside it, every kernel value of different codes is 0 and L_d
-  rests at 2/n; where they are short, every value is 1 and L_d is 0: either way with next to no slope. ``notes["kernel"]`` tells.
+  rests at 2/n, with next to no slope. Where they are short, every value is near 1 and L_d is about the squared distance of the two mean
+  codes: it pulls these together and sees hardly anything else. ``notes["kernel"]`` tells which it is.
 - Short behaviours are padded with zeros, and the zeros are part of what is to be given back. A tower that can't tell how long a behaviour is
   then shrinks each row by the chance that there is one, so that the sum over rows is a sum over behaviours as long as usual. Without
   padding each row has the size of a real one, and the sum that of a behaviour of full length.
