@@ -26,7 +26,7 @@ from zsrbook.experiments import zesrec
 from zsrbook.models.anchored import Anchored, AnchoredSettings
 from zsrbook.models.baselines import EmbKNN, EmbKNNSettings
 from zsrbook.models.files import ModelFile
-from zsrbook.recommend import DEFAULT, EXPORTS, LARGE, NEIGHBOUR, NEW_NEIGHBOUR, SMALL_NEIGHBOUR, bare, read, untrained, with_vectors, write_whole
+from zsrbook.recommend import DEFAULT, EXPORTS, NEIGHBOUR, NEW_NEIGHBOUR, bare, read, untrained, with_vectors, write_whole
 from zsrbook.records import find
 from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
@@ -285,7 +285,7 @@ def test_what_is_cut_short_while_writing_leaves_the_old_file(shop):
 
 def test_without_a_model_the_neighbour_answers_and_says_so(shop):
     said = call("recommend", "catalogue.csv", "--item", "t1", "--top", "6")
-    assert said.splitlines()[1].startswith(f"{SMALL_NEIGHBOUR}, which has learned nothing")
+    assert said.splitlines()[1].startswith(f"{NEIGHBOUR}, which has learned nothing")
     table = [line.split() for line in said.splitlines()[3:]]
     assert [line[:3] for line in table[:2]] == [["you", "1", "t1"], ["you", "2", "t2"]]
     assert len(table) == 6
@@ -416,7 +416,7 @@ def test_a_catalogue_of_one_item_is_offered_to_whoever_comes(shop):
 
 
 def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
-    """Why a small catalogue is whitened in half: n items span at most n - 1 axes, and made equal these put all items equally far apart."""
+    """Why catalogues are whitened in half: n items span at most n - 1 axes, and made equal these put all items equally far apart."""
     data = with_vectors(read(Path("catalogue.csv"), None, [])[0], TextEncoder())
     full, half = (EmbKNN(EmbKNNSettings("decay", "cosine", whiten=power)).fit(data).scores(Sequences.of([[0]]))[0, 1:] for power in (1.0, 0.5))
     assert full.max() - full.min() < 0.01
@@ -424,15 +424,11 @@ def test_full_whitening_can_not_rank_a_small_catalogue_and_half_can(shop):
     assert int(half.argmax()) == 0  # the other green tea
 
 
-def test_a_neighbour_that_was_measured_stands_in_for_a_model_unless_the_catalogue_is_smaller_than_all_those(monkeypatch):
+def test_a_neighbour_that_was_measured_stands_in_for_a_model():
     measured = {r.method: r for r in find(paper="zesrec", experiment="zero-shot", target="office", scale="small")}
-    assert measured.keys() >= {NEIGHBOUR, NEW_NEIGHBOUR, SMALL_NEIGHBOUR}
-    smallest = min(r.ranks[0].n_candidates.min() for r in find(paper="zesrec", experiment="zero-shot", method="POP", scale="small"))
-    assert 0.8 * smallest < LARGE <= smallest
     data = zesrec.load("pantry", Scale.TOY)
     data = data.with_features(np.random.default_rng(0).normal(size=(data.n_items, 16)))
-    for name, new_only, large in ((SMALL_NEIGHBOUR, False, LARGE), (NEIGHBOUR, False, data.n_items), (NEW_NEIGHBOUR, True, data.n_items)):
-        monkeypatch.setattr("zsrbook.recommend.LARGE", large)
+    for name, new_only in ((NEIGHBOUR, False), (NEW_NEIGHBOUR, True)):
         found, neighbour = untrained(data, new_only)
         assert found == name
         assert json.loads(json.dumps(asdict(neighbour.settings))) == measured[name].config

@@ -37,12 +37,8 @@ app = typer.Typer(help="Recommend from a catalogue of your own.", no_args_is_hel
 #: Anchored learns besides costs it some Recall@20
 EXPORTS = {name: name for name in ("Anchored (anchors only)", "Anchored")} | {name: f"{name} (tuned)" for _, name in zesrec.NETWORKS.values()}
 DEFAULT = next(iter(EXPORTS))
-#: what stands in where there is no model, in two readings that the ZESRec chapter measured: that of most use where people take things
-#: again, and one that never offers what the user already has
+#: what stands in where there is no model, as the ZESRec chapter measured it, and the same without what the user already has
 NEIGHBOUR, NEW_NEIGHBOUR = zesrec.UNTRAINED, "Emb-KNN (decay, cosine, half-whitened, new only)"
-#: the first of them in a catalogue of fewer than so many items, which is smaller than all that it was measured in. There full whitening
-#: does harm: with fewer items than axes it puts all equally far apart, whatever their texts say, and the toy pantry loses by it, too
-LARGE, SMALL_NEIGHBOUR = 3000, "Emb-KNN (decay, cosine, half-whitened)"
 #: sources with fewer users teach little
 FEW_USERS = 100
 #: what a person can mend
@@ -247,7 +243,7 @@ def bare(data: Dataset) -> Dataset:
 
 def untrained(data: Dataset, new_only: bool = False) -> tuple[str, Recommender]:
     """The neighbour that stands in for a model in this catalogue, and what it is called."""
-    name = NEW_NEIGHBOUR if new_only else NEIGHBOUR if data.n_items >= LARGE else SMALL_NEIGHBOUR
+    name = NEW_NEIGHBOUR if new_only else NEIGHBOUR
     (row,) = (row for row in zesrec.neighbours() if row.name == name)
     return name, row.make(0).fit(data)
 
