@@ -51,6 +51,16 @@ def test_get_what_is_not_there(tmp_path, monkeypatch):
         assert "Traceback" not in result.output
 
 
+def test_get_takes_several_and_a_slip_in_the_last_name_stops_it_before_the_first(monkeypatch):
+    got = []
+    monkeypatch.setattr(fetch, "get", lambda name, say: got.append(name))
+    result = run("get", "ml-100k", "ml-1n")
+    assert (result.exit_code, got) == (1, [])
+    assert "no data set is called 'ml-1n'" in result.output
+    assert run("get", "ml-100k", "ml-1m").exit_code == 0
+    assert got == ["ml-100k", "ml-1m"]
+
+
 @pytest.mark.parametrize("make", [make for make, _ in FORMS])
 def test_check_a_movielens_folder(tmp_path, make):
     result = run("check", make(tmp_path))

@@ -55,7 +55,7 @@ def doctor() -> None:
             f"{data}: {len(wanted) - len(lacking)} of the {len(wanted)} data sets that the pages load" if wanted else "none needed",
             not lacking,
             bool(wanted),
-            f"The pages of this scale load {', '.join(lacking)} too; get each with `python -m zsrbook data get NAME`, or set ZSRBOOK_DATA"
+            f"The pages of this scale load {', '.join(lacking)} too; `python -m zsrbook data get {' '.join(lacking)}`, or set ZSRBOOK_DATA"
             " to the folder that holds the public data; `python -m zsrbook data list` says what belongs there, and on which terms",
         ),
         ("browser", browser or "not found", browser is not None, False, "install chromium to test the built pages, or set CHROMIUM to its path"),

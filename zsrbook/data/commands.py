@@ -29,7 +29,7 @@ def list_() -> None:
         "terms",
         "here",
         title=f"Data sets in {data_folder()}",
-        caption="get one: python -m zsrbook data get NAME",
+        caption="get some: python -m zsrbook data get NAME NAME …",
     )
     for name, source in fetch.SOURCES.items():
         absent = len(source.missing())
@@ -39,10 +39,13 @@ def list_() -> None:
 
 
 @app.command()
-def get(name: Annotated[str, typer.Argument(help="A name that `list` shows.")]) -> None:
-    """Download a data set into the data folder and check it. Its terms are printed first."""
+def get(names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names that `list` shows.")]) -> None:
+    """Download data sets into the data folder, one after the other, and check them. The terms of each are printed first."""
     with errors_for_people(*MENDABLE):
-        fetch.get(name, say=say)
+        for name in names:
+            fetch.source_of(name)  # a slip in the last name is told before the first download
+        for name in names:
+            fetch.get(name, say=say)
 
 
 @app.command()
