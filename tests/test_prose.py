@@ -588,15 +588,18 @@ def test_which_untrained_neighbour_is_best_differs_from_pair_to_pair():
         assert where not in again or new_only.mean("Recall@20") < 0.8 * best[where].mean("Recall@20")
 
 
-def test_the_one_neighbour_of_all_pairs_was_chosen_by_rehearsals():
-    says("zesrec", "the reading that does best in rehearsals inside a source")
-    says("findings", "*decay, cosine, half-whitened*, the one that found most in {ref}`rehearsals inside a source <zes-rehearsal>`")
-    sources, hidden = (("grocery", "toy"), ("scientific", "small")), ("items", "kinds")
-    found = [rows("zesrec", "rehearsal", f"{source}-new-{what}", scale) for source, scale in sources for what in hidden]
-    readings = set.intersection(*({name for name in named if name.startswith("Emb-KNN")} for named in found))
-    assert readings == {row.name for row in zesrec.neighbours()}
-    best = max(readings, key=lambda name: np.mean([named[name].mean("Recall@20") for named in found]))
-    assert best == zesrec.UNTRAINED
+def test_the_one_neighbour_that_speaks_for_all_was_chosen_by_rehearsals():
+    says(
+        "zesrec",
+        "the reading that does best in rehearsals in the toy source",
+        "Of the untrained neighbours *decay, cosine, half-whitened* is ahead in both columns",
+    )
+    says("findings", "*decay, cosine, half-whitened*, the one that finds most in {ref}`rehearsals <zes-rehearsal>` in the toy source")
+    says("your-own-catalogue", "look at texts *half-whitened*: so they find most in {ref}`rehearsals <zes-rehearsal>` in a toy shop")
+    for hidden in ("items", "kinds"):
+        named = rows("zesrec", "rehearsal", f"grocery-new-{hidden}", "toy")
+        assert named.keys() >= {row.name for row in zesrec.neighbours()}
+        assert neighbour(named).method == zesrec.UNTRAINED
 
 
 # ---------------------------------------------------------------- MAIL

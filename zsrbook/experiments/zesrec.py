@@ -69,8 +69,8 @@ PAIRS = {
     Scale.PAPER: (("amazon-grocery-2018", "amazon-prime-pantry-2018"), ("netflix-2m", "ml-1m")),
 }
 
-#: the reading of Emb-KNN that sums up what learns nothing: of all it finds most in the mean of the rehearsals, where no target is in view. It is
-#: one and the same on every pair, where the best of all would be picked by each pair's own test users
+#: the reading of Emb-KNN that sums up what learns nothing: of all it finds most in the rehearsals of the toy source, where no target is in view. It
+#: is one and the same on every pair, where the best of all would be picked by each pair's own test users
 UNTRAINED = "Emb-KNN (decay, cosine, half-whitened)"
 
 #: the later version of the paper
