@@ -91,6 +91,23 @@ def test_bm25_stems_and_stops(data):
     assert not np.isnan(BM25(BM25Settings(stop=False)).fit(data).scores(["the"])).any()
 
 
+def test_bm25_spreads_what_neighbours_score(data):
+    """Item 0 links to 1, item 1 to 0, item 2 to 1; 3 and 5 link to none. With two neighbours it is their mean that counts."""
+    queries = ["engine car", "spring", "the"]
+    own, spread = (BM25(BM25Settings(spread=share)).fit(data).scores(queries) for share in (0.0, 0.5))
+    links = data.links.toarray()
+    assert_allclose(spread, own + 0.5 * own @ (links / np.maximum(1, links.sum(1, keepdims=True))).T, rtol=1e-6)
+    assert spread.dtype == np.float32
+    assert own[0, 0] < spread[0, 0]
+    assert_array_equal(spread[:, 3:], own[:, 3:])
+    two = links_of(np.array([0, 0]), np.array([1, 2]), data.n_items)
+    gained = BM25(BM25Settings(spread=1.0)).fit(data.linked(two, "two")).scores(queries)[0] - own[0]
+    assert_allclose(gained[:2], [own[0, 1:3].mean(), 0], rtol=1e-6)
+    for bad in (-0.1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="expected a number, 0 or more"):
+            BM25Settings(spread=bad)
+
+
 @pytest.mark.parametrize("weight", ["log-entropy", "tf-idf"])
 def test_lsi_of_full_width_compares_weighted_counts(weight):
     rng = np.random.default_rng(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 from zlib import crc32
 
@@ -23,7 +23,7 @@ from zsrbook.data.dataset import Columns, DataError
 from zsrbook.data.search import SearchData, Vocabulary
 from zsrbook.models.retriever import Retriever, Score, VectorRetriever
 from zsrbook.text import TextEncoder
-from zsrbook.training import check_words
+from zsrbook.training import LATER, check_words
 
 # where JAX is installed, bm25s tries it out as it is imported, which takes three quarters of a card's memory for JAX; nothing here asks for it
 sys.modules.setdefault("jax", None)
@@ -52,6 +52,11 @@ class BM25Settings:
     b: float = 0.75  #: how far long texts are held against their length: 0 not at all, 1 in full
     stem: bool = True
     stop: bool = True
+    spread: float = field(default=0.0, metadata=LATER)  #: how much of its neighbours' mean score an item gains; 0: links are not looked at
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.spread < np.inf:
+            raise ValueError(f"BM25 settings: spread is {self.spread}; expected a number, 0 or more")
 
 
 class BM25(Retriever):
@@ -63,6 +68,9 @@ class BM25(Retriever):
 
     as ``bm25s`` works it out (variant ``lucene``; Kamphuis et al., ECIR 2020, compare the variants and find no difference that matters).
     A word that the query repeats counts each time. Items that share no word with the query all score 0.
+
+    With ``spread`` an item gains from the scores of the items that it links to, though nothing is learned from any link: a step of the
+    propagation that web search has long known (Qin et al., SIGIR 2005, compare its forms).
     """
 
     def __init__(self, settings: BM25Settings = BM25Settings()):
@@ -78,6 +86,9 @@ class BM25(Retriever):
         )
         # a word's score in an item does not depend on the query, so a search is one sparse product
         self.weights = csc_array((index["data"], index["indices"], index["indptr"]), shape=found.shape)
+        if s.spread:
+            share = s.spread / np.maximum(1, data.links.sum(1))
+            self.weights = csc_array(self.weights + diags_array(share) @ data.links @ self.weights, dtype=np.float32)
         return self
 
     def scores(self, queries: Sequence[str]) -> np.ndarray:
