@@ -24,7 +24,7 @@ from zsrbook.data.search import SearchData
 from zsrbook.data.toy import ToyWorld
 from zsrbook.evaluation.intervals import difference
 from zsrbook.evaluation.ranks import RankTable
-from zsrbook.evaluation.retrieval import METRICS, evaluate
+from zsrbook.evaluation.retrieval import METRICS
 from zsrbook.experiments import search
 from zsrbook.experiments.search import (
     SQUARE,
@@ -44,7 +44,6 @@ from zsrbook.experiments.search import (
 )
 from zsrbook.models.retriever import Retriever
 from zsrbook.models.search import shuffled_links
-from zsrbook.models.search_baselines import BM25, BM25Settings
 from zsrbook.records import RunRecord
 from zsrbook.scale import Scale
 from zsrbook.text import TextEncoder
@@ -444,16 +443,6 @@ def test_what_was_tuned_is_not_fitted_again(monkeypatch):
     before = tuning(SPEC, "ZSL_TE")
     monkeypatch.setattr(search, "evaluate", lambda *_: pytest.fail("fitted again"))
     pd.testing.assert_frame_equal(tuning.__wrapped__(SPEC, "ZSL_TE"), before, check_exact=True)
-
-
-def test_bm25_spreads_as_far_as_answers_made_up_queries_best():
-    held_and_asked = [search.rehearsal(SPEC, draw) for draw in range(search.SIZES[SPEC.scale].draws)]
-
-    def precision(share):
-        rules, model = search.JUDGED["corpus"], BM25(BM25Settings(spread=share))
-        return np.mean([rules.summary(evaluate(model.fit(held), asked, rules), ("MAP",))["MAP"] for held, asked in held_and_asked])
-
-    assert max((0.0, 0.01, 0.03, 0.1, 0.3, 1.0), key=precision) == search.SPREAD
 
 
 def test_tuning_asks_for_two_words_of_a_text(data):
