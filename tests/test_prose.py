@@ -975,6 +975,7 @@ def test_scores_that_are_handed_along_links_do_what_zsl_te_learns_to_do():
     for page in ("README", "intro"):
         says(page, "Where BM25 hands a tenth of each score along links and learns nothing, it gains in films and in shops alike")
     assert search.SPREAD == 0.1
+    assert "BM25 that hands scores along links, and learns nothing from them, is above BM25 on 4." in search.in_short(Scale.TOY)
     there, spread = answered(), "BM25 (spread)"
     shops = {"scientific-titles", "games-titles"}
     for base in ("BM25", "BM25 (spread, shuffled)"):

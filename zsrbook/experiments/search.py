@@ -971,4 +971,6 @@ def in_short(scale: Scale) -> str:
             f"On {len(public)} public data sets, links lift {told}, whether words are taken as they stand or as stems, and by more than links do"
             f" that tell popularity alone. Below STL, in words and in stems, stand {below}."
         )
+    if len(spread := contrast(public, ("BM25 (spread)", "BM25"))):
+        said.append(f"BM25 that hands scores along links, and learns nothing from them, is above BM25 on {(spread['low'] > 0).sum() or 'none'}.")
     return " ".join([*said, claims.in_short(PAPER, scale)])
