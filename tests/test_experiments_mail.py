@@ -116,7 +116,7 @@ def test_rows_travel_to_other_processes():
 
 def test_a_row_that_no_list_holds_runs_as_given(records):
     (chance,) = only("Random")
-    mine = replace(chance, model="Mine", make=mail.item_rate)
+    mine = replace(chance, model="Mine", make=partial(mail.rate_model, of=mail.ItemRate))
     (record,) = mail.run(SPEC, [0], [mine], "clicks")
     assert record.method == "Mine"
     assert record.metrics == records["Item rate"].metrics
@@ -155,7 +155,7 @@ def test_records_stand_in_the_order_asked(records, again):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_seeds_repeat_exactly(records, again, name):
-    first, second, chance = records[name], again[name], name != "Item rate"
+    first, second, chance = records[name], again[name], not name.startswith("Item rate")
     assert second.seeds == ([1, 0] if chance else [1])
     ranks = second.ranks[second.seeds[-1]]
     np.testing.assert_array_equal(ranks.rank, first.ranks[0].rank)
@@ -306,7 +306,7 @@ def test_every_setting_is_in_the_stamp_of_the_rows_that_it_moves(data, monkeypat
     before = stamps(record)
     monkeypatch.setitem(mail.SIZES, Scale.TOY, changed(mail.SIZES[Scale.TOY], path))
     moved = {name for name, after in stamps(record).items() if after != before[name]}
-    learned = {name for name in before if name not in ("Item rate", "Random")}
+    learned = {name for name in before if not name.startswith(("Item rate", "Random"))}
     mails = {name for name in learned if name.startswith("MAIL")}
     dmr = {name for name in learned if "DMR" in name}
     linear = {"LLAE", "LLAE (mail-38)"}
@@ -389,9 +389,9 @@ def test_in_short_says_on_which_side_mail_stands(data, monkeypatch, tmp_path, sh
     assert words in first
 
 
-def test_the_prior_of_item_rate_is_the_one_recorded():
-    (row,) = only("Item rate")
-    assert row.config["prior"] == row.make(0).prior
+def test_the_priors_of_rates_are_those_recorded():
+    for row in only("Item rate", "Item rate by attributes"):
+        assert row.config == {name: getattr(row.make(0), name) for name in row.config}
 
 
 # ---------------------------------------------------------------- Table 1

@@ -32,6 +32,7 @@ from zsrbook.evaluation.clicks import METRICS, ClickProtocol, ClickRanks
 from zsrbook.evaluation.intervals import Estimate, difference, relative
 from zsrbook.evaluation.two_sample import coverage, mmd_test, neighbour_accuracy
 from zsrbook.experiments.seeds import SEEDS, Key, complete, record_of, seeded, stamp_of
+from zsrbook.models.click_rates import AttributeRate, Chance, ItemRate
 from zsrbook.models.dmr import DMR, DMRSettings
 from zsrbook.models.llae import LLAE, LLAESettings
 from zsrbook.models.mail import MAIL, MAILSettings
@@ -156,35 +157,6 @@ class ClickModel(Shape):
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray: ...
 
 
-class ItemRate:
-    """The share of clicks on an item in training, shrunk towards that of all: what needs no user at all."""
-
-    def __init__(self, prior: float = 20.0):
-        self.prior = prior  # impressions that the mean of all items is worth
-
-    def fit(self, data: ClickData) -> Self:
-        rows = data.rows(TRAIN)
-        shown, clicked = (np.bincount(data.item[rows], weights=w, minlength=len(data.items)) for w in (None, data.click[rows]))
-        self.rate = (clicked + self.prior * data.click[rows].mean()) / (shown + self.prior)
-        return self
-
-    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
-        return self.rate[data.item[rows]].astype(np.float32)
-
-
-class Chance:
-    """A random score an impression."""
-
-    def __init__(self, seed: int = 0):
-        self.seed = seed
-
-    def fit(self, data: ClickData) -> Self:
-        return self
-
-    def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
-        return np.random.default_rng(self.seed).random(len(rows), dtype=np.float32)
-
-
 @dataclass(frozen=True)
 class System:
     """A row: how to make its model for a seed, the settings as a record keeps them, and how it is judged. It travels to other processes."""
@@ -214,8 +186,8 @@ def metaemb(seed: int, on: RankingModel, settings: MetaEmbSettings) -> MetaEmb:
     return MetaEmb(on, seeded(settings, seed))
 
 
-def item_rate(seed: int) -> ItemRate:
-    return ItemRate()
+def rate_model(seed: int, of: type[ItemRate]) -> ItemRate:
+    return of()
 
 
 def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None, dmr: DMRSettings | None = None) -> System:
@@ -254,7 +226,8 @@ def systems(scale: Scale) -> list[System]:
         replace(mails[-1], shuffled=True),
         ranking_row("DMR", scale, "DMR"),
         ranking_row("MAIL-DMR", scale, "DMR", sizes.mail),
-        System("Item rate", item_rate, {"prior": 20.0}, chance=False),
+        System("Item rate", partial(rate_model, of=ItemRate), {"prior": 20.0}, chance=False),
+        System("Item rate by attributes", partial(rate_model, of=AttributeRate), {"prior": 20.0, "own": 40.0}, chance=False),
         System("Random", Chance, {}),
     ]
 
