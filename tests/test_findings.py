@@ -31,7 +31,7 @@ def test_a_line_is_what_the_chapters_say():
 
 def test_without_a_yardstick_or_with_a_rival_alone_there_is_no_line(monkeypatch):
     kept = find(paper="mail", scale="toy")
-    for gone, left in (("BaseDNN", set()), ("MAIL-Base", set()), ("MetaEmb", {"paper"})):
+    for gone, left in (("BaseDNN", set()), ("MAIL-Base", set()), ("Item rate by attributes", {"paper"})):
         some = [r for r in kept if r.method != gone]
         monkeypatch.setattr(findings, "find", lambda some=some, **asked: [r for r in some if all(getattr(r, k) == v for k, v in asked.items())])
         assert {line.kind for line in at_a_glance("MAIL")} == left
