@@ -13,15 +13,17 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from zsrbook import recommend
 from zsrbook.claims import Outcome, load, verdicts
-from zsrbook.data.clicks import TRAIN
+from zsrbook.data.clicks import TRAIN, VALID
 from zsrbook.data.hidden_words import hide_title_words
 from zsrbook.evaluation.intervals import Estimate, contrast, difference
 from zsrbook.evaluation.metrics import values
 from zsrbook.experiments import choices, live_search, mail, preprec, prerec, prerec_tables, search, zesrec
 from zsrbook.findings import MEASURES, at_a_glance
+from zsrbook.models.click_rates import AttributeRate
 from zsrbook.records import REPOSITORY, RunRecord, find
 from zsrbook.scale import Scale
 from zsrbook.tables import paper_numbers
@@ -697,6 +699,16 @@ def test_counting_by_attributes_is_a_rival_in_the_toy_world_and_unbeaten_by_gauc
         assert max(mail_side(named, name, rate, "GAUC (new)") for name in learned) <= 0
         assert (max(mail_side(named, name, rate) for name in learned) == 1) == (at == ("ml-1m-stars", "clicks"))
         assert mail_side(named, rate, "Item rate") == (at[0] == "ml-100k-watched")
+
+
+def test_rates_by_attributes_trust_an_item_as_far_as_validation_of_the_toy_world_likes_best():
+    data = mail.load(mail.Spec(mail.DATA[Scale.TOY][0], Scale.TOY))
+    rows = data.rows(VALID)
+
+    def auc(own: float) -> float:
+        return roc_auc_score(data.click[rows], AttributeRate(own=own).fit(data).scores(data, rows))
+
+    assert max((5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0), key=auc) == AttributeRate().own
 
 
 def test_a_strangers_attributes_do_as_well_for_stars_and_worse_for_films_that_were_seen():
