@@ -29,6 +29,10 @@ def test_a_line_is_what_the_chapters_say():
     assert (100 * (line.times - 1), 100 * (line.high - 1)) == pytest.approx((gain.gain, gain.high))
 
 
+def test_legends_have_room_for_their_words():
+    assert max(len(words) for measure in MEASURES.values() for words in measure.kinds.values()) <= 44
+
+
 def test_without_a_yardstick_or_with_a_rival_alone_there_is_no_line(monkeypatch):
     kept = find(paper="mail", scale="toy")
     for gone, left in (("BaseDNN", set()), ("MAIL-Base", set()), ("Item rate by attributes", {"paper"})):

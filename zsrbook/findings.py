@@ -33,7 +33,7 @@ class Measure(NamedTuple):
 
     metric: str
     yardstick: str
-    kinds: Mapping[str, str]  #: kind of line -> what it is, in words
+    kinds: Mapping[str, str]  #: kind of line -> what it is, in words that a legend has room for
 
 
 MEASURES = {
@@ -50,7 +50,7 @@ MEASURES = {
     "MAIL": Measure(
         "AUC (new)",
         "BaseDNN, which has nothing in the place of behaviour",
-        {"paper": "MAIL-Base", "rival": "how often an item is clicked by people of like attributes"},
+        {"paper": "MAIL-Base", "rival": "rates of clicks by attributes, counted"},
     ),
     "Search": Measure(
         "Recall@R",
@@ -58,7 +58,7 @@ MEASURES = {
         {
             "paper": "ZSL_TE",
             "ours": "ZSL_ME",
-            "rival": "BM25 that hands scores along links, and learns nothing",
+            "rival": "BM25 along links, which learns nothing",
             "control": "ZSL_ME with links that tell popularity alone",
         },
     ),
