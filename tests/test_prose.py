@@ -597,7 +597,7 @@ def test_the_one_neighbour_that_speaks_for_all_was_chosen_by_rehearsals():
         "Of the untrained neighbours *decay, cosine, half-whitened* is ahead in both columns",
     )
     says("findings", "*decay, cosine, half-whitened*, the one that finds most in {ref}`rehearsals <zes-rehearsal>` in the toy source")
-    says("your-own-catalogue", "look at texts *half-whitened*: so they find most in {ref}`rehearsals <zes-rehearsal>` in a toy shop")
+    says("your-own-catalogue", "look at texts *half-whitened*. That finds most in {ref}`rehearsals <zes-rehearsal>` in a toy shop")
     for hidden in ("items", "kinds"):
         named = rows("zesrec", "rehearsal", f"grocery-new-{hidden}", "toy")
         assert named.keys() >= {row.name for row in zesrec.neighbours()}
