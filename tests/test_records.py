@@ -237,6 +237,16 @@ def test_a_kill_between_ranks_and_record_is_read_told_and_mended(clone, monkeypa
     assert not list(mended.contradictions())
 
 
+def test_a_record_that_grows_elsewhere_names_both_places():
+    here = replace(record({0: tables()[0]}), device="CPU, 2 cores (float32)")
+    for grown, places in (
+        (here.with_more_seeds(replace(here, seeds=[1])), here.device),
+        (here.with_more_seeds(replace(here, seeds=[1], device="CPU, 2 cores (bfloat16)")), f"{here.device}; CPU, 2 cores (bfloat16)"),
+    ):
+        assert grown.device == places
+        assert grown.with_more_seeds(replace(here, seeds=[2])).device == places
+
+
 def test_ranks_of_no_seed_of_the_record_are_refused_in_the_making(clone):
     with pytest.raises(RecordError, match=r"ranks of seeds \[1\], which are not among the seeds \[0\]"):
         write(record({0: tables()[0]}), tables(), clone)

@@ -202,10 +202,11 @@ class RunRecord:
         return math.fsum(self.metrics[metric]) / len(self.seeds)
 
     def with_more_seeds(self, more: RunRecord) -> RunRecord:
-        """This record and further seeds of the same run as one; where, with what and when are those of ``more``."""
+        """This record and further seeds of the same run as one; with what and when are those of ``more``, where are those of both."""
+        where = "; ".join(dict.fromkeys([*self.device.split("; "), more.device]))
         metrics = {name: [*values, *more.metrics[name]] for name, values in self.metrics.items()}
         joined = {"seeds": [*self.seeds, *more.seeds], "metrics": metrics, "minutes": round(self.minutes + more.minutes, 3)}
-        return replace(more, config=self.config, ranks={**self.ranks, **more.ranks}, **joined)
+        return replace(more, config=self.config, ranks={**self.ranks, **more.ranks}, device=where, **joined)
 
     def where_answered(self, by: RunRecord) -> RunRecord:
         """This record of a search on those queries alone that another method of the same data answers, since it knows a word of them.
