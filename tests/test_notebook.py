@@ -113,7 +113,7 @@ def test_doctor_names_the_data_that_is_missing_and_no_other(monkeypatch, tmp_pat
     (fetch.source_of("cisi").where / "CISI.REL").unlink()
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
-    assert "Missing: raw data. The pages of this scale load cisi too; get each" in " ".join(result.output.split())
+    assert "Missing: raw data. The pages of this scale load cisi too; `python -m zsrbook data get cisi`" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("scale", Scale)
