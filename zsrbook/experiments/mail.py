@@ -190,6 +190,11 @@ def rate_model(seed: int, of: type[ItemRate]) -> ItemRate:
     return of()
 
 
+def rate_row(name: str, of: type[ItemRate]) -> System:
+    """Rates of clicks, which are counted."""
+    return System(name, partial(rate_model, of=of), vars(of()), chance=False)
+
+
 def ranking_row(name: str, scale: Scale, tower: str = "BaseDNN", mail: MAILSettings | None = None, dmr: DMRSettings | None = None) -> System:
     """A ranking tower, alone or with the zero-shot tower before it; ``dmr`` in place of the settings of ``SIZES``."""
     sizes = SIZES[scale]
@@ -226,8 +231,8 @@ def systems(scale: Scale) -> list[System]:
         replace(mails[-1], shuffled=True),
         ranking_row("DMR", scale, "DMR"),
         ranking_row("MAIL-DMR", scale, "DMR", sizes.mail),
-        System("Item rate", partial(rate_model, of=ItemRate), {"prior": 20.0}, chance=False),
-        System("Item rate by attributes", partial(rate_model, of=AttributeRate), {"prior": 20.0, "own": 40.0}, chance=False),
+        rate_row("Item rate", ItemRate),
+        rate_row("Item rate by attributes", AttributeRate),
         System("Random", Chance, {}),
     ]
 

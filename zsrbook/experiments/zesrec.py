@@ -294,13 +294,14 @@ def anchored_row(name: str, settings: AnchoredSettings, **scored: bool) -> Syste
 
 def neighbours() -> list[System]:
     """Emb-KNN in four readings (section 4.2 of both versions), and three variants of ours, the strongest untrained ones that we know."""
+    half = EmbKNNSettings("decay", "cosine", whiten=0.5)
     readings = {
         "Emb-KNN (mean, inner)": EmbKNNSettings("mean", "inner"),
         "Emb-KNN (mean, cosine)": EmbKNNSettings("mean", "cosine"),
         "Emb-KNN (last, inner)": EmbKNNSettings("last", "inner"),
         "Emb-KNN (last, cosine)": EmbKNNSettings("last", "cosine"),
         "Emb-KNN (decay, cosine, whitened)": EmbKNNSettings("decay", "cosine", whiten=1.0),
-        "Emb-KNN (decay, cosine, half-whitened)": (half := EmbKNNSettings("decay", "cosine", whiten=0.5)),
+        "Emb-KNN (decay, cosine, half-whitened)": half,
     }
     rows = [System(name, "nothing", lambda seed, s=settings: EmbKNN(s), chance=False) for name, settings in readings.items()]
     return [*rows, System("Emb-KNN (decay, cosine, half-whitened, new only)", "nothing", lambda seed: NewOnly(EmbKNN(half)), chance=False)]

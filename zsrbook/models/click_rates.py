@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 import numpy as np
+from scipy.special import logit
 
 from zsrbook.data.clicks import TRAIN, ClickData
 
@@ -43,20 +44,19 @@ class AttributeRate(ItemRate):
     def fit(self, data: ClickData) -> Self:
         super().fit(data)
         rows, n = data.rows(TRAIN), len(data.items)
-        self.logit, self.gains = logit(self.rate), {}
-        for column, name in enumerate(data.layout.user):
-            if name != "user":
-                values = data.vocabularies[name]
-                pair = data.item[rows].astype(np.int64) * values + data.users[data.user[rows], column]
-                shown, clicked = (part.reshape(n, values) for part in counted(pair, data.click[rows], n * values))
-                of_all = self.rate[:, None]
-                self.gains[column] = logit((clicked + self.own * of_all) / (shown + self.own)) - self.logit[:, None]
+        of_all = self.rate[:, None]
+        self.log_odds, self.gains = log_odds(self.rate), {}
+        for column, name in enumerate(data.layout.user[1:], 1):  # the first is the id
+            values = data.vocabularies[name]
+            pair = data.item[rows].astype(np.int64) * values + data.users[data.user[rows], column]
+            shown, clicked = (part.reshape(n, values) for part in counted(pair, data.click[rows], n * values))
+            self.gains[column] = log_odds((clicked + self.own * of_all) / (shown + self.own)) - self.log_odds[:, None]
         return self
 
     def scores(self, data: ClickData, rows: np.ndarray) -> np.ndarray:
         item, user = data.item[rows], data.user[rows]
         gained = sum(gain[item, data.users[user, column]] for column, gain in self.gains.items())
-        return (self.logit[item] + gained).astype(np.float32)
+        return (self.log_odds[item] + gained).astype(np.float32)
 
 
 class Chance:
@@ -77,6 +77,5 @@ def counted(code: np.ndarray, click: np.ndarray, n: int) -> tuple[np.ndarray, np
     return np.bincount(code, minlength=n), np.bincount(code, weights=click, minlength=n)
 
 
-def logit(rate: np.ndarray) -> np.ndarray:
-    rate = rate.clip(1e-9, 1 - 1e-9)  # 0 and 1 occur where nothing was ever clicked, or everything
-    return np.log(rate / (1 - rate))
+def log_odds(rate: np.ndarray) -> np.ndarray:
+    return logit(rate.clip(1e-9, 1 - 1e-9))  # 0 and 1 occur where nothing was ever clicked, or everything
